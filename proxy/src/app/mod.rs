@@ -1,0 +1,1 @@
+//! The process: build a generation, reload, drain, run workers and control.

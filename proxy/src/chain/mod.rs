@@ -1,0 +1,1 @@
+//! Filters in order: verdicts and failure policy.

@@ -1,0 +1,369 @@
+//! The checked configuration: what every other room reads. Built by `config::load`; cannot hold a bad value.
+//!
+//! References between objects are indices into the vectors of [`Config`], resolved once at load.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A place in the configuration: a JSON pointer such as `/filters/no-badcurl/settings/deny/0`.
+/// `config::Sources::locate` turns it into file, line and column.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct ConfigPath(pub String);
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Worker threads; `auto` in YAML is the number of processors this process may use.
+    pub workers: usize,
+    pub pools: Vec<Arc<PoolConfig>>,
+    /// Named filters and the anonymous ones of listeners.
+    pub filters: Vec<Arc<FilterConfig>>,
+    pub listeners: Vec<Arc<ListenerConfig>>,
+    pub admin: AdminConfig,
+    pub telemetry: TelemetryConfig,
+    pub drain: DrainConfig,
+    pub modules: ModulesConfig,
+}
+
+impl Config {
+    pub fn pool_index(&self, name: &str) -> Option<usize> {
+        self.pools.iter().position(|p| &*p.name == name)
+    }
+}
+
+// ---------------------------------------------------------------- pools
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolConfig {
+    pub name: Arc<str>,
+    pub at: ConfigPath,
+    pub endpoints: Vec<EndpointConfig>,
+    pub balance: Balance,
+    pub check: Option<CheckConfig>,
+    /// Default 5 s.
+    pub connect_timeout: Duration,
+    /// Kept connections per worker and endpoint; default 256.
+    pub keep_alive_max: usize,
+    /// How long a kept connection may lie idle; default 60 s.
+    pub keep_alive_timeout: Duration,
+    /// Concurrent exchanges and sessions per endpoint; none is unlimited.
+    pub max_connections: Option<u32>,
+    /// Further tries after the first; default 2.
+    pub retries: u32,
+    /// What happens when no endpoint is healthy; default fail.
+    pub panic: Panic,
+    /// How often names are resolved again; default 30 s.
+    pub resolve_interval: Duration,
+    /// The Host field sent upstream; default preserve.
+    pub host: HostPolicy,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointConfig {
+    pub address: EndpointAddress,
+    /// 0 to 256; 0 gets no new traffic. Default 1.
+    pub weight: u32,
+    pub at: ConfigPath,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum EndpointAddress {
+    Ip(SocketAddr),
+    /// A host name: each address it resolves to is one endpoint.
+    Name {
+        host: String,
+        port: u16,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// Exact over sequential picks, weights by a smooth interleaved schedule.
+    RoundRobin,
+    /// Weighted random.
+    Random,
+    /// Fewest running exchanges in proportion to weight; ties by round robin.
+    LeastRequest,
+    /// Maglev over the filters' sticky key, else the client address.
+    Hash,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Panic {
+    /// 503 (http) or close (tcp).
+    Fail,
+    /// Balance over all endpoints as if they were healthy.
+    Spread,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostPolicy {
+    Preserve,
+    /// The endpoint's name or address, with port.
+    Endpoint,
+    Literal(String),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct CheckConfig {
+    pub kind: CheckKind,
+    /// Default 10 s, ±10 % jitter.
+    pub interval: Duration,
+    /// Default 1 s.
+    pub timeout: Duration,
+    /// Successes before an endpoint that is down counts as up; default 2.
+    pub rise: u32,
+    /// Failures before an endpoint that is up counts as down; default 3.
+    pub fall: u32,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum CheckKind {
+    Tcp,
+    Http {
+        /// Default GET.
+        method: String,
+        /// Default `/`.
+        path: String,
+        /// Default: the endpoint's address.
+        host: Option<String>,
+        /// Inclusive ranges; default 200–399.
+        status: Vec<(u16, u16)>,
+    },
+}
+
+// ---------------------------------------------------------------- filters
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct FilterConfig {
+    /// The key under `filters:`, or `LISTENER/MODULE` for an anonymous one.
+    pub name: Arc<str>,
+    pub at: ConfigPath,
+    pub module: ModuleSource,
+    /// Interpolated; `null` when absent.
+    pub settings: serde_json::Value,
+    pub limits: FilterLimits,
+    pub capabilities: Capabilities,
+    pub on_error: OnError,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ModuleSource {
+    Builtin(String),
+    /// Absolute, found by the search rules; exists at load.
+    File(PathBuf),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilterLimits {
+    /// Linear memory of one instance, in bytes; default 16 MiB.
+    pub memory: usize,
+    /// CPU deadline of one call; default 10 ms.
+    pub deadline: Duration,
+    /// Deadline of `configure`; default 2 s.
+    pub configure_deadline: Duration,
+    /// Bytes one call may answer; default 1 MiB.
+    pub output: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Capabilities {
+    pub log: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnError {
+    /// The exchange ends: 500, or the session closes.
+    Fail,
+    /// The exchange goes on as if the filter had said next.
+    Bypass,
+}
+
+// ---------------------------------------------------------------- listeners
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListenerConfig {
+    pub name: Arc<str>,
+    pub at: ConfigPath,
+    pub bind: Vec<SocketAddr>,
+    pub protocol: Protocol,
+    pub tls: Option<TlsConfig>,
+    /// Indices into `Config::filters`, in order for requests.
+    pub filters: Vec<usize>,
+    /// Index into `Config::pools`: where exchanges go when no filter routes them.
+    pub pool: Option<usize>,
+    pub tcp: TcpOptions,
+    pub timeouts: Timeouts,
+    pub limits: ListenerLimits,
+    /// Only for `http`.
+    pub http: HttpOptions,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Tcp,
+    Http,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TcpOptions {
+    /// Default true.
+    pub nodelay: bool,
+    /// SO_RCVBUF and SO_SNDBUF of both sides; default the kernel's.
+    pub socket_buffer: Option<usize>,
+    /// Default 4096.
+    pub backlog: u32,
+    /// Default true: relay in the kernel by splice(2) once a session moves bulk data.
+    pub splice: bool,
+    /// TCP keep-alive probes after this idle time; default 60 s.
+    pub keep_alive: Option<Duration>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeouts {
+    /// TLS handshake; default 10 s.
+    pub handshake: Duration,
+    /// From the first byte of a request head to its end; default 10 s.
+    pub head: Duration,
+    /// Between two reads of a request body; default 30 s.
+    pub body_idle: Duration,
+    /// From the request sent to the response head; default 60 s.
+    pub response_head: Duration,
+    /// No byte in either direction of a response body, a relayed session or an upgraded connection; default 600 s.
+    pub stream_idle: Duration,
+    /// Idle between two requests; default 75 s.
+    pub keep_alive: Duration,
+    /// A whole exchange; default none.
+    pub total: Option<Duration>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerLimits {
+    /// Client connections at one time, over all workers; default 65536. Over it, connections wait in the backlog.
+    pub connections: usize,
+    /// Bytes of all field lines of one message; default 64 KiB.
+    pub header_bytes: usize,
+    /// Field lines of one message; default 128.
+    pub header_fields: usize,
+    /// Bytes of the request target; default 16 KiB.
+    pub target_bytes: usize,
+    /// Concurrent HTTP/2 streams of one connection; default 100.
+    pub streams: u32,
+    /// Request bytes kept so that a try can be repeated; default 64 KiB.
+    pub replay_bytes: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpOptions {
+    pub forwarded: Forwarded,
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Default true: HTTP/2 by ALPN and by prior knowledge.
+    pub http2: bool,
+    /// Protocols a client may upgrade to, lower case; default `websocket`.
+    pub upgrade: Vec<String>,
+    /// Name written into `Via` and `Proxy-Status`; default `sluicegate`.
+    pub via: String,
+}
+
+impl HttpOptions {
+    pub fn trusts(&self, ip: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|net| net.contains(&ip))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forwarded {
+    /// X-Forwarded-For, -Host, -Port, -Proto, X-Real-IP, X-Request-Id.
+    X,
+    /// `Forwarded` (RFC 7239).
+    Rfc7239,
+    Both,
+    /// Nothing is written; what an untrusted client sent is dropped all the same.
+    None,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsConfig {
+    pub at: ConfigPath,
+    /// At least one; the first serves clients without a matching server name.
+    pub certificates: Vec<CertificateConfig>,
+    pub min_version: TlsVersion,
+    /// IANA names as rustls knows them; empty means its safe defaults.
+    pub suites: Vec<String>,
+    /// Empty: what the listener's protocol offers.
+    pub alpn: Vec<String>,
+    /// Session resumption by tickets; default true.
+    pub resumption: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateConfig {
+    /// PEM files, absolute.
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    pub at: ConfigPath,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    V1_2,
+    V1_3,
+}
+
+// ---------------------------------------------------------------- the process
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminConfig {
+    /// None: no admin interface (`admin: off`). Default `/run/sluicegate/admin.sock`.
+    pub bind: Option<AdminBind>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdminBind {
+    Unix(PathBuf),
+    /// Loopback only.
+    Tcp(SocketAddr),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct TelemetryConfig {
+    pub access_log: Option<AccessLogConfig>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessLogConfig {
+    pub to: LogTarget,
+    pub format: LogFormat,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum LogTarget {
+    Stdout,
+    Stderr,
+    File(PathBuf),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LogFormat {
+    Text,
+    Json,
+    /// NCSA combined, so that goaccess and friends read it.
+    Combined,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DrainConfig {
+    /// Between readiness failing and the listeners closing; default 0 s.
+    pub pre_stop: Duration,
+    /// What still runs is cut after this; default 30 s.
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModulesConfig {
+    /// Where relative module paths are looked up after the configuration's own directory.
+    pub paths: Vec<PathBuf>,
+    /// Compile cache; none turns it off. Default `$XDG_CACHE_HOME/sluicegate`.
+    pub cache: Option<PathBuf>,
+}

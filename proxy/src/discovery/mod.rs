@@ -1,0 +1,1 @@
+//! Where a pool's addresses come from.

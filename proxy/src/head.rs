@@ -1,0 +1,258 @@
+//! The head of an HTTP message as every room sees it: fields in one arena, names in lower case, order kept.
+//!
+//! The arena is the buffer the head was parsed from, so that parsing copies nothing, reading a field is a slice, and
+//! forwarding the head is one pass. Edits push bytes at the arena's end and mark what they replace as gone.
+
+/// One field line: ranges of the arena.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    name: u32,
+    value: u32,
+    value_len: u32,
+    name_len: u16,
+    live: bool,
+}
+
+/// The field lines of one message. Bounded by whoever fills it (see `limits` in the configuration).
+#[derive(Debug, Clone, Default)]
+pub struct Fields {
+    arena: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+impl Fields {
+    /// Takes the buffer a head was parsed from; `push_range` then names the fields inside it.
+    pub fn from_arena(arena: Vec<u8>) -> Self {
+        Self {
+            arena,
+            entries: Vec::with_capacity(16),
+        }
+    }
+
+    /// Hands the buffers back for reuse, emptied.
+    pub fn into_arena(mut self) -> Vec<u8> {
+        self.arena.clear();
+        self.arena
+    }
+
+    /// Empties it and keeps the allocations.
+    pub fn clear(&mut self) {
+        self.arena.clear();
+        self.entries.clear();
+    }
+
+    /// The arena, for callers that keep further ranges (method, target) in it.
+    pub fn arena(&self) -> &[u8] {
+        &self.arena
+    }
+
+    pub fn arena_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.arena
+    }
+
+    /// Adds a field that lies in the arena already. The name there must be in lower case.
+    pub fn push_range(&mut self, name: std::ops::Range<usize>, value: std::ops::Range<usize>) {
+        self.entries.push(Entry {
+            name: name.start as u32,
+            name_len: (name.end - name.start) as u16,
+            value: value.start as u32,
+            value_len: (value.end - value.start) as u32,
+            live: true,
+        });
+    }
+
+    fn name_of(&self, e: &Entry) -> &[u8] {
+        &self.arena[e.name as usize..e.name as usize + e.name_len as usize]
+    }
+
+    fn value_of(&self, e: &Entry) -> &[u8] {
+        &self.arena[e.value as usize..e.value as usize + e.value_len as usize]
+    }
+
+    /// Every line, in order: (lower-case name, value).
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.entries
+            .iter()
+            .filter(|e| e.live)
+            .map(|e| (self.name_of(e), self.value_of(e)))
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.iter().filter(|e| e.live).count()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The first value of `name` (lower case).
+    pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
+        self.entries
+            .iter()
+            .find(|e| e.live && self.name_of(e) == name)
+            .map(|e| self.value_of(e))
+    }
+
+    pub fn get_all<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        self.entries
+            .iter()
+            .filter(move |e| e.live && self.name_of(e) == name)
+            .map(|e| self.value_of(e))
+    }
+
+    pub fn contains(&self, name: &[u8]) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// One more line at the end. `name` must be a lower-case token and `value` free of CR, LF, NUL: callers check.
+    pub fn append(&mut self, name: &[u8], value: &[u8]) {
+        let at = self.arena.len();
+        self.arena.extend_from_slice(name);
+        self.arena.extend_from_slice(value);
+        self.push_range(
+            at..at + name.len(),
+            at + name.len()..at + name.len() + value.len(),
+        );
+    }
+
+    /// Replaces every line of `name` by one, at the place of the first (or at the end).
+    pub fn set(&mut self, name: &[u8], value: &[u8]) {
+        let at = self.arena.len() as u32;
+        let mut placed = false;
+        for i in 0..self.entries.len() {
+            let e = self.entries[i];
+            if !e.live || self.name_of(&e) != name {
+                continue;
+            }
+            if placed {
+                self.entries[i].live = false;
+            } else {
+                placed = true;
+                self.entries[i].value = at;
+                self.entries[i].value_len = value.len() as u32;
+            }
+        }
+        if placed {
+            self.arena.extend_from_slice(value);
+        } else {
+            self.append(name, value);
+        }
+    }
+
+    /// Removes every line of `name`; true when there was one.
+    pub fn remove(&mut self, name: &[u8]) -> bool {
+        self.retain_lines(|n, _| n != name)
+    }
+
+    /// Keeps the lines `keep` says yes to; true when one went.
+    pub fn retain_lines(&mut self, mut keep: impl FnMut(&[u8], &[u8]) -> bool) -> bool {
+        let mut removed = false;
+        for i in 0..self.entries.len() {
+            let e = self.entries[i];
+            if e.live && !keep(self.name_of(&e), self.value_of(&e)) {
+                self.entries[i].live = false;
+                removed = true;
+            }
+        }
+        removed
+    }
+}
+
+/// Version of HTTP a message came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    Http10,
+    Http11,
+    Http2,
+}
+
+impl Version {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Version::Http10 => "HTTP/1.0",
+            Version::Http11 => "HTTP/1.1",
+            Version::Http2 => "HTTP/2",
+        }
+    }
+}
+
+/// A request head: checked, in origin form, without its `Host` line (that is `authority`).
+#[derive(Debug, Clone)]
+pub struct RequestHead {
+    pub version: Version,
+    /// A token, as sent; methods are case-sensitive.
+    pub method: Box<[u8]>,
+    /// Host and port as the client sent them (absolute form and `:authority` win over `Host`).
+    pub authority: Box<[u8]>,
+    /// Path and query in origin form, or `*`.
+    pub target: Box<[u8]>,
+    pub fields: Fields,
+}
+
+impl RequestHead {
+    pub fn path(&self) -> &[u8] {
+        match memchr::memchr(b'?', &self.target) {
+            Some(at) => &self.target[..at],
+            None => &self.target,
+        }
+    }
+
+    pub fn query(&self) -> Option<&[u8]> {
+        memchr::memchr(b'?', &self.target).map(|at| &self.target[at + 1..])
+    }
+}
+
+/// A response head, without the framing fields.
+#[derive(Debug, Clone)]
+pub struct ResponseHead {
+    pub version: Version,
+    pub status: u16,
+    pub fields: Fields,
+}
+
+/// True for a token (RFC 9110 §5.6.2): what methods and field names are made of.
+pub fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().all(|&b| is_tchar(b))
+}
+
+pub fn is_tchar(b: u8) -> bool {
+    matches!(
+        b,
+        b'!' | b'#'
+            | b'$'
+            | b'%'
+            | b'&'
+            | b'\''
+            | b'*'
+            | b'+'
+            | b'-'
+            | b'.'
+            | b'^'
+            | b'_'
+            | b'`'
+            | b'|'
+            | b'~'
+    ) || b.is_ascii_alphanumeric()
+}
+
+/// True when `value` may stand in a field line: no control bytes but tab (RFC 9110 §5.5).
+pub fn is_field_value(value: &[u8]) -> bool {
+    value.iter().all(|&b| b >= 0x20 && b != 0x7f || b == b'\t')
+}
+
+/// Fields that frame a message or concern one hop: the host writes them, filters may not.
+pub fn is_host_owned(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"connection"
+            | b"content-length"
+            | b"host"
+            | b"http2-settings"
+            | b"keep-alive"
+            | b"proxy-connection"
+            | b"te"
+            | b"trailer"
+            | b"transfer-encoding"
+            | b"upgrade"
+    )
+}

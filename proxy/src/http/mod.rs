@@ -1,0 +1,1 @@
+//! HTTP from the client's bytes to the upstream and back.

@@ -1,0 +1,33 @@
+//! Sluicegate: a load-balancing proxy whose policy is WebAssembly filters.
+//!
+//! The rooms, in reading order (a room uses only rooms of lower layers; `tests` holds this):
+//!
+//! | layer | rooms |
+//! | --- | --- |
+//! | 7 | `cli` |
+//! | 6 | [`app`] |
+//! | 5 | [`listen`], [`admin`] |
+//! | 4 | [`http`], [`l4`] |
+//! | 3 | [`generation`] |
+//! | 2 | [`chain`], [`upstream`] |
+//! | 1 | [`wasm`], [`discovery`], [`tls`] |
+//! | 0 | [`config`], [`telemetry`], [`io`], [`connection`], [`head`], [`error`] |
+
+pub mod admin;
+pub mod app;
+pub mod chain;
+pub mod cli;
+pub mod config;
+pub mod connection;
+pub mod discovery;
+pub mod error;
+pub mod generation;
+pub mod head;
+pub mod http;
+pub mod io;
+pub mod l4;
+pub mod listen;
+pub mod telemetry;
+pub mod tls;
+pub mod upstream;
+pub mod wasm;

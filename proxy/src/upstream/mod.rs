@@ -1,0 +1,1 @@
+//! Pools, endpoints, balancing, checks, connections.

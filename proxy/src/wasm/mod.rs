@@ -1,0 +1,1 @@
+//! The wasm host: engine, modules, instances, limits.
