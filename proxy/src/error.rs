@@ -109,6 +109,20 @@ impl Reason {
         }
     }
 
+    /// True when an endpoint failed, so that its health should suffer.
+    pub fn is_upstream(self) -> bool {
+        matches!(
+            self,
+            Reason::ConnectRefused
+                | Reason::ConnectTimeout
+                | Reason::UpstreamReset
+                | Reason::UpstreamTls
+                | Reason::UpstreamMalformed
+                | Reason::UpstreamTruncated
+                | Reason::ResponseTimeout
+        )
+    }
+
     /// The status a client gets when nothing was sent yet; 499 is for the log alone.
     pub fn status(self) -> u16 {
         match self {

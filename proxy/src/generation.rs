@@ -1,1 +1,301 @@
 //! One immutable snapshot of everything that reload can change, and a worker's view of it.
+//!
+//! A [`Generation`] is built on the control thread and shared. Each worker makes its own [`Service`]s from it: a
+//! listener, its chain with the worker's filter instances, and the worker itself. An exchange holds the `Rc<Service>`
+//! it began with to its end; a reload puts a new one into the listener's [`ServiceSlot`].
+
+use crate::chain::{Chain, Filter};
+use crate::config::{Config, ListenerConfig, PoolConfig};
+use crate::head::HeadLimits;
+use crate::io::Scratch;
+use crate::telemetry::{ListenerMetrics, Record, WorkerLog};
+use crate::tls::ServerTls;
+use crate::upstream::{EndpointId, Kept, Pool};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
+
+/// Kept upstream connections of one worker, over all endpoints.
+const KEPT_MAX: usize = 16 * 1024;
+/// Output buffers a worker keeps for reuse, and the largest it keeps.
+const BUFFERS_MAX: usize = 64;
+const BUFFER_BYTES_MAX: usize = 16 * 1024;
+
+/// Everything a reload replaces, under one number.
+pub struct Generation {
+    pub number: u64,
+    pub config: Arc<Config>,
+    /// In the order of `config.pools`.
+    pub pools: Vec<Arc<Pool>>,
+    /// In the order of `config.filters`.
+    pub filters: Vec<Arc<Filter>>,
+    /// In the order of `config.listeners`.
+    pub listeners: Vec<Arc<Listener>>,
+}
+
+/// A listener with what was loaded for it.
+pub struct Listener {
+    pub config: Arc<ListenerConfig>,
+    pub tls: Option<Arc<ServerTls>>,
+}
+
+impl Listener {
+    pub fn head_limits(&self) -> HeadLimits {
+        let limits = &self.config.limits;
+        HeadLimits { bytes: limits.header_bytes, fields: limits.header_fields, target: limits.target_bytes }
+    }
+}
+
+/// A listener as one worker serves it in one generation.
+pub struct Service {
+    pub generation: Arc<Generation>,
+    pub listener: Arc<Listener>,
+    pub chain: Chain,
+    pub metrics: Rc<ListenerMetrics>,
+    pub worker: Rc<Worker>,
+}
+
+/// Where a listener's connections find the service of the day.
+pub struct ServiceSlot(RefCell<Rc<Service>>);
+
+impl ServiceSlot {
+    pub fn new(service: Rc<Service>) -> Self {
+        Self(RefCell::new(service))
+    }
+
+    pub fn current(&self) -> Rc<Service> {
+        self.0.borrow().clone()
+    }
+
+    pub fn replace(&self, service: Rc<Service>) {
+        *self.0.borrow_mut() = service;
+    }
+}
+
+/// What belongs to one worker thread and outlives generations.
+pub struct Worker {
+    pub scratch: Scratch,
+    pub pipes: crate::io::Pipes,
+    pub ids: RequestIds,
+    kept: RefCell<Kept<TcpStream>>,
+    log: RefCell<Option<WorkerLog>>,
+    buffers: RefCell<Vec<Vec<u8>>>,
+    waiting: RefCell<slab::Slab<Option<Waker>>>,
+    drain: Cell<Option<DrainPlan>>,
+}
+
+#[derive(Clone, Copy)]
+struct DrainPlan {
+    window: Duration,
+    began: Instant,
+}
+
+impl Worker {
+    pub fn new(log: Option<WorkerLog>) -> Self {
+        Self {
+            scratch: Scratch::new(),
+            pipes: crate::io::Pipes::new(),
+            ids: RequestIds::new(),
+            kept: RefCell::new(Kept::new(KEPT_MAX)),
+            log: RefCell::new(log),
+            buffers: RefCell::default(),
+            waiting: RefCell::default(),
+            drain: Cell::new(None),
+        }
+    }
+
+    // ------------------------------------------------------------ upstream connections
+
+    /// The connection to the endpoint that was used last and still lives.
+    pub fn take_kept(&self, endpoint: EndpointId) -> Option<TcpStream> {
+        self.kept.borrow_mut().take(endpoint, Instant::now(), is_quiet)
+    }
+
+    pub fn keep(&self, endpoint: EndpointId, stream: TcpStream, pool: &PoolConfig) {
+        let (max, timeout) = (pool.keep_alive_max, pool.keep_alive_timeout);
+        self.kept.borrow_mut().put(endpoint, stream, Instant::now(), max, timeout);
+    }
+
+    /// Drops kept connections that expired or that the endpoint closed, and hands finished log lines over. Called about
+    /// once a second.
+    pub fn sweep(&self) {
+        self.kept.borrow_mut().sweep(Instant::now(), is_quiet);
+        if let Some(log) = &*self.log.borrow() {
+            log.flush();
+        }
+    }
+
+    // ------------------------------------------------------------ buffers and records
+
+    /// An empty buffer, perhaps with an allocation from before.
+    pub fn buffer(&self) -> Vec<u8> {
+        self.buffers.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub fn give_back(&self, mut buffer: Vec<u8>) {
+        let mut buffers = self.buffers.borrow_mut();
+        if buffer.capacity() > 0 && buffer.capacity() <= BUFFER_BYTES_MAX && buffers.len() < BUFFERS_MAX {
+            buffer.clear();
+            buffers.push(buffer);
+        }
+    }
+
+    pub fn log(&self, record: &Record<'_>) {
+        if let Some(log) = &*self.log.borrow() {
+            log.record(record);
+        }
+    }
+
+    pub fn logs(&self) -> bool {
+        self.log.borrow().is_some()
+    }
+
+    /// A reload may change where records go.
+    pub fn set_log(&self, log: Option<WorkerLog>) {
+        *self.log.borrow_mut() = log;
+    }
+
+    // ------------------------------------------------------------ drain
+
+    pub fn is_draining(&self) -> bool {
+        self.drain.get().is_some()
+    }
+
+    /// Connections that wait for work end now; those at work end after it; tunnels end somewhere within `window`.
+    pub fn begin_drain(&self, window: Duration) {
+        self.drain.set(Some(DrainPlan { window, began: Instant::now() }));
+        for (_, waker) in self.waiting.borrow_mut().iter_mut() {
+            if let Some(waker) = waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// A place among those that a drain wakes.
+    pub fn idle(self: &Rc<Self>) -> Idle {
+        Idle { worker: self.clone(), key: None }
+    }
+
+    /// For a tunnel: its own random moment within the drain's window, so that not all clients come back at once.
+    pub fn drain_window(self: &Rc<Self>) -> DrainWindow {
+        DrainWindow { idle: self.idle(), cut: None }
+    }
+}
+
+/// True when a kept connection has neither ended nor sent anything unasked.
+fn is_quiet(stream: &TcpStream) -> bool {
+    let mut cx = Context::from_waker(Waker::noop());
+    if stream.poll_read_ready(&mut cx).is_pending() {
+        return true;
+    }
+    let mut byte = [0];
+    matches!(stream.try_read(&mut byte), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
+}
+
+/// Something that waits and wants to know when the drain begins.
+pub struct Idle {
+    worker: Rc<Worker>,
+    key: Option<usize>,
+}
+
+impl Idle {
+    /// Ready once the worker drains.
+    pub fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.worker.is_draining() {
+            return Poll::Ready(());
+        }
+        let mut waiting = self.worker.waiting.borrow_mut();
+        match self.key {
+            None => self.key = Some(waiting.insert(Some(cx.waker().clone()))),
+            Some(key) => match &mut waiting[key] {
+                Some(waker) if waker.will_wake(cx.waker()) => {}
+                slot => *slot = Some(cx.waker().clone()),
+            },
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.worker.waiting.borrow_mut().remove(key);
+        }
+    }
+}
+
+/// When a tunnel must end, once the worker drains.
+pub struct DrainWindow {
+    idle: Idle,
+    cut: Option<std::pin::Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl DrainWindow {
+    pub fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.cut.is_none() {
+            std::task::ready!(self.idle.poll_drain(cx));
+            let Some(plan) = self.idle.worker.drain.get() else { return Poll::Pending };
+            let at = plan.began + plan.window.mul_f64(fastrand::f64());
+            self.cut = Some(Box::pin(tokio::time::sleep_until(at.into())));
+        }
+        match &mut self.cut {
+            Some(cut) => cut.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// Makes request ids: a random part for the worker, then a counter, so that no two in a fleet are likely to meet.
+pub struct RequestIds {
+    prefix: u64,
+    next: Cell<u64>,
+}
+
+impl RequestIds {
+    fn new() -> Self {
+        Self { prefix: fastrand::u64(..), next: Cell::new(fastrand::u32(..) as u64) }
+    }
+
+    pub fn next(&self) -> RequestId {
+        let n = self.next.get();
+        self.next.set(n.wrapping_add(1));
+        let mut text = [0; 64];
+        hex(self.prefix, &mut text[..16]);
+        hex(n, &mut text[16..32]);
+        RequestId { text, len: 32 }
+    }
+}
+
+fn hex(n: u64, out: &mut [u8]) {
+    for (i, digit) in out.iter_mut().enumerate() {
+        *digit = b"0123456789abcdef"[(n >> (60 - 4 * i)) as usize & 15];
+    }
+}
+
+/// Names one exchange in logs, in `X-Request-Id` and for filters.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestId {
+    text: [u8; 64],
+    len: u8,
+}
+
+impl RequestId {
+    /// Takes a trusted peer's id when it is short and plain; else a new one is made.
+    pub fn from_client(value: &[u8]) -> Option<Self> {
+        let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        if value.is_empty() || value.len() > 64 || !value.iter().all(plain) {
+            return None;
+        }
+        let mut text = [0; 64];
+        text[..value.len()].copy_from_slice(value);
+        Some(Self { text, len: value.len() as u8 })
+    }
+
+    pub fn as_str(&self) -> &str {
+        // Only ASCII was put in.
+        std::str::from_utf8(&self.text[..self.len as usize]).unwrap_or("")
+    }
+}

@@ -176,29 +176,107 @@ impl Version {
     }
 }
 
-/// A request head: checked, in origin form, without its `Host` line (that is `authority`).
+/// A range of a head's arena.
+#[derive(Debug, Clone, Copy, Default)]
+struct Span {
+    at: u32,
+    len: u32,
+}
+
+impl Span {
+    fn of(self, arena: &[u8]) -> &[u8] {
+        &arena[self.at as usize..(self.at + self.len) as usize]
+    }
+
+    fn from_range(range: std::ops::Range<usize>) -> Self {
+        Self {
+            at: range.start as u32,
+            len: (range.end - range.start) as u32,
+        }
+    }
+
+    fn push(arena: &mut Vec<u8>, bytes: &[u8]) -> Self {
+        let at = arena.len();
+        arena.extend_from_slice(bytes);
+        Self::from_range(at..arena.len())
+    }
+}
+
+/// A request head: checked, in origin form, without its `Host` line (that is the authority). Method, authority and
+/// target lie in the arena of the fields.
 #[derive(Debug, Clone)]
 pub struct RequestHead {
     pub version: Version,
-    /// A token, as sent; methods are case-sensitive.
-    pub method: Box<[u8]>,
-    /// Host and port as the client sent them (absolute form and `:authority` win over `Host`).
-    pub authority: Box<[u8]>,
-    /// Path and query in origin form, or `*`.
-    pub target: Box<[u8]>,
     pub fields: Fields,
+    method: Span,
+    authority: Span,
+    target: Span,
 }
 
 impl RequestHead {
+    /// Copies method, authority and target into the arena of `fields`. Callers have checked them.
+    pub fn new(version: Version, method: &[u8], authority: &[u8], target: &[u8], mut fields: Fields) -> Self {
+        let arena = fields.arena_mut();
+        Self {
+            version,
+            method: Span::push(arena, method),
+            authority: Span::push(arena, authority),
+            target: Span::push(arena, target),
+            fields,
+        }
+    }
+
+    /// For a parser whose method, authority and target lie in the arena already.
+    pub fn from_ranges(
+        version: Version,
+        method: std::ops::Range<usize>,
+        authority: std::ops::Range<usize>,
+        target: std::ops::Range<usize>,
+        fields: Fields,
+    ) -> Self {
+        Self {
+            version,
+            method: Span::from_range(method),
+            authority: Span::from_range(authority),
+            target: Span::from_range(target),
+            fields,
+        }
+    }
+
+    /// A token, as sent; methods are case-sensitive.
+    pub fn method(&self) -> &[u8] {
+        self.method.of(self.fields.arena())
+    }
+
+    /// Host and port as the client sent them (absolute form and `:authority` win over `Host`).
+    pub fn authority(&self) -> &[u8] {
+        self.authority.of(self.fields.arena())
+    }
+
+    pub fn set_authority(&mut self, authority: &[u8]) {
+        self.authority = Span::push(self.fields.arena_mut(), authority);
+    }
+
+    /// Path and query in origin form, or `*`.
+    pub fn target(&self) -> &[u8] {
+        self.target.of(self.fields.arena())
+    }
+
+    pub fn set_target(&mut self, target: &[u8]) {
+        self.target = Span::push(self.fields.arena_mut(), target);
+    }
+
     pub fn path(&self) -> &[u8] {
-        match memchr::memchr(b'?', &self.target) {
-            Some(at) => &self.target[..at],
-            None => &self.target,
+        let target = self.target();
+        match memchr::memchr(b'?', target) {
+            Some(at) => &target[..at],
+            None => target,
         }
     }
 
     pub fn query(&self) -> Option<&[u8]> {
-        memchr::memchr(b'?', &self.target).map(|at| &self.target[at + 1..])
+        let target = self.target();
+        memchr::memchr(b'?', target).map(|at| &target[at + 1..])
     }
 }
 
@@ -208,6 +286,15 @@ pub struct ResponseHead {
     pub version: Version,
     pub status: u16,
     pub fields: Fields,
+}
+
+/// Bounds of a head, from the listener's limits.
+#[derive(Debug, Clone, Copy)]
+pub struct HeadLimits {
+    /// All field lines together, with the start line.
+    pub bytes: usize,
+    pub fields: usize,
+    pub target: usize,
 }
 
 /// True for a token (RFC 9110 §5.6.2): what methods and field names are made of.

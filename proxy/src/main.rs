@@ -1,1 +1,7 @@
-fn main() {}
+//! The `sluicegate` program: reads the command line and hands over to the verb.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sluicegate::cli::main()
+}

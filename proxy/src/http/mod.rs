@@ -1,1 +1,23 @@
-//! HTTP from the client's bytes to the upstream and back.
+//! HTTP from the client's bytes to the upstream and back. `exchange` shows every phase in order; the rest are its steps.
+
+pub mod client_side;
+pub mod exchange;
+pub mod forward;
+pub mod h1;
+pub mod h2;
+pub mod respond;
+
+use crate::connection::Connection;
+use crate::generation::ServiceSlot;
+use crate::io::transport::Io;
+use std::rc::Rc;
+
+/// Serves a client's connection: HTTP/2 when TLS agreed on it or the client begins with its preface, else HTTP/1.
+pub async fn serve(slot: Rc<ServiceSlot>, connection: Rc<Connection>, io: Io) {
+    let agreed = connection.tls.as_ref().and_then(|tls| tls.alpn.as_deref());
+    if agreed == Some("h2") {
+        h2::serve(slot, connection, io, Vec::new()).await;
+    } else {
+        h1::server::serve(slot, connection, io, Vec::new()).await;
+    }
+}

@@ -1,0 +1,226 @@
+//! From configuration to a generation, or to everything that is wrong with it. Changes nothing that serves.
+
+use crate::chain::Filter;
+use crate::config::{self, CertificateConfig, ConfigPath, Diagnostic, Environment, FilterConfig, Input, ListenerConfig, ModuleSource, Problem, Protocol, Severity, Sources};
+use crate::generation::{Generation, Listener};
+use crate::tls::ServerTls;
+use crate::upstream::{Pool, Registry};
+use crate::wasm::{Host, Module};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+
+/// Builds generations one after another; keeps what they share.
+pub struct Builder {
+    inputs: Vec<Input>,
+    vars: Vars,
+    cwd: PathBuf,
+    processors: usize,
+    registry: Arc<Registry>,
+    host: Option<Host>,
+    /// Compiled modules that some generation still uses, by digest.
+    modules: HashMap<[u8; 32], Weak<Module>>,
+}
+
+/// Looks a variable of the environment up.
+pub type Vars = Box<dyn Fn(&str) -> Option<String> + Send>;
+
+/// A generation that is ready to serve.
+pub struct Build {
+    pub generation: Arc<Generation>,
+    pub changes: Changes,
+    pub warnings: Vec<Diagnostic>,
+    pub sources: Sources,
+    /// Every file and directory whose change may change the outcome.
+    pub watched: Vec<PathBuf>,
+    /// The configuration in effect as YAML.
+    pub shown: String,
+}
+
+/// Why there is none.
+pub struct BuildError {
+    pub diagnostics: Vec<Diagnostic>,
+    pub sources: Sources,
+    pub watched: Vec<PathBuf>,
+}
+
+/// What differs from the generation before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Changes {
+    pub listeners: usize,
+    pub filters: usize,
+    pub pools: usize,
+}
+
+impl Builder {
+    pub fn new(inputs: Vec<Input>, vars: Vars, cwd: PathBuf) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { inputs, vars, cwd, processors, registry: Registry::new(), host: None, modules: HashMap::new() }
+    }
+
+    /// Loads, compiles and configures everything. Blocks for as long as that takes.
+    pub fn build(&mut self, previous: Option<&Arc<Generation>>) -> Result<Build, Box<BuildError>> {
+        let env = Environment {
+            vars: &*self.vars,
+            builtins: crate::builtin::names().iter().map(|name| name.to_string()).collect(),
+            cwd: self.cwd.clone(),
+            processors: self.processors,
+        };
+        let mut loaded = config::load(&self.inputs, &env).map_err(|rejected| {
+            Box::new(BuildError { diagnostics: rejected.diagnostics, sources: rejected.sources, watched: rejected.watched })
+        })?;
+        let shown = loaded.show().to_owned();
+        let config = Arc::new(loaded.config.clone());
+        let mut watched = std::mem::take(&mut loaded.watched);
+        let mut found = std::mem::take(&mut loaded.warnings);
+        let sources = loaded.sources;
+
+        let pools: Vec<Arc<Pool>> = config
+            .pools
+            .iter()
+            .map(|pool| {
+                let before = previous.and_then(|g| g.pools.iter().find(|p| *p.name() == *pool.name));
+                Pool::from_config(pool, before, &self.registry)
+            })
+            .collect();
+
+        let mut filters = Vec::with_capacity(config.filters.len());
+        for filter in &config.filters {
+            if let ModuleSource::File(path) = &filter.module {
+                watched.push(path.clone());
+            }
+            match self.filter(filter, &config, &sources, previous) {
+                Ok(built) => filters.push(built),
+                Err(problems) => found.extend(problems),
+            }
+        }
+
+        let mut listeners = Vec::with_capacity(config.listeners.len());
+        for listener in &config.listeners {
+            let before = previous.and_then(|g| g.listeners.iter().find(|l| l.config.name == listener.name));
+            for CertificateConfig { cert, key, .. } in listener.tls.iter().flat_map(|tls| &tls.certificates) {
+                watched.extend([cert.clone(), key.clone()]);
+            }
+            match load_listener(listener, before) {
+                Ok(built) => listeners.push(built),
+                Err(problems) => found.extend(problems.into_iter().map(|p| sources.diagnose(p))),
+            }
+        }
+
+        found.sort_by_key(|d| (d.severity, d.at.map(|at| (at.file, at.line, at.column))));
+        if found.iter().any(|d| d.severity == Severity::Error) {
+            return Err(Box::new(BuildError { diagnostics: found, sources, watched }));
+        }
+        let number = previous.map_or(1, |g| g.number + 1);
+        let generation = Arc::new(Generation { number, config, pools, filters, listeners });
+        let changes = previous.map_or_else(Changes::default, |before| Changes::between(before, &generation));
+        Ok(Build { generation, changes, warnings: found, sources, watched, shown })
+    }
+
+    /// The filter of the generation before when nothing about it changed, else a new one.
+    fn filter(
+        &mut self,
+        config: &Arc<FilterConfig>,
+        all: &config::Config,
+        sources: &Sources,
+        previous: Option<&Arc<Generation>>,
+    ) -> Result<Arc<Filter>, Vec<Diagnostic>> {
+        let at = ConfigPath(format!("{}/module", config.at.0));
+        let problem = |code, message: String| vec![sources.diagnose(Problem { at: at.clone(), code, message, help: None })];
+        let (name, bytes) = match &config.module {
+            ModuleSource::Builtin(name) => match crate::builtin::builtin(name) {
+                Some(bytes) => (format!("builtin:{name}"), bytes.into()),
+                None => return Err(problem("unknown-module", format!("there is no builtin filter {name:?}"))),
+            },
+            ModuleSource::File(path) => match std::fs::read(path) {
+                Ok(bytes) => (path.display().to_string(), std::borrow::Cow::Owned(bytes)),
+                Err(error) => return Err(problem("unreadable-module", format!("cannot read {}: {error}", path.display()))),
+            },
+        };
+        let host = self.host(all).map_err(|error| problem("wasm-host", error))?;
+        let module = self.module(&host, &name, &bytes).map_err(|error| problem("bad-module", error.to_string()))?;
+        let pools = |name: &str| all.pool_index(name);
+        if let Some(same) = previous.and_then(|g| g.filters.iter().find(|f| f.is_same(config, &module, &pools))) {
+            return Ok(same.clone());
+        }
+        let settings = ConfigPath(format!("{}/settings", config.at.0));
+        if let Ok(Some(schema)) = module.schema()
+            && let Ok(schema) = serde_json::from_str(&schema)
+        {
+            let wrong = sources.validate(&settings, &schema);
+            if !wrong.is_empty() {
+                return Err(wrong);
+            }
+        }
+        let names: Vec<&str> = all.pools.iter().map(|p| &*p.name).collect();
+        Filter::load(config, &module, &names, all.workers)
+            .map_err(|problems| problems.into_iter().map(|p| sources.diagnose(p)).collect())
+    }
+
+    /// The wasm host, made when the first filter needs it: a proxy without filters pays nothing for it.
+    fn host(&mut self, config: &config::Config) -> Result<Host, String> {
+        if let Some(host) = &self.host {
+            return Ok(host.clone());
+        }
+        let options = crate::wasm::HostOptions { cache: config.modules.cache.clone(), ..Default::default() };
+        let host = Host::new(options).map_err(|error| error.to_string())?;
+        self.host = Some(host.clone());
+        Ok(host)
+    }
+
+    fn module(&mut self, host: &Host, name: &str, bytes: &[u8]) -> Result<Arc<Module>, crate::wasm::ModuleError> {
+        let digest: [u8; 32] = <sha2::Sha256 as sha2::Digest>::digest(bytes).into();
+        if let Some(module) = self.modules.get(&digest).and_then(Weak::upgrade) {
+            return Ok(module);
+        }
+        let module = host.load(name, bytes)?;
+        self.modules.retain(|_, module| module.strong_count() > 0);
+        self.modules.insert(digest, Arc::downgrade(&module));
+        Ok(module)
+    }
+}
+
+/// The listener with its TLS loaded; certificates are read anew each time, so that a reload picks up changed files.
+fn load_listener(config: &Arc<ListenerConfig>, before: Option<&Arc<Listener>>) -> Result<Arc<Listener>, Vec<Problem>> {
+    let offered: &[&str] = match (config.protocol, config.http.http2) {
+        (Protocol::Http, true) => &["h2", "http/1.1"],
+        (Protocol::Http, false) => &["http/1.1"],
+        (Protocol::Tcp, _) => &[],
+    };
+    let tls_before = before.and_then(|l| l.tls.as_ref());
+    let tls = match &config.tls {
+        None => None,
+        Some(tls) => Some(Arc::new(ServerTls::load(tls, offered, tls_before.map(|t| &**t))?)),
+    };
+    if let Some(before) = before
+        && before.config == *config
+        && same_tls(before.tls.as_deref(), tls.as_deref())
+    {
+        return Ok(before.clone());
+    }
+    Ok(Arc::new(Listener { config: config.clone(), tls }))
+}
+
+fn same_tls(a: Option<&ServerTls>, b: Option<&ServerTls>) -> bool {
+    match (a, b) {
+        (None, None) => true,
+        (Some(a), Some(b)) => a.files() == b.files(),
+        _ => false,
+    }
+}
+
+impl Changes {
+    fn between(before: &Generation, after: &Generation) -> Self {
+        Self {
+            listeners: changed(&before.listeners, &after.listeners, |a, b| Arc::ptr_eq(a, b)),
+            filters: changed(&before.filters, &after.filters, |a, b| Arc::ptr_eq(a, b)),
+            pools: changed(&before.pools, &after.pools, |a, b| a.config() == b.config()),
+        }
+    }
+}
+
+/// Items that were added, removed or replaced.
+fn changed<T>(before: &[T], after: &[T], same: impl Fn(&T, &T) -> bool) -> usize {
+    let kept = after.iter().filter(|b| before.iter().any(|a| same(a, b))).count();
+    before.len().max(after.len()) - kept
+}

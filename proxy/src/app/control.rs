@@ -1,0 +1,397 @@
+//! The control thread: starts the workers, then waits for signals, changed files and the admin interface, and turns
+//! them into reloads and, once, into the drain that ends the process.
+
+use super::build::{Build, BuildError, Builder, Changes};
+use super::sockets::Sockets;
+use super::watch::Watch;
+use super::worker::{self, Command};
+use crate::admin::{self, Changed, Readiness, ReloadAnswer};
+use crate::config::{AccessLogConfig, ConfigPath, Problem, render};
+use crate::generation::Generation;
+use crate::telemetry::{AccessLog, Metrics, WorkerLog};
+use crate::upstream::Checks;
+use arc_swap::ArcSwap;
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+
+/// How the server is run.
+pub struct RunOptions {
+    /// Reload when a file of the configuration changes.
+    pub watch: bool,
+    /// Called once, when the first generation serves.
+    pub on_ready: Option<Box<dyn FnOnce(&Ready)>>,
+    /// Ends the process in order, like SIGTERM. For callers that run the server inside their own process.
+    pub stop: Option<oneshot::Receiver<()>>,
+}
+
+/// What serves.
+pub struct Ready {
+    /// Listener names with the addresses they are bound to; real ports.
+    pub listeners: Vec<(Arc<str>, Vec<SocketAddr>)>,
+}
+
+/// Why the server did not run.
+pub enum RunError {
+    /// The configuration is wrong: exit 78.
+    Config(Box<BuildError>),
+    /// Something of the system is: exit 1.
+    System(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for RunError {
+    fn from(error: E) -> Self {
+        Self::System(error.into())
+    }
+}
+
+/// Runs the server until it is told to stop. Blocks the calling thread, which becomes control.
+pub fn run(builder: Builder, options: RunOptions) -> Result<(), RunError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = tokio::task::LocalSet::new();
+    let ended = local.block_on(&runtime, serve(builder, options));
+    drop(local);
+    // Name look-ups and compilations that still run need not be waited for.
+    runtime.shutdown_background();
+    ended
+}
+
+/// What control knows while the server runs.
+struct Server {
+    builder: Arc<Mutex<Builder>>,
+    metrics: Arc<Metrics>,
+    workers: Vec<worker::Handle>,
+    generation: Arc<Generation>,
+    /// The same, for the metrics, which are read at any time.
+    serving: Arc<ArcSwap<Generation>>,
+    sockets: Sockets,
+    access_log: Option<(AccessLogConfig, AccessLog)>,
+    checks: Checks,
+    state: Rc<State>,
+    watch: Option<Watch>,
+}
+
+/// What the admin interface may look at and ask for.
+struct State {
+    readiness: Cell<Readiness>,
+    metrics: Arc<Metrics>,
+    reloads: mpsc::UnboundedSender<oneshot::Sender<ReloadAnswer>>,
+    shown: RefCell<String>,
+}
+
+impl admin::Control for State {
+    fn readiness(&self) -> Readiness {
+        self.readiness.get()
+    }
+
+    fn metrics(&self) -> (String, &'static str) {
+        (self.metrics.expose(), Metrics::CONTENT_TYPE)
+    }
+
+    fn reload(&self) -> futures_util::future::LocalBoxFuture<'static, ReloadAnswer> {
+        let (reply, answer) = oneshot::channel();
+        let asked = self.reloads.send(reply).is_ok();
+        Box::pin(async move {
+            let ending = || ReloadAnswer::refused(0, Vec::new(), "the server is ending\n".into());
+            if !asked {
+                return ending();
+            }
+            answer.await.unwrap_or_else(|_| ending())
+        })
+    }
+}
+
+async fn serve(mut builder: Builder, options: RunOptions) -> Result<(), RunError> {
+    let started = Instant::now();
+    let build = builder.build(None).map_err(RunError::Config)?;
+    let warnings = render::text(&build.sources, &build.warnings, render::Colour::Never);
+    if !build.warnings.is_empty() {
+        tracing::warn!("{}", warnings.trim_end());
+    }
+    let config = build.generation.config.clone();
+    let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
+    let access_log = match &config.telemetry.access_log {
+        Some(log) => Some((log.clone(), AccessLog::open(log, metrics.access_log_dropped())?)),
+        None => None,
+    };
+    let (reloads, mut reload_requests) = mpsc::unbounded_channel();
+    let state = Rc::new(State {
+        readiness: Cell::new(Readiness::Starting),
+        metrics: metrics.clone(),
+        reloads,
+        shown: RefCell::new(build.shown.clone()),
+    });
+    // The admin interface comes first: that its address is free shows that no other server runs on this configuration.
+    let admin = match &config.admin.bind {
+        Some(bind) => Some(admin::Admin::bind(bind, state.clone()).await?),
+        None => None,
+    };
+    let (changed, mut changes) = mpsc::unbounded_channel();
+    let watch = if options.watch { Some(Watch::start(changed)?) } else { None };
+
+    let mut server = Server {
+        builder: Arc::new(Mutex::new(builder)),
+        metrics: metrics.clone(),
+        workers: Vec::with_capacity(config.workers),
+        generation: build.generation.clone(),
+        serving: Arc::new(ArcSwap::new(build.generation.clone())),
+        sockets: Sockets::default(),
+        access_log,
+        checks: Checks::new(),
+        state: state.clone(),
+        watch,
+    };
+    for index in 0..config.workers {
+        let log = server.access_log.as_ref().map(|(_, log)| log.worker());
+        server.workers.push(worker::start(index, metrics.clone(), log)?);
+    }
+    super::samples::register(&metrics, server.serving.clone());
+    let mut signals = Signals::new()?;
+    server.put_to_work(build, None).await?;
+    state.readiness.set(Readiness::Ready);
+    let ready = server.ready();
+    for (name, addresses) in &ready.listeners {
+        for address in addresses {
+            tracing::info!(listener = &**name, %address, "listening");
+        }
+    }
+    tracing::info!(workers = config.workers, took_ms = started.elapsed().as_millis() as u64, "serving");
+    if let Some(on_ready) = options.on_ready {
+        on_ready(&ready);
+    }
+
+    let mut stop = options.stop;
+    loop {
+        tokio::select! {
+            _ = signals.end() => break,
+            _ = stopped(&mut stop) => break,
+            _ = signals.hangup.recv() => { server.reload("SIGHUP").await; }
+            _ = signals.reopen.recv() => {
+                if let Some((_, log)) = &server.access_log {
+                    log.reopen();
+                }
+            }
+            Some(()) = changes.recv() => {
+                while changes.try_recv().is_ok() {}
+                server.reload("a file changed").await;
+            }
+            Some(reply) = reload_requests.recv() => {
+                let answer = server.reload("asked for").await;
+                let _ = reply.send(answer);
+            }
+        }
+    }
+    server.drain(&mut signals).await;
+    drop(admin);
+    Ok(())
+}
+
+/// Never ready when nobody can ask.
+async fn stopped(stop: &mut Option<oneshot::Receiver<()>>) {
+    match stop {
+        Some(stop) => {
+            let _ = stop.await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+    reopen: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            reopen: signal(SignalKind::user_defined1())?,
+        })
+    }
+
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+impl Server {
+    /// Opens sockets and lets every worker adopt the generation. On failure nothing has changed.
+    async fn put_to_work(&mut self, build: Build, log: Option<Option<Vec<WorkerLog>>>) -> anyhow::Result<()> {
+        let generation = build.generation;
+        let config = &generation.config;
+        let opened = self.sockets.prepare(config).map_err(|(listener, error)| anyhow::anyhow!("listener {}: {error}", listener.name))?;
+        let gates = self.sockets.gates(config);
+        self.checks.follow(&generation.pools);
+        let mut logs = log;
+        let mut acknowledged = Vec::with_capacity(self.workers.len());
+        for (worker, sockets) in self.workers.iter().zip(opened) {
+            let (done, ack) = oneshot::channel();
+            let log = match &mut logs {
+                None => None,
+                Some(None) => Some(None),
+                Some(Some(logs)) => Some(logs.pop()),
+            };
+            let adopt = Command::Adopt { generation: generation.clone(), sockets, gates: gates.clone(), log, done };
+            if worker.commands.send(adopt).is_ok() {
+                acknowledged.push(ack);
+            }
+        }
+        for ack in acknowledged {
+            ack.await.map_err(|_| anyhow::anyhow!("a worker thread has ended"))?;
+        }
+        self.sockets.settle(config);
+        if let Some(watch) = &mut self.watch {
+            watch.follow(&build.watched);
+        }
+        *self.state.shown.borrow_mut() = build.shown;
+        self.metrics.generation_serves(generation.number);
+        self.serving.store(generation.clone());
+        self.generation = generation;
+        Ok(())
+    }
+
+    fn ready(&self) -> Ready {
+        let listeners = &self.generation.config.listeners;
+        Ready { listeners: listeners.iter().map(|l| (l.name.clone(), self.sockets.addresses(l))).collect() }
+    }
+
+    /// Builds the next generation and swaps to it; anything wrong leaves the present one serving.
+    async fn reload(&mut self, why: &str) -> ReloadAnswer {
+        let started = Instant::now();
+        let from = self.generation.number;
+        let (builder, previous) = (self.builder.clone(), self.generation.clone());
+        let built = tokio::task::spawn_blocking(move || {
+            builder.lock().unwrap_or_else(PoisonError::into_inner).build(Some(&previous))
+        });
+        let answer = match built.await {
+            Ok(Ok(build)) => self.swap(build, started).await,
+            Ok(Err(error)) => {
+                if let Some(watch) = &mut self.watch {
+                    watch.follow(&error.watched);
+                }
+                Err(refused(from, &error))
+            }
+            Err(panicked) => Err(ReloadAnswer::refused(from, Vec::new(), format!("the reload failed: {panicked}\n"))),
+        };
+        match answer {
+            Ok(changes) => {
+                let took = started.elapsed();
+                let changed = Changed { listeners: changes.listeners, filters: changes.filters, pools: changes.pools };
+                let answer = ReloadAnswer::done(from, self.generation.number, took, changed);
+                if let ReloadAnswer::Done(done) = &answer {
+                    tracing::info!(why, "{done}");
+                }
+                answer
+            }
+            Err(answer) => {
+                self.metrics.reload_failed();
+                if let ReloadAnswer::Refused(refused) = &answer {
+                    tracing::error!(why, generation = from, "reload refused, generation {from} serves on\n{}", refused.text.trim_end());
+                }
+                answer
+            }
+        }
+    }
+
+    async fn swap(&mut self, build: Build, _started: Instant) -> Result<Changes, ReloadAnswer> {
+        let from = self.generation.number;
+        let changes = build.changes;
+        let config = build.generation.config.clone();
+        let fail = |text: String| ReloadAnswer::refused(from, Vec::new(), text);
+        if config.workers != self.workers.len() {
+            return Err(self.restart_needed(&build, "workers", config.workers.to_string()));
+        }
+        if config.admin != self.generation.config.admin {
+            return Err(self.restart_needed(&build, "admin", "another address".into()));
+        }
+        let log = match self.changed_access_log(config.telemetry.access_log.as_ref()) {
+            Ok(log) => log,
+            Err(error) => return Err(fail(format!("error: the access log cannot be opened: {error}\n"))),
+        };
+        self.put_to_work(build, log).await.map_err(|error| fail(format!("error: {error:#}\n")))?;
+        Ok(changes)
+    }
+
+    fn restart_needed(&self, build: &Build, key: &str, wanted: String) -> ReloadAnswer {
+        let problem = Problem {
+            at: ConfigPath(format!("/{key}")),
+            code: "restart-needed",
+            message: format!("`{key}` cannot change while the server runs (wanted: {wanted})"),
+            help: Some("restart the server, or set it back".into()),
+        };
+        let diagnostics = [build.sources.diagnose(problem)];
+        let json = render::json(&build.sources, &diagnostics).as_array().cloned().unwrap_or_default();
+        ReloadAnswer::refused(self.generation.number, json, render::text(&build.sources, &diagnostics, render::Colour::Never))
+    }
+
+    /// Opens the access log anew when its configuration changed: one writer for each worker.
+    fn changed_access_log(&mut self, wanted: Option<&AccessLogConfig>) -> std::io::Result<Option<Option<Vec<WorkerLog>>>> {
+        let current = self.access_log.as_ref().map(|(config, _)| config);
+        if current == wanted {
+            return Ok(None);
+        }
+        let opened = match wanted {
+            None => None,
+            Some(config) => Some((config.clone(), AccessLog::open(config, self.metrics.access_log_dropped())?)),
+        };
+        let writers = opened.as_ref().map(|(_, log)| self.workers.iter().map(|_| log.worker()).collect());
+        self.access_log = opened;
+        Ok(Some(writers))
+    }
+
+    /// Stops accepting and waits for what runs, up to the deadline; a second signal cuts.
+    async fn drain(mut self, signals: &mut Signals) {
+        let drain = self.generation.config.drain.clone();
+        self.state.readiness.set(Readiness::Draining);
+        tracing::info!(timeout_s = drain.timeout.as_secs(), "draining");
+        let wait = async {
+            tokio::time::sleep(drain.pre_stop).await;
+            let mut done = Vec::new();
+            for worker in &self.workers {
+                let (finished, ended) = oneshot::channel();
+                if worker.commands.send(Command::Drain { window: drain.timeout, done: finished }).is_ok() {
+                    done.push(ended);
+                }
+            }
+            for ended in done {
+                let _ = ended.await;
+            }
+        };
+        tokio::select! {
+            ended = tokio::time::timeout(drain.pre_stop + drain.timeout, wait) => match ended {
+                Ok(()) => tracing::info!("drained"),
+                Err(_) => tracing::warn!("the drain took too long: what still runs is cut"),
+            },
+            _ = signals.end() => tracing::warn!("second signal: what still runs is cut"),
+        }
+        for worker in &self.workers {
+            let _ = worker.commands.send(Command::Cut);
+        }
+        for worker in self.workers.drain(..) {
+            if worker.thread.join().is_err() {
+                tracing::error!("a worker thread panicked");
+            }
+        }
+        if let Some((_, log)) = self.access_log.take()
+            && !log.close(Duration::from_secs(5))
+        {
+            tracing::warn!("the access log could not be written to its end");
+        }
+    }
+}
+
+fn refused(generation: u64, error: &BuildError) -> ReloadAnswer {
+    let json = render::json(&error.sources, &error.diagnostics).as_array().cloned().unwrap_or_default();
+    ReloadAnswer::refused(generation, json, render::text(&error.sources, &error.diagnostics, render::Colour::Never))
+}

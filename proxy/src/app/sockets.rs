@@ -1,0 +1,63 @@
+//! The listening sockets of all workers: opened by control before a generation is adopted, so that a port that cannot
+//! be had fails the reload and not the service.
+
+use crate::config::{Config, ListenerConfig};
+use crate::listen::{BindError, Gate};
+use std::collections::{HashMap, HashSet};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+/// Which addresses are open, and the connection gates of listeners.
+#[derive(Default)]
+pub struct Sockets {
+    /// Configured address to the one bound, which differs for port 0.
+    open: HashMap<SocketAddr, SocketAddr>,
+    gates: HashMap<Arc<str>, Arc<Gate>>,
+}
+
+/// What `prepare` opened for one worker.
+pub type Opened = Vec<(SocketAddr, TcpListener)>;
+
+impl Sockets {
+    /// Opens what `config` needs and is not open yet, one socket a worker. Nothing is kept when one fails.
+    pub fn prepare(&mut self, config: &Config) -> Result<Vec<Opened>, (Arc<ListenerConfig>, BindError)> {
+        let mut per_worker: Vec<Opened> = (0..config.workers).map(|_| Vec::new()).collect();
+        let mut opened = HashMap::new();
+        for listener in &config.listeners {
+            for &address in &listener.bind {
+                if self.open.contains_key(&address) {
+                    continue;
+                }
+                let sockets = crate::listen::bind(address, &listener.tcp, config.workers).map_err(|e| (listener.clone(), e))?;
+                for (worker, socket) in per_worker.iter_mut().zip(sockets) {
+                    opened.entry(address).or_insert_with(|| socket.local_addr().unwrap_or(address));
+                    worker.push((address, socket));
+                }
+            }
+        }
+        self.open.extend(opened);
+        Ok(per_worker)
+    }
+
+    /// Forgets what the adopted configuration no longer has; the workers have closed it.
+    pub fn settle(&mut self, config: &Config) {
+        let wanted: HashSet<SocketAddr> = config.listeners.iter().flat_map(|l| l.bind.iter().copied()).collect();
+        self.open.retain(|address, _| wanted.contains(address));
+        self.gates.retain(|name, _| config.listeners.iter().any(|l| l.name == *name));
+    }
+
+    /// The connection gate of each listener; one that exists keeps its count and takes the new limit.
+    pub fn gates(&mut self, config: &Config) -> HashMap<Arc<str>, Arc<Gate>> {
+        for listener in &config.listeners {
+            let limit = listener.limits.connections;
+            let gate = self.gates.entry(listener.name.clone()).or_insert_with(|| Arc::new(Gate::new(limit)));
+            gate.set_limit(limit);
+        }
+        self.gates.clone()
+    }
+
+    /// Where a listener can be reached: the bound addresses, real ports.
+    pub fn addresses(&self, listener: &ListenerConfig) -> Vec<SocketAddr> {
+        listener.bind.iter().filter_map(|address| self.open.get(address).copied()).collect()
+    }
+}

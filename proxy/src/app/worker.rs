@@ -1,0 +1,222 @@
+//! A worker: one thread, one current-thread runtime, every listener's sockets, and all that it accepts.
+
+use crate::chain::{Filter, Slot};
+use crate::config::Protocol;
+use crate::generation::{Generation, Listener, Service, ServiceSlot, Worker};
+use crate::listen::{self, Gate};
+use crate::telemetry::{ListenerMetrics, Metrics, WorkerLog};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
+
+/// What control tells a worker.
+pub enum Command {
+    /// Serve this generation from now on. `sockets` are those that no earlier generation had.
+    Adopt {
+        generation: Arc<Generation>,
+        sockets: Vec<(SocketAddr, std::net::TcpListener)>,
+        gates: HashMap<Arc<str>, Arc<Gate>>,
+        /// The access log, when the configuration of it changed.
+        log: Option<Option<WorkerLog>>,
+        done: oneshot::Sender<()>,
+    },
+    /// Stop accepting, let what runs end; answered when nothing runs any more.
+    Drain { window: Duration, done: oneshot::Sender<()> },
+    /// End now, with whatever still runs.
+    Cut,
+}
+
+/// A worker thread as control sees it.
+pub struct Handle {
+    pub commands: mpsc::UnboundedSender<Command>,
+    pub thread: std::thread::JoinHandle<()>,
+}
+
+/// Starts worker number `index`. Fails only when the system gives no thread.
+pub fn start(index: usize, metrics: Arc<Metrics>, log: Option<WorkerLog>) -> std::io::Result<Handle> {
+    let (commands, inbox) = mpsc::unbounded_channel();
+    let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                tracing::error!(%error, index, "a worker could not start its runtime");
+                return;
+            }
+        };
+        let local = LocalSet::new();
+        local.block_on(&runtime, serve(inbox, metrics, log));
+        // Dropping the set ends what a cut left running; each exchange still writes its record.
+        drop(local);
+    })?;
+    Ok(Handle { commands, thread })
+}
+
+/// What a worker holds of the generation it serves.
+struct Post {
+    worker: Rc<Worker>,
+    metrics: Arc<Metrics>,
+    listeners: RefCell<HashMap<SocketAddr, Bound>>,
+    slots: RefCell<Vec<Rc<Slot>>>,
+    counters: RefCell<HashMap<Arc<str>, Rc<ListenerMetrics>>>,
+    running: Rc<std::cell::Cell<usize>>,
+    idle: Rc<tokio::sync::Notify>,
+}
+
+/// A socket this worker accepts from.
+struct Bound {
+    slot: Rc<ServiceSlot>,
+    stop: listen::Stop,
+}
+
+async fn serve(mut inbox: mpsc::UnboundedReceiver<Command>, metrics: Arc<Metrics>, log: Option<WorkerLog>) {
+    let post = Rc::new(Post {
+        worker: Rc::new(Worker::new(log)),
+        metrics,
+        listeners: RefCell::default(),
+        slots: RefCell::default(),
+        counters: RefCell::default(),
+        running: Rc::default(),
+        idle: Rc::default(),
+    });
+    let sweeper = tokio::task::spawn_local({
+        let worker = post.worker.clone();
+        async move {
+            let mut tick = tokio::time::interval(Duration::from_secs(1));
+            loop {
+                tick.tick().await;
+                worker.sweep();
+            }
+        }
+    });
+    while let Some(command) = inbox.recv().await {
+        match command {
+            Command::Adopt { generation, sockets, gates, log, done } => {
+                if let Some(log) = log {
+                    post.worker.set_log(log);
+                }
+                post.adopt(&generation, sockets, &gates);
+                let _ = done.send(());
+            }
+            Command::Drain { window, done } => {
+                for (_, bound) in post.listeners.borrow_mut().drain() {
+                    bound.stop.stop();
+                }
+                post.worker.begin_drain(window);
+                let post = post.clone();
+                tokio::task::spawn_local(async move {
+                    while post.running.get() > 0 {
+                        post.idle.notified().await;
+                    }
+                    post.worker.sweep();
+                    let _ = done.send(());
+                });
+            }
+            Command::Cut => break,
+        }
+    }
+    sweeper.abort();
+}
+
+impl Post {
+    /// Makes the generation's services; connections that are open find them at their next exchange.
+    fn adopt(self: &Rc<Self>, generation: &Arc<Generation>, sockets: Vec<(SocketAddr, std::net::TcpListener)>, gates: &HashMap<Arc<str>, Arc<Gate>>) {
+        let slots: Vec<Rc<Slot>> = {
+            let old = self.slots.borrow();
+            generation.filters.iter().map(|filter| slot_for(&old, filter)).collect()
+        };
+        let mut sockets: HashMap<SocketAddr, std::net::TcpListener> = sockets.into_iter().collect();
+        let mut bound = self.listeners.borrow_mut();
+        let mut kept = HashMap::with_capacity(bound.len());
+        for listener in &generation.listeners {
+            let service = self.service(generation, listener, &slots);
+            for address in &listener.config.bind {
+                if let Some(old) = bound.remove(address) {
+                    old.slot.replace(service.clone());
+                    kept.insert(*address, old);
+                } else if let Some(socket) = sockets.remove(address) {
+                    let Some(gate) = gates.get(&listener.config.name) else { continue };
+                    match self.accept(service.clone(), socket, gate.clone()) {
+                        Ok(opened) => {
+                            kept.insert(*address, opened);
+                        }
+                        Err(error) => tracing::error!(%error, %address, "a listening socket could not be used"),
+                    }
+                }
+            }
+        }
+        // What is left belongs to no listener any more.
+        for (_, gone) in bound.drain() {
+            gone.stop.stop();
+        }
+        *bound = kept;
+        drop(bound);
+        *self.slots.borrow_mut() = slots;
+    }
+
+    fn service(&self, generation: &Arc<Generation>, listener: &Arc<Listener>, slots: &[Rc<Slot>]) -> Rc<Service> {
+        let name = &listener.config.name;
+        let metrics = self
+            .counters
+            .borrow_mut()
+            .entry(name.clone())
+            .or_insert_with(|| Rc::new(self.metrics.listener(name)))
+            .clone();
+        let chain = crate::chain::Chain::new(
+            listener.config.filters.iter().filter_map(|&index| slots.get(index).cloned()),
+            |pool| generation.config.pool_index(pool),
+        );
+        Rc::new(Service {
+            generation: generation.clone(),
+            listener: listener.clone(),
+            chain,
+            metrics,
+            worker: self.worker.clone(),
+        })
+    }
+
+    fn accept(self: &Rc<Self>, service: Rc<Service>, socket: std::net::TcpListener, gate: Arc<Gate>) -> std::io::Result<Bound> {
+        let socket = tokio::net::TcpListener::from_std(socket)?;
+        debug_assert!(matches!(service.listener.config.protocol, Protocol::Tcp | Protocol::Http));
+        let name = service.listener.config.name.clone();
+        let slot = Rc::new(ServiceSlot::new(service));
+        let (stop, stopped) = listen::stop();
+        let post = self.clone();
+        let serving = slot.clone();
+        tokio::task::spawn_local(async move {
+            listen::accept(&socket, &name, &gate, stopped, |stream, peer, permit| {
+                let (slot, post) = (serving.clone(), post.clone());
+                post.running.set(post.running.get() + 1);
+                tokio::task::spawn_local(async move {
+                    let _running = Leaving(post);
+                    listen::serve::serve(slot, stream, peer).await;
+                    drop(permit);
+                });
+            })
+            .await;
+        });
+        Ok(Bound { slot, stop })
+    }
+}
+
+/// Counts a connection out when its task ends, however it ends.
+struct Leaving(Rc<Post>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.running.set(self.0.running.get() - 1);
+        if self.0.running.get() == 0 {
+            self.0.idle.notify_waiters();
+            self.0.idle.notify_one();
+        }
+    }
+}
+
+/// The worker's instance of a filter lives on while the filter does.
+fn slot_for(old: &[Rc<Slot>], filter: &Arc<Filter>) -> Rc<Slot> {
+    old.iter().find(|slot| slot.is_of(filter)).cloned().unwrap_or_else(|| Rc::new(Slot::new(filter.clone())))
+}

@@ -1,0 +1,46 @@
+//! `sluicegate run`: the server, in the foreground.
+
+use super::{CONFIG, ConfigInputs, FAILED, report};
+use crate::app::{self, Builder, RunError, RunOptions};
+use crate::telemetry::log;
+
+#[derive(Debug, clap::Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    inputs: ConfigInputs,
+    /// Reload when the configuration, a module or a certificate changes
+    #[arg(long)]
+    watch: bool,
+}
+
+pub fn run(args: RunArgs) -> u8 {
+    let inputs = match args.inputs.resolve() {
+        Ok(inputs) => inputs,
+        Err(error) => return report::fail(format_args!("cannot read standard input: {error}")),
+    };
+    match super::builder(inputs) {
+        Ok(builder) => serve(builder, RunOptions { watch: args.watch, on_ready: None, stop: None }),
+        Err(error) => report::fail(format_args!("cannot tell the working directory: {error}")),
+    }
+}
+
+/// Sets the log up, runs the server, and says why it did not run.
+pub fn serve(builder: Builder, options: RunOptions) -> u8 {
+    let guard = match log::LogOptions::from_env().and_then(|options| log::init(&options)) {
+        Ok(guard) => guard,
+        Err(error) => return report::usage(format_args!("{error}")),
+    };
+    let code = match app::run(builder, options) {
+        Ok(()) => 0,
+        Err(RunError::Config(error)) => {
+            report::print(&error.sources, &error.diagnostics);
+            CONFIG
+        }
+        Err(RunError::System(error)) => {
+            report::error(format_args!("{error:#}"));
+            FAILED
+        }
+    };
+    guard.flush(std::time::Duration::from_secs(2));
+    code
+}

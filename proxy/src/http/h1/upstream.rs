@@ -1,0 +1,150 @@
+//! One HTTP/1.1 connection to an endpoint while it serves one exchange.
+
+use super::body::IncomingBody;
+use super::chunked::{self, TrailerLimits};
+use super::parse::{self, HeadEnd, ParsedResponse};
+use crate::head::HeadLimits;
+use super::write::BodyFraming;
+use crate::error::Reason;
+use crate::head::Fields;
+use crate::io::Scratch;
+use crate::io::transport::{Io, Outbox, Transport};
+use std::io;
+use std::task::{Context, Poll, ready};
+use tokio::net::TcpStream;
+
+#[derive(Debug)]
+pub struct Upstream {
+    transport: Transport,
+    pub out: Outbox,
+    /// How the request body is framed on this connection.
+    framing: BodyFraming,
+    head: Vec<u8>,
+    end: HeadEnd,
+    pub body: IncomingBody,
+    /// It had served an exchange before: its end before any answer may be a race, not a failure.
+    pub reused: bool,
+    /// Bytes of the current exchange have arrived.
+    pub answered: bool,
+}
+
+impl Upstream {
+    pub fn new(stream: TcpStream, reused: bool, out: Vec<u8>, framing: BodyFraming) -> Self {
+        Self {
+            transport: Transport::tcp(stream),
+            out: Outbox::with_buffer(out),
+            framing,
+            head: Vec::new(),
+            end: HeadEnd::default(),
+            body: IncomingBody::empty(),
+            reused,
+            answered: false,
+        }
+    }
+
+    /// Sends request body data as the request was framed.
+    pub fn send_data(&mut self, cx: &mut Context<'_>, data: &[u8]) -> io::Result<()> {
+        if self.framing == BodyFraming::Chunked {
+            self.queue_data(data);
+            return Ok(());
+        }
+        self.out.write(cx, &self.transport, data)
+    }
+
+    /// Queues request body data that was sent to another endpoint before.
+    pub fn queue_data(&mut self, data: &[u8]) {
+        if self.framing == BodyFraming::Chunked {
+            chunked::write_size(self.out.buffer(), data.len());
+            self.out.buffer().extend_from_slice(data);
+            self.out.buffer().extend_from_slice(b"\r\n");
+        } else {
+            self.out.buffer().extend_from_slice(data);
+        }
+    }
+
+    /// Queues the end of the request body.
+    pub fn send_end(&mut self, trailers: Option<&Fields>) {
+        if self.framing == BodyFraming::Chunked {
+            chunked::write_end(self.out.buffer(), trailers);
+        }
+    }
+
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.out.poll_flush(cx, &self.transport)
+    }
+
+    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.transport.poll_shutdown(cx)
+    }
+
+    /// The next response head, informational ones included.
+    pub fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &Scratch,
+        limits: &HeadLimits,
+        head_request: bool,
+    ) -> Poll<Result<ParsedResponse, Reason>> {
+        loop {
+            if let Some(end) = self.end.find(&self.head) {
+                if end > limits.bytes {
+                    return Poll::Ready(Err(Reason::UpstreamMalformed));
+                }
+                let rest = self.head.split_off(end);
+                let arena = std::mem::replace(&mut self.head, rest);
+                self.end = HeadEnd::default();
+                let parsed = parse::response(arena, limits, head_request)?;
+                if parsed.head.status >= 200 || parsed.head.status == 101 {
+                    let framing = if parsed.head.status == 101 { super::framing::Framing::UntilClose } else { parsed.framing };
+                    let trailers = TrailerLimits { bytes: limits.bytes, fields: limits.fields };
+                    self.body = IncomingBody::new(framing, std::mem::take(&mut self.head), trailers);
+                }
+                return Poll::Ready(Ok(parsed));
+            }
+            if self.head.len() > limits.bytes {
+                return Poll::Ready(Err(Reason::UpstreamMalformed));
+            }
+            let head = &mut self.head;
+            let read = ready!(self.transport.poll_read(cx, scratch, usize::MAX, |_, bytes| {
+                head.extend_from_slice(bytes);
+                bytes.len()
+            }));
+            match read {
+                Ok(0) if self.head.is_empty() => return Poll::Ready(Err(Reason::UpstreamReset)),
+                Ok(0) => return Poll::Ready(Err(Reason::UpstreamMalformed)),
+                Ok(_) => {
+                    self.answered = true;
+                    if self.head.len() >= 5 && !self.head.starts_with(b"HTTP/") {
+                        return Poll::Ready(Err(Reason::UpstreamMalformed));
+                    }
+                }
+                Err(_) => return Poll::Ready(Err(Reason::UpstreamReset)),
+            }
+        }
+    }
+
+    pub fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &Scratch,
+        take: &mut super::body::Taker<'_>,
+    ) -> Poll<Result<super::body::Pulled, super::body::BodyError>> {
+        self.body.poll_pull(cx, &self.transport, scratch, take)
+    }
+
+    /// From here on bytes go out as they are: the connection was upgraded.
+    pub fn become_tunnel(&mut self) {
+        self.framing = BodyFraming::UntilClose;
+    }
+
+    /// The connection for the next exchange, if this one left it clean.
+    pub fn into_kept(self) -> Option<TcpStream> {
+        if !self.body.is_done() || self.body.has_rest() || !self.out.is_empty() {
+            return None;
+        }
+        match self.transport.into_io() {
+            Io::Tcp(stream) => Some(stream),
+            Io::Tls(_) => None,
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! One relayed connection, phase by phase: stream filters, the pool, the endpoint, then bytes both ways.
+
+use super::relay::{self, RelayOptions};
+use crate::chain::{ExchangeState, StreamFacts, StreamOutcome};
+use crate::connection::Connection;
+use crate::error::Reason;
+use crate::generation::Service;
+use crate::io::{DropBounds, drop_quietly, reset_on_close};
+use crate::io::transport::Io;
+use crate::telemetry::Record;
+use crate::tls::ClientHello;
+use crate::upstream::{EndpointId, Lease, Pick, PickError, Pool};
+use smallvec::SmallVec;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+/// How the session ended, for its record.
+struct Journal {
+    started: Instant,
+    started_at: SystemTime,
+    pool: Option<Arc<Pool>>,
+    endpoint: Option<Arc<str>>,
+    tries: u32,
+    bytes_in: u64,
+    bytes_out: u64,
+    upstream_time: Option<Duration>,
+    reason: Option<Reason>,
+}
+
+struct Session<'a> {
+    service: &'a Rc<Service>,
+    connection: &'a Connection,
+    state: ExchangeState,
+    journal: Journal,
+    ended: bool,
+}
+
+/// Serves the session to its end and writes its record.
+pub async fn serve(service: Rc<Service>, connection: Rc<Connection>, io: Io) {
+    service.metrics.session_started();
+    let mut session = Session {
+        service: &service,
+        connection: &connection,
+        state: service.chain.begin(),
+        journal: Journal {
+            started: Instant::now(),
+            started_at: SystemTime::now(),
+            pool: None,
+            endpoint: None,
+            tries: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            upstream_time: None,
+            reason: None,
+        },
+        ended: false,
+    };
+    session.phases(io).await;
+    session.ended = true;
+}
+
+impl Session<'_> {
+    /// Every phase of a session, in order.
+    async fn phases(&mut self, mut io: Io) {
+        let mut initial = Vec::new();
+        if let Err(reason) = self.filters(&mut io, &mut initial).await {
+            return self.refuse(io, reason).await;
+        }
+        let (upstream, lease) = match self.upstream().await {
+            Ok(connected) => connected,
+            Err(reason) => return self.refuse(io, reason).await,
+        };
+        self.relay(io, upstream, initial, &lease).await;
+    }
+
+    // ------------------------------------------------------------ filters
+
+    /// Connect, client hello and first bytes, each when a filter wants it. What was read for them is in `initial`.
+    async fn filters(&mut self, io: &mut Io, initial: &mut Vec<u8>) -> Result<(), Reason> {
+        let service = self.service;
+        let (chain, connection) = (&service.chain, self.connection);
+        if chain.is_empty() {
+            return Ok(());
+        }
+        let facts = StreamFacts { connection, sni: None, offered_alpn: "", first_bytes: &[] };
+        decided(chain.connect(&mut self.state, &facts))?;
+        let deadline = tokio::time::Instant::now() + service.listener.config.timeouts.head;
+        if chain.wants_client_hello() && matches!(io, Io::Tcp(_)) {
+            let hello = read_until(io, initial, deadline, ClientHello::parse).await?;
+            if let Some(hello) = hello.flatten() {
+                let offered = hello.alpn.join(",");
+                let facts = StreamFacts { connection, sni: hello.sni.as_deref(), offered_alpn: &offered, first_bytes: &[] };
+                decided(chain.client_hello(&mut self.state, &facts))?;
+            }
+        }
+        let wanted = chain.first_bytes();
+        if wanted > 0 {
+            read_until(io, initial, deadline, |bytes| (bytes.len() >= wanted).then_some(())).await?;
+            let shown = &initial[..initial.len().min(wanted)];
+            let facts = StreamFacts { connection, sni: None, offered_alpn: "", first_bytes: shown };
+            decided(chain.first_bytes_arrived(&mut self.state, &facts))?;
+        }
+        Ok(())
+    }
+
+    // ------------------------------------------------------------ upstream
+
+    /// Dials endpoint after endpoint until one takes the connection.
+    async fn upstream(&mut self) -> Result<(TcpStream, Lease), Reason> {
+        let service = self.service;
+        let index = self.state.route.pool.or(service.listener.config.pool).ok_or(Reason::NoRoute)?;
+        let pool = service.generation.pools.get(index).ok_or(Reason::NoRoute)?.clone();
+        self.journal.pool = Some(pool.clone());
+        if !pool.is_checked() {
+            pool.first_checks().await;
+        }
+        let mut tried: SmallVec<[EndpointId; 4]> = SmallVec::new();
+        let mut left = self.state.route.retries.unwrap_or(pool.config().retries);
+        let mut last = None;
+        loop {
+            let pick = pool.pick(&Pick {
+                sticky: self.state.route.sticky_key.as_deref(),
+                hint: self.state.route.endpoint.as_deref(),
+                client: self.connection.peer.ip(),
+                exclude: &tried,
+            });
+            let lease = match (pick, last) {
+                (Ok(lease), _) => lease,
+                (Err(_), Some(reason)) => return Err(reason),
+                (Err(PickError::NoHealthy), None) => return Err(Reason::NoHealthyEndpoint),
+                (Err(PickError::Overload), None) => return Err(Reason::Overload),
+            };
+            self.journal.tries += 1;
+            self.journal.endpoint = Some(lease.endpoint.text.clone());
+            let started = Instant::now();
+            let dialled = lease.connect(pool.config().connect_timeout, &service.listener.config.tcp).await;
+            self.journal.upstream_time = Some(started.elapsed());
+            match dialled {
+                Ok(stream) => {
+                    lease.succeeded();
+                    return Ok((stream, lease));
+                }
+                Err(error) if left == 0 => return Err(error.reason()),
+                Err(error) => {
+                    left -= 1;
+                    tried.push(lease.endpoint.id);
+                    last = Some(error.reason());
+                }
+            }
+        }
+    }
+
+    // ------------------------------------------------------------ bytes
+
+    async fn relay(&mut self, io: Io, upstream: TcpStream, initial: Vec<u8>, _lease: &Lease) {
+        let config = &self.service.listener.config;
+        let options = RelayOptions { splice: config.tcp.splice, idle: config.timeouts.stream_idle };
+        let worker = &self.service.worker;
+        let end = match io {
+            Io::Tcp(client) => relay::tcp(client, upstream, &initial, &options, &worker.scratch, &worker.pipes).await,
+            Io::Tls(client) => relay::stream(*client, upstream, &initial, &options, &worker.scratch).await,
+        };
+        self.journal.bytes_in = end.bytes_up;
+        self.journal.bytes_out = end.bytes_down;
+        self.journal.reason = end.reason();
+    }
+
+    /// Ends a connection that will not be relayed: before any byte, quietly or with a reset.
+    async fn refuse(&mut self, io: Io, reason: Reason) {
+        self.journal.reason = Some(reason);
+        if reason == Reason::FilterReset {
+            reset_on_close(io.tcp());
+        } else {
+            drop_quietly(io, &self.service.worker.scratch, DropBounds::default()).await;
+        }
+    }
+
+    /// The one record of this session.
+    fn record(&self) {
+        let (journal, connection, service) = (&self.journal, self.connection, self.service);
+        service.metrics.session_ended(journal.bytes_in, journal.bytes_out);
+        if let Some(reason) = journal.reason {
+            service.metrics.reason(reason);
+        }
+        service.worker.log(&Record {
+            start: journal.started_at,
+            duration: journal.started.elapsed(),
+            listener: &connection.listener,
+            client: &connection.peer_text,
+            peer: &connection.peer_text,
+            request_id: "",
+            exchange: None,
+            bytes_in: journal.bytes_in,
+            bytes_out: journal.bytes_out,
+            pool: journal.pool.as_ref().map(|pool| pool.name()),
+            endpoint: journal.endpoint.as_deref(),
+            tries: journal.tries,
+            filter_time: self.state.filter_time,
+            upstream_time: journal.upstream_time,
+            reason: journal.reason,
+            tls_version: connection.tls.as_ref().map(|tls| tls.version),
+            sni: connection.tls.as_ref().and_then(|tls| tls.sni.as_deref()),
+            trace_id: None,
+        });
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.journal.reason = Some(Reason::Drained);
+        }
+        self.record();
+    }
+}
+
+fn decided(outcome: StreamOutcome) -> Result<(), Reason> {
+    match outcome {
+        StreamOutcome::Continue => Ok(()),
+        StreamOutcome::Drop => Err(Reason::FilterDrop),
+        StreamOutcome::Reset => Err(Reason::FilterReset),
+        StreamOutcome::Fault { .. } => Err(Reason::FilterFault),
+    }
+}
+
+/// Reads until `look` finds what it wants in the bytes so far, the client ends, or `deadline` passes; what was found.
+async fn read_until<T>(
+    io: &mut Io,
+    bytes: &mut Vec<u8>,
+    deadline: tokio::time::Instant,
+    look: impl Fn(&[u8]) -> Option<T>,
+) -> Result<Option<T>, Reason> {
+    loop {
+        if let Some(found) = look(bytes) {
+            return Ok(Some(found));
+        }
+        match tokio::time::timeout_at(deadline, io.read_buf(bytes)).await {
+            Ok(Ok(1..)) => {}
+            Ok(Ok(0)) | Err(_) => return Ok(None),
+            Ok(Err(_)) => return Err(Reason::ClientGone),
+        }
+    }
+}
