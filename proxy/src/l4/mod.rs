@@ -1,1 +1,3 @@
 //! TCP sessions.
+
+pub mod relay;

@@ -1,1 +1,18 @@
-//! TLS towards clients: certificates, server configurations, handshake facts.
+//! TLS towards clients: certificates from files, chosen by server name; sessions that resume across reloads.
+//!
+//! The only room that builds rustls configurations. Loading reads files and belongs on the control thread; what it
+//! makes is shared by the workers.
+
+mod certificate;
+mod facts;
+mod file;
+mod names;
+mod self_signed;
+mod server;
+mod suites;
+
+pub use certificate::CertificateFacts;
+pub use facts::{facts, spoke_plain};
+pub use file::FileMark;
+pub use self_signed::{SelfSigned, SelfSignedError, self_signed};
+pub use server::{Problem, ServerTls};

@@ -1,0 +1,239 @@
+//! A certificate and its key, from two PEM files.
+
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+
+use super::file::{self, FileMark};
+use super::server::Problem;
+use crate::config::{CertificateConfig, ConfigPath};
+
+/// What a certificate says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFacts {
+    /// DNS names, as written: of the subject alternative names, else the subject's common name.
+    pub names: Vec<String>,
+    /// Seconds since 1970.
+    pub not_before: i64,
+    /// Seconds since 1970.
+    pub not_after: i64,
+}
+
+/// A certificate that can be served.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub key: CertifiedKey,
+    pub facts: CertificateFacts,
+    pub files: [FileMark; 2],
+    pub warning: Option<Problem>,
+}
+
+pub(super) fn load(
+    config: &CertificateConfig,
+    provider: &CryptoProvider,
+) -> Result<Loaded, Vec<Problem>> {
+    let (cert_at, key_at) = (below(&config.at, "cert"), below(&config.at, "key"));
+    let certificate = read_chain(&config.cert, &cert_at);
+    let key = read_key(&config.key, &key_at, provider);
+    let ((chain, facts, cert_mark), (key, key_mark)) = match (certificate, key) {
+        (Ok(certificate), Ok(key)) => (certificate, key),
+        (certificate, key) => return Err(certificate.err().into_iter().chain(key.err()).collect()),
+    };
+    let key = CertifiedKey::new(chain, key);
+    if key.keys_match() == Err(rustls::InconsistentKeys::KeyMismatch.into()) {
+        return Err(vec![mismatch(config, key, key_at)]);
+    }
+    let warning = date_warning(&facts, SystemTime::now()).map(|message| Problem {
+        at: cert_at,
+        message: format!("certificate {} {message}", config.cert.display()),
+        help: None,
+    });
+    Ok(Loaded {
+        key,
+        facts,
+        files: [cert_mark, key_mark],
+        warning,
+    })
+}
+
+type Chain = (Vec<CertificateDer<'static>>, CertificateFacts, FileMark);
+
+fn read_chain(path: &Path, at: &ConfigPath) -> Result<Chain, Problem> {
+    let problem = |message: String, help: Option<&str>| Problem {
+        at: at.clone(),
+        message,
+        help: help.map(str::to_owned),
+    };
+    let (content, mark) = read(path, at, "certificate")?;
+    let shown = path.display();
+    let chain = CertificateDer::pem_slice_iter(&content)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| {
+            problem(
+                format!("certificate file {shown}: {}", explain(&error)),
+                None,
+            )
+        })?;
+    let Some(leaf) = chain.first() else {
+        let help = if contains(&content, "PRIVATE KEY-----") {
+            "it has a private key: are `cert` and `key` swapped?"
+        } else if content.starts_with(&[0x30]) {
+            "it looks like DER; convert it with `openssl x509 -inform der -in FILE -out FILE.pem`"
+        } else {
+            "expected PEM with `-----BEGIN CERTIFICATE-----`"
+        };
+        return Err(problem(
+            format!("{shown} contains no certificate"),
+            Some(help),
+        ));
+    };
+    let facts = read_facts(leaf).ok_or_else(|| {
+        problem(
+            format!("the first certificate in {shown} is malformed"),
+            None,
+        )
+    })?;
+    Ok((chain, facts, mark))
+}
+
+fn read_key(
+    path: &Path,
+    at: &ConfigPath,
+    provider: &CryptoProvider,
+) -> Result<(std::sync::Arc<dyn rustls::sign::SigningKey>, FileMark), Problem> {
+    let problem = |message: String, help: Option<&str>| Problem {
+        at: at.clone(),
+        message,
+        help: help.map(str::to_owned),
+    };
+    let (content, mark) = read(path, at, "key")?;
+    let shown = path.display();
+    let key = match PrivateKeyDer::from_pem_slice(&content) {
+        Ok(key) => key,
+        Err(pem::Error::NoItemsFound) => {
+            let help = if contains(&content, "ENCRYPTED PRIVATE KEY-----") {
+                "it is encrypted; decrypt it with `openssl pkey -in FILE -out FILE.key`"
+            } else if contains(&content, "BEGIN CERTIFICATE-----") {
+                "it has a certificate: are `cert` and `key` swapped?"
+            } else {
+                "expected PEM with `-----BEGIN PRIVATE KEY-----`"
+            };
+            return Err(problem(
+                format!("{shown} contains no usable private key"),
+                Some(help),
+            ));
+        }
+        Err(error) => {
+            return Err(problem(
+                format!("key file {shown}: {}", explain(&error)),
+                None,
+            ));
+        }
+    };
+    let key = provider.key_provider.load_private_key(key).map_err(|_| {
+        problem(
+            format!("the private key in {shown} is malformed or of a kind that is not supported"),
+            Some("use ECDSA (P-256, P-384), Ed25519, or RSA of at least 2048 bits"),
+        )
+    })?;
+    Ok((key, mark))
+}
+
+fn read(path: &Path, at: &ConfigPath, what: &str) -> Result<(Vec<u8>, FileMark), Problem> {
+    file::read(path).map_err(|error| Problem {
+        at: at.clone(),
+        message: format!("cannot read {what} file {}: {error}", path.display()),
+        help: None,
+    })
+}
+
+/// Why the key does not fit, given that it does not.
+fn mismatch(config: &CertificateConfig, key: CertifiedKey, at: ConfigPath) -> Problem {
+    let fits_another = key.cert.iter().skip(1).any(|other| {
+        CertifiedKey::new(vec![other.clone()], key.key.clone())
+            .keys_match()
+            .is_ok()
+    });
+    let (key, cert) = (config.key.display(), config.cert.display());
+    Problem {
+        at,
+        message: format!("the key in {key} does not belong to the certificate in {cert}"),
+        help: fits_another.then(|| {
+            format!("it belongs to a later certificate in {cert}: the server's own must come first")
+        }),
+    }
+}
+
+fn read_facts(certificate: &CertificateDer<'_>) -> Option<CertificateFacts> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let mut names: Vec<String> = certificate
+        .subject_alternative_name()
+        .ok()
+        .flatten()
+        .into_iter()
+        .flat_map(|extension| &extension.value.general_names)
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            _ => None,
+        })
+        .collect();
+    if names.is_empty() {
+        let common_name = certificate.subject().iter_common_name().next();
+        names.extend(
+            common_name
+                .and_then(|name| name.as_str().ok())
+                .map(str::to_owned),
+        );
+    }
+    Some(CertificateFacts {
+        names,
+        not_before: certificate.validity().not_before.timestamp(),
+        not_after: certificate.validity().not_after.timestamp(),
+    })
+}
+
+fn date_warning(facts: &CertificateFacts, now: SystemTime) -> Option<String> {
+    let now = i64::try_from(now.duration_since(UNIX_EPOCH).ok()?.as_secs()).ok()?;
+    let date = |seconds| {
+        jiff::Timestamp::from_second(seconds).map_or_else(|_| "?".to_owned(), |at| at.to_string())
+    };
+    if now > facts.not_after {
+        Some(format!("expired at {}", date(facts.not_after)))
+    } else if now < facts.not_before {
+        Some(format!("is not valid before {}", date(facts.not_before)))
+    } else {
+        None
+    }
+}
+
+fn explain(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { end_marker } => {
+            let kind = String::from_utf8_lossy(end_marker);
+            format!("\"-----END {}-----\" is missing", kind.trim())
+        }
+        pem::Error::IllegalSectionStart { line } => {
+            format!(
+                "malformed line \"{}\"",
+                String::from_utf8_lossy(line).trim()
+            )
+        }
+        pem::Error::Base64Decode(_) => "the base64 text is damaged".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn below(at: &ConfigPath, key: &str) -> ConfigPath {
+    ConfigPath(format!("{}/{key}", at.0))
+}
+
+fn contains(content: &[u8], text: &str) -> bool {
+    memchr::memmem::find(content, text.as_bytes()).is_some()
+}
