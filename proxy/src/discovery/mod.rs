@@ -26,10 +26,7 @@ pub struct Answer {
 
 impl Answer {
     /// Sorts and cuts. An answer without addresses is [`ResolveError::NoAddress`].
-    pub fn new(
-        mut addresses: Vec<IpAddr>,
-        ttl: Option<Duration>,
-    ) -> Result<Self, ResolveError> {
+    pub fn new(mut addresses: Vec<IpAddr>, ttl: Option<Duration>) -> Result<Self, ResolveError> {
         addresses.sort_unstable();
         addresses.dedup();
         addresses.truncate(ADDRESSES_MAX);

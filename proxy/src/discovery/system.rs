@@ -67,7 +67,9 @@ impl SystemResolver {
             ));
         };
         let lookup = dns.lookup_ip(host).await.map_err(|e| reason(&e))?;
-        let ttl = lookup.valid_until().saturating_duration_since(Instant::now());
+        let ttl = lookup
+            .valid_until()
+            .saturating_duration_since(Instant::now());
         Answer::new(hosts::prefer_ipv4(lookup.iter().collect()), Some(ttl))
     }
 
@@ -177,7 +179,10 @@ mod tests {
             assert!(resolver.dns().await.is_none());
             std::fs::write(&conf, "nameserver 127.0.0.1\n").unwrap();
             let later = SystemTime::now() + Duration::from_secs(5);
-            std::fs::File::open(&conf).unwrap().set_modified(later).unwrap();
+            std::fs::File::open(&conf)
+                .unwrap()
+                .set_modified(later)
+                .unwrap();
             assert!(resolver.dns().await.is_some());
         });
     }
@@ -192,7 +197,10 @@ mod tests {
 
     #[test]
     fn answers_are_sorted_bounded_and_never_empty() {
-        let many: Vec<IpAddr> = (0..3000u32).rev().map(|n| IpAddr::from(n.to_be_bytes())).collect();
+        let many: Vec<IpAddr> = (0..3000u32)
+            .rev()
+            .map(|n| IpAddr::from(n.to_be_bytes()))
+            .collect();
         let answer = Answer::new(many, None).unwrap();
         assert_eq!(answer.addresses.len(), super::super::ADDRESSES_MAX);
         assert!(answer.addresses.is_sorted());

@@ -229,7 +229,15 @@ impl Standing {
     pub fn penalty(&self, now: impl FnOnce() -> u64) -> u64 {
         match self.penalty.load(Ordering::Relaxed) {
             0 => 0,
-            packed => decayed(packed, now()),
+            packed => {
+                let left = decayed(packed, now());
+                if left == 0 {
+                    // Spares the next reader the clock; a newer penalty stays.
+                    let (any, lost) = (Ordering::Relaxed, Ordering::Relaxed);
+                    let _ = self.penalty.compare_exchange(packed, 0, any, lost);
+                }
+                left
+            }
         }
     }
 
