@@ -12,6 +12,7 @@ mod kept;
 mod lease;
 mod pool;
 mod registry;
+mod report;
 mod retry;
 mod roster;
 mod set;
@@ -21,8 +22,12 @@ pub use endpoint::{Endpoint, EndpointId, Operator};
 pub use health::{Checks, Note, Verdict};
 pub use kept::Kept;
 pub use lease::{Failure, Lease};
-pub use pool::{EndpointReport, Pick, PickError, Pool, State};
+pub use pool::{Pick, PickError, Pool};
 pub use registry::Registry;
+pub use report::{EndpointReport, State};
 pub use retry::{RetryBudget, RetryPermit, backoff};
 pub use roster::MEMBERS_MAX;
 pub use set::Member;
+
+#[cfg(test)]
+mod tests;

@@ -3,14 +3,14 @@
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use super::balance::{self, Claim};
-use super::endpoint::{Endpoint, EndpointId, Operator};
-use super::health::{EJECTION_FALL, Verdict};
+use super::endpoint::{EndpointId, Operator};
+use super::health::{EJECTION_FALL, Verdict, ejection};
 use super::lease::{Lease, PassiveRule};
 use super::registry::{Lineage, Registry};
 use super::retry::{RetryBudget, RetryPermit};
@@ -87,46 +87,6 @@ impl PickError {
     }
 }
 
-/// How an endpoint of a pool stands, for people and metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum State {
-    /// In use; there are no checks.
-    Unchecked,
-    /// The first check is still out.
-    Checking,
-    Up,
-    Down,
-    /// Out for a time, because exchanges failed.
-    Ejected,
-    Draining,
-    Disabled,
-}
-
-impl State {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            State::Unchecked => "unchecked",
-            State::Checking => "checking",
-            State::Up => "up",
-            State::Down => "down",
-            State::Ejected => "ejected",
-            State::Draining => "draining",
-            State::Disabled => "disabled",
-        }
-    }
-}
-
-/// One endpoint as [`Pool::report`] shows it.
-#[derive(Debug, Clone)]
-pub struct EndpointReport {
-    pub endpoint: Arc<Endpoint>,
-    pub weight: u32,
-    pub state: State,
-    pub since: SystemTime,
-    /// The last failure, even when it is over.
-    pub error: Option<Arc<str>>,
-}
-
 impl Pool {
     /// The pool for `config`. When `previous` (the pool of that name in the generation before) has an equal
     /// configuration it is used on; otherwise the new pool takes over the endpoints that stay, with their health
@@ -151,10 +111,7 @@ impl Pool {
         let resolved = hosts.iter().all(|host| names.contains_key(host));
         let survives = |m: &Member| before.iter().any(|b| b.endpoint.id == m.endpoint.id);
         let checks = |p: &Arc<Pool>| p.config.check.as_ref().map(|c| c.kind.clone());
-        let admission = admission(config);
-        let Some(set) = EndpointSet::build(&roster, admission, None) else {
-            unreachable!("without a set before, one is always built")
-        };
+        let set = EndpointSet::new(&roster, admission(config));
         // A pool that can serve from what it took over keeps nobody waiting.
         let serves = !set.eligible.is_empty() && roster.members.iter().any(survives);
         let pool = Self {
@@ -279,40 +236,6 @@ impl Pool {
         !self.set.load().eligible.is_empty()
     }
 
-    /// How every endpoint stands now.
-    pub fn report(&self) -> Vec<EndpointReport> {
-        self.refresh();
-        self.members()
-            .iter()
-            .map(|member| {
-                let note = member.endpoint.note();
-                EndpointReport {
-                    endpoint: Arc::clone(&member.endpoint),
-                    weight: member.weight,
-                    state: self.state(&member.endpoint),
-                    since: note.since,
-                    error: note.error.clone(),
-                }
-            })
-            .collect()
-    }
-
-    pub fn state(&self, endpoint: &Endpoint) -> State {
-        match endpoint.operator() {
-            Operator::Draining => return State::Draining,
-            Operator::Disabled => return State::Disabled,
-            Operator::Enabled => {}
-        }
-        let ejected = endpoint.standing.ejected_until().is_some();
-        match (self.config.check.is_some(), endpoint.verdict()) {
-            (true, Verdict::Unknown) => State::Checking,
-            (true, Verdict::Up) => State::Up,
-            (true, Verdict::Down) => State::Down,
-            (false, _) if ejected => State::Ejected,
-            (false, _) => State::Unchecked,
-        }
-    }
-
     // ------------------------------------------------------------ for the room
 
     /// Host `name` resolved to `addresses`. Called by control.
@@ -331,7 +254,8 @@ impl Pool {
             plan.roster.maglev();
         }
         tracing::info!(pool = %self.config.name, host = %name, addresses = addresses.len(), "name resolved");
-        self.rebuild(&plan, None);
+        let set = EndpointSet::new(&plan.roster, admission(&self.config));
+        self.set.store(Arc::new(set));
     }
 
     /// Every name was asked for once, with success or without.
@@ -353,9 +277,15 @@ impl Pool {
             };
             let version = self.lineage.version();
             if self.config.check.is_none() {
-                self.judge_exchanges(&plan.roster.members);
+                let now = self.lineage.registry.now_ms();
+                let ends_at = ejection::judge(&plan.roster.members, now).unwrap_or(NEVER);
+                self.ends_at.store(ends_at, Ordering::Relaxed);
             }
-            self.rebuild(&plan, Some(&self.set.load()));
+            // Only the holder of the plan stores sets, so this is the set of the plan's roster.
+            if let Some(set) = self.set.load().revised(admission(&self.config)) {
+                self.set.store(Arc::new(set));
+            }
+            self.settle_if_decided(&plan);
             self.seen.store(version, Ordering::Release);
             drop(plan);
             if self.lineage.version() == version {
@@ -410,10 +340,7 @@ impl Pool {
         (plan.names.clone(), Arc::clone(&plan.roster.members))
     }
 
-    fn rebuild(&self, plan: &Plan, before: Option<&EndpointSet>) {
-        if let Some(set) = EndpointSet::build(&plan.roster, admission(&self.config), before) {
-            self.set.store(Arc::new(set));
-        }
+    fn settle_if_decided(&self, plan: &Plan) {
         let mut members = plan.roster.members.iter();
         let undecided = |m: &Member| {
             m.endpoint.verdict() == Verdict::Unknown && m.endpoint.operator() != Operator::Disabled
@@ -427,38 +354,6 @@ impl Pool {
     fn settle(&self) {
         self.settled.store(true, Ordering::Release);
         self.settling.send_replace(true);
-    }
-
-    /// Ends ejections whose time is over, and ejects who has failed too often while less than half the pool is out.
-    fn judge_exchanges(&self, members: &[Member]) {
-        let now = self.lineage.registry.now_ms();
-        let counted = || members.iter().filter(|m| m.weight > 0);
-        for member in members {
-            if member.endpoint.standing.return_if_due(now) {
-                tracing::info!(pool = %self.config.name, endpoint = %member.endpoint.text, "ejection over");
-            }
-        }
-        let is_out = |m: &&Member| m.endpoint.standing.ejected_until().is_some();
-        let mut out = counted().filter(is_out).count();
-        let out_max = counted().count() / 2;
-        for member in counted().filter(|m| !is_out(m)) {
-            let standing = &member.endpoint.standing;
-            if out >= out_max || standing.passive_failures() < EJECTION_FALL {
-                continue;
-            }
-            if let Some(lasts) = standing.eject(now) {
-                out += 1;
-                tracing::warn!(
-                    pool = %self.config.name, endpoint = %member.endpoint.text,
-                    seconds = lasts.as_secs(), "endpoint ejected: exchanges fail"
-                );
-            }
-        }
-        let ends = members
-            .iter()
-            .filter_map(|m| m.endpoint.standing.ejected_until());
-        self.ends_at
-            .store(ends.min().unwrap_or(NEVER), Ordering::Relaxed);
     }
 }
 

@@ -16,7 +16,6 @@ pub struct Registry {
 }
 
 impl Registry {
-    #[allow(clippy::new_ret_no_self)]
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             next_endpoint: AtomicU64::new(1),

@@ -32,10 +32,7 @@ pub(super) struct EndpointSet {
     pub eligible: Box<[u16]>,
     /// A cycle of turns of the eligible.
     pub schedule: Box<[u16]>,
-    /// For each member: whether a client that names it may have it.
-    welcome: Box<[bool]>,
-    /// For each member: whether it is in `eligible`.
-    usable: Box<[bool]>,
+    open: Open,
     /// Members by `ip:port`, for hints.
     by_text: Arc<[u16]>,
 }
@@ -69,58 +66,31 @@ impl Roster {
 }
 
 impl EndpointSet {
-    /// The set for `roster` as its endpoints stand now; none when `before` (of the same roster) says the same.
-    pub fn build(
-        roster: &Roster,
-        admission: Admission,
-        before: Option<&EndpointSet>,
-    ) -> Option<Self> {
-        let members = &*roster.members;
-        let sound: Vec<Soundness> = members.iter().map(|m| admission.soundness(m)).collect();
-        // Fewer scruples until somebody is left: first the sound, then those no check has decided about, and in a
-        // panic everybody whom the operator allows.
-        let open = |m: &Member| m.weight > 0 && m.endpoint.operator() == Operator::Enabled;
-        let tiers: &[Soundness] = match admission.panic {
-            Panic::Fail => &[Soundness::Sound, Soundness::Unknown],
-            Panic::Spread => &[Soundness::Sound, Soundness::Unknown, Soundness::Unsound],
-        };
-        let mut floor = Soundness::Sound;
-        let mut usable: Box<[bool]> = Box::default();
-        for &tier in tiers {
-            floor = tier;
-            usable = (members.iter().zip(&sound))
-                .map(|(m, &s)| open(m) && s <= tier)
-                .collect();
-            if usable.contains(&true) {
-                break;
-            }
-        }
-        let welcome: Box<[bool]> = (members.iter().zip(&sound))
-            .map(|(m, &s)| m.endpoint.operator() != Operator::Disabled && s <= floor)
-            .collect();
-        if let Some(before) = before
-            && before.usable == usable
-            && before.welcome == welcome
-        {
-            return None;
-        }
+    /// The set for `roster` as its endpoints stand now.
+    pub fn new(roster: &Roster, admission: Admission) -> Self {
+        let open = Open::judge(&roster.members, admission);
+        Self::with(roster, open, sort_by_text(&roster.members))
+    }
+
+    /// The set for the same roster as its endpoints stand now; none when nothing has changed for picks.
+    pub fn revised(&self, admission: Admission) -> Option<Self> {
+        let open = Open::judge(&self.roster.members, admission);
+        (open != self.open).then(|| Self::with(&self.roster, open, Arc::clone(&self.by_text)))
+    }
+
+    fn with(roster: &Roster, open: Open, by_text: Arc<[u16]>) -> Self {
         let turns: Vec<(u16, u32)> = (0u16..)
-            .zip(members)
-            .zip(&usable)
+            .zip(&*roster.members)
+            .zip(&open.to_all)
             .filter_map(|((i, m), &usable)| usable.then_some((i, m.weight)))
             .collect();
-        let by_text = match before {
-            Some(before) => Arc::clone(&before.by_text),
-            None => sort_by_text(members),
-        };
-        Some(Self {
+        Self {
             roster: roster.clone(),
             eligible: turns.iter().map(|&(i, _)| i).collect(),
             schedule: interleave(&turns),
-            welcome,
-            usable,
+            open,
             by_text,
-        })
+        }
     }
 
     pub fn member(&self, index: u16) -> Option<&Member> {
@@ -128,7 +98,7 @@ impl EndpointSet {
     }
 
     pub fn is_usable(&self, index: u16) -> bool {
-        self.usable.get(usize::from(index)) == Some(&true)
+        self.open.to_all.get(usize::from(index)) == Some(&true)
     }
 
     /// The member named `text` (`ip:port`), when clients that name it may have it.
@@ -136,7 +106,45 @@ impl EndpointSet {
         let name = |&i: &u16| self.member(i).map_or("", |m| &*m.endpoint.text);
         let found = self.by_text.binary_search_by(|i| name(i).cmp(text)).ok()?;
         let index = *self.by_text.get(found)?;
-        (self.welcome.get(usize::from(index)) == Some(&true)).then_some(index)
+        (self.open.to_hints.get(usize::from(index)) == Some(&true)).then_some(index)
+    }
+}
+
+/// For each member, who may have it.
+#[derive(Debug, PartialEq, Eq)]
+struct Open {
+    /// All new traffic.
+    to_all: Box<[bool]>,
+    /// Clients that name it.
+    to_hints: Box<[bool]>,
+}
+
+impl Open {
+    /// Fewer scruples until somebody is left: first the sound, then those no check has decided about, and in a
+    /// panic everybody whom the operator allows.
+    fn judge(members: &[Member], admission: Admission) -> Self {
+        let sound: Vec<Soundness> = members.iter().map(|m| admission.soundness(m)).collect();
+        let up_to = |floor: Soundness, allowed: fn(&Member) -> bool| -> Box<[bool]> {
+            let each = members.iter().zip(&sound);
+            each.map(|(m, &s)| s <= floor && allowed(m)).collect()
+        };
+        let enabled: fn(&Member) -> bool =
+            |m| m.weight > 0 && m.endpoint.operator() == Operator::Enabled;
+        let not_disabled: fn(&Member) -> bool = |m| m.endpoint.operator() != Operator::Disabled;
+        let mut floor = Soundness::Sound;
+        let mut to_all = up_to(floor, enabled);
+        let worst = match admission.panic {
+            Panic::Fail => Soundness::Unknown,
+            Panic::Spread => Soundness::Unsound,
+        };
+        while !to_all.contains(&true) && floor < worst {
+            floor = floor.next();
+            to_all = up_to(floor, enabled);
+        }
+        Self {
+            to_all,
+            to_hints: up_to(floor, not_disabled),
+        }
     }
 }
 
@@ -146,6 +154,15 @@ enum Soundness {
     Sound,
     Unknown,
     Unsound,
+}
+
+impl Soundness {
+    fn next(self) -> Self {
+        match self {
+            Soundness::Sound => Soundness::Unknown,
+            Soundness::Unknown | Soundness::Unsound => Soundness::Unsound,
+        }
+    }
 }
 
 impl Admission {

@@ -122,7 +122,7 @@ mod tests {
         assert!(turns.len() <= TURNS_MAX);
         let all: std::collections::HashSet<_> = turns.iter().collect();
         assert_eq!(all.len(), 1000);
-        let many = vec![3, 256].repeat(10_000);
+        let many = [3, 256].repeat(10_000);
         assert_eq!(schedule(&many).len(), 20_000);
     }
 

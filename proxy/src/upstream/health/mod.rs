@@ -1,6 +1,7 @@
 //! Health: probes, how an endpoint stands, and the loop on the control runtime that keeps both up to date.
 
 mod checks;
+pub(super) mod ejection;
 mod http;
 mod names;
 mod standing;
@@ -20,3 +21,6 @@ pub(super) fn announce(endpoint: &Endpoint, turn: Turn, reason: &str) {
         Turn::Down => tracing::warn!(pool, endpoint = name, reason, "endpoint is down"),
     }
 }
+
+#[cfg(test)]
+mod tests;
