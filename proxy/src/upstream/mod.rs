@@ -1,1 +1,33 @@
 //! Pools, endpoints, balancing, checks, connections.
+//!
+//! A [`Pool`] is shared by all workers. Workers [`Pool::pick`] a [`Lease`] on an [`Endpoint`] and say how it went;
+//! control runs [`Checks`], which probe endpoints and resolve names. Everything between them is atomics and one
+//! immutable set behind a pointer, so that neither side waits for the other.
+
+mod balance;
+mod connect;
+mod endpoint;
+mod health;
+mod kept;
+mod lease;
+mod pool;
+mod registry;
+mod report;
+mod retry;
+mod roster;
+mod set;
+
+pub use connect::{ConnectError, connect};
+pub use endpoint::{Endpoint, EndpointId, Operator};
+pub use health::{Checks, Note, Verdict};
+pub use kept::Kept;
+pub use lease::{Failure, Lease};
+pub use pool::{Pick, PickError, Pool};
+pub use registry::Registry;
+pub use report::{EndpointReport, State};
+pub use retry::{RetryBudget, RetryPermit, backoff};
+pub use roster::MEMBERS_MAX;
+pub use set::Member;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,209 @@
+//! Names by the machine's own rules: the hosts file first, then the name servers of resolv.conf.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{LookupIpStrategy, ResolveHosts};
+use hickory_resolver::net::NetError;
+use tokio::io::AsyncReadExt;
+
+use super::{Answer, Resolve, ResolveError, Resolving, hosts};
+
+/// A hosts file larger than this is read only so far.
+const HOSTS_BYTES_MAX: u64 = 4 << 20;
+
+/// Resolves as the C library would, without its threads: both files are looked at again for every question, so
+/// that an edit or a new DHCP lease is seen without a reload.
+///
+/// A name gives its IPv4 addresses, or its IPv6 addresses when it has no other: a dual-stack host is one endpoint,
+/// not two. Answers are not cached here; how often a name is asked is the pool's decision.
+pub struct SystemResolver {
+    hosts: PathBuf,
+    resolv_conf: PathBuf,
+    servers: Mutex<Servers>,
+}
+
+#[derive(Default)]
+struct Servers {
+    /// When the resolv.conf that `dns` was built from was written; none before the first look.
+    written: Option<SystemTime>,
+    /// None: no name server is configured.
+    dns: Option<TokioResolver>,
+}
+
+impl Default for SystemResolver {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl SystemResolver {
+    pub fn new() -> Self {
+        Self::with_files("/etc/hosts".into(), "/etc/resolv.conf".into())
+    }
+
+    fn with_files(hosts: PathBuf, resolv_conf: PathBuf) -> Self {
+        Self {
+            hosts,
+            resolv_conf,
+            servers: Mutex::default(),
+        }
+    }
+
+    async fn ask(&self, host: &str) -> Result<Answer, ResolveError> {
+        if let Ok(ip) = host.parse::<IpAddr>() {
+            return Answer::new(vec![ip], None);
+        }
+        let known = hosts::addresses(&self.read_hosts().await, host);
+        if !known.is_empty() {
+            return Answer::new(known, None);
+        }
+        let Some(dns) = self.dns().await else {
+            return Err(ResolveError::Other(
+                "not in the hosts file, and no name server is configured".into(),
+            ));
+        };
+        let lookup = dns.lookup_ip(host).await.map_err(|e| reason(&e))?;
+        let ttl = lookup
+            .valid_until()
+            .saturating_duration_since(Instant::now());
+        Answer::new(hosts::prefer_ipv4(lookup.iter().collect()), Some(ttl))
+    }
+
+    /// A file that is missing or unreadable is an empty one.
+    async fn read_hosts(&self) -> String {
+        let mut bytes = Vec::new();
+        if let Ok(file) = tokio::fs::File::open(&self.hosts).await {
+            // What was read before an error still counts.
+            let _ = file.take(HOSTS_BYTES_MAX).read_to_end(&mut bytes).await;
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    async fn dns(&self) -> Option<TokioResolver> {
+        let metadata = tokio::fs::metadata(&self.resolv_conf).await.ok()?;
+        let written = metadata.modified().ok();
+        {
+            let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+            if servers.written.is_some() && servers.written == written {
+                return servers.dns.clone();
+            }
+        }
+        let text = tokio::fs::read(&self.resolv_conf).await.ok()?;
+        let dns = build(&text);
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        *servers = Servers {
+            written,
+            dns: dns.clone(),
+        };
+        dns
+    }
+}
+
+impl Resolve for SystemResolver {
+    fn resolve<'a>(&'a self, host: &'a str) -> Resolving<'a> {
+        Box::pin(self.ask(host))
+    }
+}
+
+fn build(resolv_conf: &[u8]) -> Option<TokioResolver> {
+    let (config, mut options) = hickory_resolver::system_conf::parse_resolv_conf(resolv_conf)
+        .inspect_err(|error| tracing::warn!(%error, "resolv.conf names no usable server"))
+        .ok()?;
+    options.ip_strategy = LookupIpStrategy::Ipv4thenIpv6;
+    options.use_hosts_file = ResolveHosts::Never;
+    options.cache_size = 0;
+    options.timeout = options.timeout.min(Duration::from_secs(2));
+    TokioResolver::builder_with_config(config, Default::default())
+        .with_options(options)
+        .build()
+        .inspect_err(|error| tracing::warn!(%error, "names cannot be resolved by DNS"))
+        .ok()
+}
+
+fn reason(error: &NetError) -> ResolveError {
+    if error.is_no_records_found() || error.is_nx_domain() {
+        return ResolveError::NoAddress;
+    }
+    match error {
+        NetError::Timeout => ResolveError::Timeout,
+        other => ResolveError::Other(other.to_string().into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(future)
+    }
+
+    #[test]
+    fn the_hosts_file_answers_and_edits_are_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let hosts = dir.path().join("hosts");
+        let resolver = SystemResolver::with_files(hosts.clone(), dir.path().join("none"));
+        run(async {
+            let loopback = "127.0.0.1".parse::<IpAddr>().unwrap();
+            let answer = resolver.resolve("localhost").await.unwrap();
+            assert_eq!(answer.addresses, vec![loopback]);
+            assert!(matches!(
+                resolver.resolve("web1").await,
+                Err(ResolveError::Other(_))
+            ));
+            for ip in ["10.0.0.1", "10.0.0.2"] {
+                std::fs::write(&hosts, format!("{ip} web1\n")).unwrap();
+                let answer = resolver.resolve("web1").await.unwrap();
+                assert_eq!(answer.addresses, vec![ip.parse::<IpAddr>().unwrap()]);
+            }
+            let literal = resolver.resolve("::1").await.unwrap();
+            assert_eq!(literal.addresses, vec!["::1".parse::<IpAddr>().unwrap()]);
+        });
+    }
+
+    #[test]
+    fn a_name_server_is_asked_and_a_new_resolv_conf_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let conf = dir.path().join("resolv.conf");
+        std::fs::write(&conf, "# empty\n").unwrap();
+        let resolver = SystemResolver::with_files(dir.path().join("none"), conf.clone());
+        run(async {
+            assert!(resolver.dns().await.is_none());
+            std::fs::write(&conf, "nameserver 127.0.0.1\n").unwrap();
+            let later = SystemTime::now() + Duration::from_secs(5);
+            std::fs::File::open(&conf)
+                .unwrap()
+                .set_modified(later)
+                .unwrap();
+            assert!(resolver.dns().await.is_some());
+        });
+    }
+
+    #[test]
+    fn the_system_knows_localhost() {
+        run(async {
+            let answer = SystemResolver::new().resolve("localhost").await.unwrap();
+            assert!(answer.addresses.iter().all(IpAddr::is_loopback));
+        });
+    }
+
+    #[test]
+    fn answers_are_sorted_bounded_and_never_empty() {
+        let many: Vec<IpAddr> = (0..3000u32)
+            .rev()
+            .map(|n| IpAddr::from(n.to_be_bytes()))
+            .collect();
+        let answer = Answer::new(many, None).unwrap();
+        assert_eq!(answer.addresses.len(), super::super::ADDRESSES_MAX);
+        assert!(answer.addresses.is_sorted());
+        assert_eq!(Answer::new(vec![], None), Err(ResolveError::NoAddress));
+    }
+}

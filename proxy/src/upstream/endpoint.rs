@@ -1,0 +1,150 @@
+//! One backend address: its identity, its counters, and what operator and checks say of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use super::health::{Note, Standing, Verdict};
+use super::registry::Lineage;
+
+/// Unique in the process and never used again; an endpoint that survives a reload keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EndpointId(pub u64);
+
+/// What the operator wants of an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Operator {
+    Enabled = 0,
+    /// Only clients that name the endpoint (a hint, such as a cookie) still reach it.
+    Draining = 1,
+    /// Nothing new reaches it, and it is not checked.
+    Disabled = 2,
+}
+
+/// Shared by all workers, by the pool and, across a reload, by the pool that replaces it.
+#[derive(Debug)]
+pub struct Endpoint {
+    pub id: EndpointId,
+    pub address: SocketAddr,
+    /// `ip:port`, IPv6 in brackets.
+    pub text: Arc<str>,
+    /// `name:port` when a name was resolved, else the same as `text`.
+    pub authority: Arc<str>,
+    /// The pool's name, for logs.
+    pub pool: Arc<str>,
+    pub(super) lineage: Arc<Lineage>,
+    pub(super) standing: Standing,
+    operator: AtomicU8,
+    active: AtomicU32,
+    picks: AtomicU64,
+    failures: AtomicU64,
+    connect_failures: AtomicU64,
+}
+
+impl Endpoint {
+    pub(super) fn new(
+        pool: &Arc<str>,
+        address: SocketAddr,
+        name: Option<&str>,
+        lineage: &Arc<Lineage>,
+    ) -> Self {
+        let text: Arc<str> = address.to_string().into();
+        let authority = match name {
+            Some(name) => format!("{name}:{}", address.port()).into(),
+            None => Arc::clone(&text),
+        };
+        Self {
+            id: lineage.registry.endpoint_id(),
+            address,
+            text,
+            authority,
+            pool: Arc::clone(pool),
+            lineage: Arc::clone(lineage),
+            standing: Standing::new(),
+            operator: AtomicU8::new(Operator::Enabled as u8),
+            active: AtomicU32::new(0),
+            picks: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            connect_failures: AtomicU64::new(0),
+        }
+    }
+
+    /// Exchanges and sessions running now.
+    pub fn active(&self) -> u32 {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// How often it was picked.
+    pub fn picks(&self) -> u64 {
+        self.picks.load(Ordering::Relaxed)
+    }
+
+    /// Exchanges that failed for its fault, dials included.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Dials that failed for its fault.
+    pub fn connect_failures(&self) -> u64 {
+        self.connect_failures.load(Ordering::Relaxed)
+    }
+
+    /// How often it was ejected for failing exchanges.
+    pub fn ejections(&self) -> u64 {
+        self.standing.ejections()
+    }
+
+    /// What the checks say; stays `Unknown` in a pool without checks.
+    pub fn verdict(&self) -> Verdict {
+        self.standing.verdict()
+    }
+
+    /// Since when it stands as it does, and the last failure.
+    pub fn note(&self) -> Arc<Note> {
+        self.standing.note()
+    }
+
+    pub fn operator(&self) -> Operator {
+        match self.operator.load(Ordering::Acquire) {
+            1 => Operator::Draining,
+            2 => Operator::Disabled,
+            _ => Operator::Enabled,
+        }
+    }
+
+    /// Holds from the next pick on; survives reload.
+    pub fn operate(&self, operator: Operator) {
+        self.operator.store(operator as u8, Ordering::Release);
+        self.lineage.changed();
+    }
+
+    /// Counts one more running exchange unless `limit` are running; true when it was counted.
+    pub(super) fn begin(&self, limit: Option<u32>) -> bool {
+        match limit {
+            None => {
+                self.active.fetch_add(1, Ordering::Relaxed);
+            }
+            Some(limit) => {
+                let more = |active: u32| (active < limit).then(|| active + 1);
+                let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+                if self.active.fetch_update(set, fetch, more).is_err() {
+                    return false;
+                }
+            }
+        }
+        self.picks.fetch_add(1, Ordering::Relaxed);
+        true
+    }
+
+    pub(super) fn end(&self) {
+        self.active.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_failure(&self, dialling: bool) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        if dialling {
+            self.connect_failures.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! How an endpoint stands: the verdict of its checks, the failures of its exchanges, its ejection and its penalty.
+//! All of it is atomics, so that workers and control write without waiting for each other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+
+/// The first ejection lasts this long, the n-th n times as long.
+const EJECTION_STEP: Duration = Duration::from_secs(10);
+const EJECTION_MAX: Duration = Duration::from_secs(300);
+/// Failures before an endpoint of a pool without checks is ejected; with checks `fall` counts instead.
+pub const EJECTION_FALL: u32 = 3;
+
+/// A failed exchange weighs like a running one and fades by half every two seconds: the load that it would have put
+/// on the endpoint had it been served slowly instead of refused at once.
+const PENALTY_HALF_LIFE_TICKS: u64 = 16;
+/// Ticks of the penalty's clock: eighths of a second.
+const PENALTY_TICK_MS: u64 = 125;
+/// One exchange, in the fixed-point unit of penalties and loads.
+pub const LOAD_UNIT: u64 = 16;
+
+/// What the checks say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Verdict {
+    /// No check has decided yet, or there are none.
+    Unknown = 0,
+    Up = 1,
+    Down = 2,
+}
+
+/// A change of standing, for the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    Up,
+    Down,
+}
+
+/// Since when and why an endpoint stands as it does.
+#[derive(Debug, Clone)]
+pub struct Note {
+    pub since: SystemTime,
+    /// The last failure seen, even when the endpoint has recovered from it.
+    pub error: Option<Arc<str>>,
+}
+
+#[derive(Debug)]
+pub struct Standing {
+    verdict: AtomicU8,
+    check_successes: AtomicU32,
+    check_failures: AtomicU32,
+    passive_failures: AtomicU32,
+    /// In the registry's milliseconds; 0 is not ejected.
+    ejected_until: AtomicU64,
+    /// When the last ejection ended.
+    returned_at: AtomicU64,
+    /// Ejections in a row: how far the time has grown.
+    ejections_in_row: AtomicU32,
+    ejections: AtomicU64,
+    /// Ticks in the upper half, value in `LOAD_UNIT`s in the lower.
+    penalty: AtomicU64,
+    note: ArcSwap<Note>,
+}
+
+impl Standing {
+    pub fn new() -> Self {
+        Self {
+            verdict: AtomicU8::new(Verdict::Unknown as u8),
+            check_successes: AtomicU32::new(0),
+            check_failures: AtomicU32::new(0),
+            passive_failures: AtomicU32::new(0),
+            ejected_until: AtomicU64::new(0),
+            returned_at: AtomicU64::new(0),
+            ejections_in_row: AtomicU32::new(0),
+            ejections: AtomicU64::new(0),
+            penalty: AtomicU64::new(0),
+            note: ArcSwap::from_pointee(Note {
+                since: SystemTime::now(),
+                error: None,
+            }),
+        }
+    }
+
+    pub fn verdict(&self) -> Verdict {
+        match self.verdict.load(Ordering::Acquire) {
+            1 => Verdict::Up,
+            2 => Verdict::Down,
+            _ => Verdict::Unknown,
+        }
+    }
+
+    pub fn note(&self) -> Arc<Note> {
+        self.note.load_full()
+    }
+
+    pub fn passive_failures(&self) -> u32 {
+        self.passive_failures.load(Ordering::Relaxed)
+    }
+
+    pub fn ejections(&self) -> u64 {
+        self.ejections.load(Ordering::Relaxed)
+    }
+
+    /// When the ejection ends; none when there is none.
+    pub fn ejected_until(&self) -> Option<u64> {
+        Some(self.ejected_until.load(Ordering::Acquire)).filter(|&until| until != 0)
+    }
+
+    // ------------------------------------------------------------ checks
+
+    /// A check passed. `decide` makes it final at once, as the first check is.
+    pub fn check_passed(&self, decide: bool, rise: u32) -> Option<Turn> {
+        self.check_failures.store(0, Ordering::Relaxed);
+        self.passive_failures.store(0, Ordering::Relaxed);
+        let successes = count(&self.check_successes);
+        let from = self.verdict();
+        let rises = match from {
+            Verdict::Up => false,
+            Verdict::Unknown => true,
+            Verdict::Down => decide || successes >= rise,
+        };
+        (rises && self.turn(from, Verdict::Up)).then(|| {
+            self.write_note(self.note().error.clone());
+            Turn::Up
+        })
+    }
+
+    /// A check failed; with the failures of exchanges it counts towards `fall`.
+    pub fn check_failed(&self, decide: bool, fall: u32, error: &str) -> Option<Turn> {
+        self.check_successes.store(0, Ordering::Relaxed);
+        let failures = count(&self.check_failures).saturating_add(self.passive_failures());
+        let from = self.verdict();
+        let falls = match from {
+            Verdict::Down => false,
+            Verdict::Unknown => true,
+            Verdict::Up => decide || failures >= fall,
+        };
+        if falls && self.turn(from, Verdict::Down) {
+            self.write_note(Some(error.into()));
+            return Some(Turn::Down);
+        }
+        self.note.rcu(|note| Note {
+            since: note.since,
+            error: Some(error.into()),
+        });
+        None
+    }
+
+    // ------------------------------------------------------------ exchanges
+
+    /// An exchange failed for the endpoint's fault: counts, and answers how many failures stand against it now.
+    pub fn exchange_failed(&self) -> u32 {
+        count(&self.passive_failures).saturating_add(self.check_failures.load(Ordering::Relaxed))
+    }
+
+    /// An exchange went well. It forgives the failures of exchanges, never those of checks, and raises nothing.
+    pub fn exchange_succeeded(&self) {
+        // Read first: the line stays shared between workers while all is well.
+        if self.passive_failures.load(Ordering::Relaxed) != 0 {
+            self.passive_failures.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes an endpoint down that checks held up: exchanges have failed too often.
+    pub fn fall_by_exchanges(&self, error: &str) -> Option<Turn> {
+        self.turn(Verdict::Up, Verdict::Down).then(|| {
+            self.check_successes.store(0, Ordering::Relaxed);
+            self.write_note(Some(error.into()));
+            Turn::Down
+        })
+    }
+
+    // ------------------------------------------------------------ ejection
+
+    /// Ejects for a time that grows with each ejection in a row; none when another worker was first. A row ends
+    /// when the endpoint has served for as long as the longest ejection.
+    pub fn eject(&self, now: u64) -> Option<Duration> {
+        let served = now.saturating_sub(self.returned_at.load(Ordering::Relaxed));
+        let row = match self.ejections_in_row.load(Ordering::Relaxed) {
+            _ if u128::from(served) >= EJECTION_MAX.as_millis() => 1,
+            n => n.saturating_add(1),
+        };
+        let lasts = EJECTION_STEP.saturating_mul(row).min(EJECTION_MAX);
+        let until = now + lasts.as_millis() as u64;
+        self.ejected_until
+            .compare_exchange(0, until, Ordering::AcqRel, Ordering::Relaxed)
+            .ok()?;
+        self.ejections_in_row.store(row, Ordering::Relaxed);
+        self.ejections.fetch_add(1, Ordering::Relaxed);
+        self.write_note(Some("exchanges failed".into()));
+        Some(lasts)
+    }
+
+    /// Ends an ejection whose time is over; true for the caller that ended it. One more failure ejects again, one
+    /// success forgives.
+    pub fn return_if_due(&self, now: u64) -> bool {
+        let until = self.ejected_until.load(Ordering::Acquire);
+        if until == 0 || now < until {
+            return false;
+        }
+        self.passive_failures
+            .store(EJECTION_FALL - 1, Ordering::Relaxed);
+        self.returned_at.store(now, Ordering::Relaxed);
+        let returned = self
+            .ejected_until
+            .compare_exchange(until, 0, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok();
+        if returned {
+            self.write_note(self.note().error.clone());
+        }
+        returned
+    }
+
+    // ------------------------------------------------------------ penalty
+
+    /// Adds one failed exchange to the penalty.
+    pub fn penalise(&self, now: u64) {
+        let _ = self
+            .penalty
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |packed| {
+                let value = (decayed(packed, now) + LOAD_UNIT).min(u64::from(u32::MAX));
+                Some((tick(now) << 32) | value)
+            });
+    }
+
+    /// The penalty at `now` (asked for only when there is one), in [`LOAD_UNIT`]s.
+    pub fn penalty(&self, now: impl FnOnce() -> u64) -> u64 {
+        match self.penalty.load(Ordering::Relaxed) {
+            0 => 0,
+            packed => {
+                let left = decayed(packed, now());
+                if left == 0 {
+                    // Spares the next reader the clock; a newer penalty stays.
+                    let (any, lost) = (Ordering::Relaxed, Ordering::Relaxed);
+                    let _ = self.penalty.compare_exchange(packed, 0, any, lost);
+                }
+                left
+            }
+        }
+    }
+
+    // ------------------------------------------------------------
+
+    fn turn(&self, from: Verdict, to: Verdict) -> bool {
+        self.verdict
+            .compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    fn write_note(&self, error: Option<Arc<str>>) {
+        self.note.store(Arc::new(Note {
+            since: SystemTime::now(),
+            error,
+        }));
+    }
+}
+
+/// Adds one without ever wrapping to zero; answers the new count.
+fn count(counter: &AtomicU32) -> u32 {
+    let before = counter
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+            Some(n.saturating_add(1))
+        })
+        .unwrap_or_default();
+    before.saturating_add(1)
+}
+
+/// 32 bits of ticks last 17 years; wrapping would only make one old penalty fade late.
+fn tick(now_ms: u64) -> u64 {
+    (now_ms / PENALTY_TICK_MS) & u64::from(u32::MAX)
+}
+
+fn decayed(packed: u64, now_ms: u64) -> u64 {
+    let value = packed & u64::from(u32::MAX);
+    let age = tick(now_ms).saturating_sub(packed >> 32);
+    let halvings = age / PENALTY_HALF_LIFE_TICKS;
+    if halvings >= 32 {
+        return 0;
+    }
+    // Between two halvings the value falls in a straight line.
+    let value = value >> halvings;
+    let part = age % PENALTY_HALF_LIFE_TICKS;
+    value - value * part / (2 * PENALTY_HALF_LIFE_TICKS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_check_decides_and_then_rise_and_fall_count() {
+        let s = Standing::new();
+        assert_eq!(s.verdict(), Verdict::Unknown);
+        assert_eq!(s.check_failed(false, 3, "refused"), Some(Turn::Down));
+        assert_eq!(s.check_passed(false, 2), None);
+        assert_eq!(s.check_failed(false, 3, "refused"), None);
+        assert_eq!(s.check_passed(false, 2), None, "the row was broken");
+        assert_eq!(s.check_passed(false, 2), Some(Turn::Up));
+        assert_eq!(s.check_failed(false, 3, "a"), None);
+        assert_eq!(s.check_failed(false, 3, "b"), None);
+        assert_eq!(s.note().error.as_deref(), Some("b"));
+        assert_eq!(s.check_failed(false, 3, "c"), Some(Turn::Down));
+        assert_eq!(s.check_passed(true, 2), Some(Turn::Up));
+    }
+
+    #[test]
+    fn exchanges_feed_the_same_fall_but_raise_nothing() {
+        let s = Standing::new();
+        s.check_passed(false, 2);
+        s.check_failed(false, 3, "x");
+        assert_eq!(s.exchange_failed(), 2);
+        s.exchange_succeeded();
+        assert_eq!(s.exchange_failed(), 2, "a check's failure is not forgiven");
+        assert_eq!(s.check_failed(false, 3, "x"), Some(Turn::Down));
+        s.exchange_succeeded();
+        assert_eq!(s.verdict(), Verdict::Down);
+        assert_eq!(s.fall_by_exchanges("y"), None);
+    }
+
+    #[test]
+    fn ejections_grow_are_capped_and_are_forgotten() {
+        let s = Standing::new();
+        let mut now = 1;
+        for n in 1..=40 {
+            let lasts = s.eject(now).unwrap();
+            assert_eq!(lasts, Duration::from_secs((10 * n).min(300)));
+            assert_eq!(s.eject(now), None);
+            assert!(!s.return_if_due(now));
+            now += lasts.as_millis() as u64;
+            assert!(s.return_if_due(now));
+            assert_eq!(s.passive_failures(), EJECTION_FALL - 1);
+        }
+        now += 300_000;
+        assert_eq!(s.eject(now), Some(Duration::from_secs(10)));
+        assert_eq!(s.ejections(), 41);
+    }
+
+    #[test]
+    fn a_penalty_fades_by_half_every_two_seconds() {
+        let s = Standing::new();
+        let start = 10_000;
+        assert_eq!(s.penalty(|| unreachable!()), 0);
+        for _ in 0..4 {
+            s.penalise(start);
+        }
+        let cases = [
+            (0, 64),
+            (1000, 48),
+            (2000, 32),
+            (4000, 16),
+            (8000, 4),
+            (100_000, 0),
+        ];
+        for (after, expected) in cases {
+            assert_eq!(s.penalty(|| start + after), expected, "after {after} ms");
+        }
+    }
+}

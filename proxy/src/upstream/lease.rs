@@ -1,0 +1,99 @@
+//! The use of an endpoint by one exchange or session.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use super::connect::{ConnectError, connect};
+use super::endpoint::Endpoint;
+use super::health::announce;
+use crate::config::TcpOptions;
+
+/// How an exchange failed for the endpoint's fault. What a client or a filter broke is none of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Failure {
+    /// It could not be dialled.
+    Connect,
+    /// It broke or stalled before a response head, or answered what is not HTTP.
+    Broken,
+    /// It answered, with a status that says it cannot serve (502, 503, 504). Counts as load, not towards `fall`.
+    Answer,
+}
+
+impl Failure {
+    fn as_str(self) -> &'static str {
+        match self {
+            Failure::Connect => "cannot be dialled",
+            Failure::Broken => "breaks exchanges",
+            Failure::Answer => "answers that it cannot serve",
+        }
+    }
+}
+
+/// How failures of exchanges count in the pool that gave a lease.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PassiveRule {
+    /// With checks a failing endpoint goes down until they raise it; without, the pool ejects it for a time.
+    pub checked: bool,
+    pub fall: u32,
+}
+
+/// Counts as one running exchange until it is dropped.
+#[derive(Debug)]
+pub struct Lease {
+    pub endpoint: Arc<Endpoint>,
+    rule: PassiveRule,
+}
+
+impl Lease {
+    /// Takes over a count that [`Endpoint::begin`] made.
+    pub(super) fn begun(endpoint: Arc<Endpoint>, rule: PassiveRule) -> Self {
+        Self { endpoint, rule }
+    }
+
+    /// Dials the endpoint and counts a failure that is its fault.
+    pub async fn connect(
+        &self,
+        timeout: Duration,
+        options: &TcpOptions,
+    ) -> Result<TcpStream, ConnectError> {
+        let result = connect(self.endpoint.address, timeout, options).await;
+        if let Err(error) = &result
+            && error.blames_endpoint()
+        {
+            self.failed(Failure::Connect);
+        }
+        result
+    }
+
+    /// The exchange failed for the endpoint's fault. Called once for each failure; [`Lease::connect`] has called it
+    /// for a failed dial already.
+    pub fn failed(&self, failure: Failure) {
+        let endpoint = &*self.endpoint;
+        let standing = &endpoint.standing;
+        endpoint.count_failure(failure == Failure::Connect);
+        standing.penalise(endpoint.lineage.registry.now_ms());
+        if failure == Failure::Answer || standing.exchange_failed() < self.rule.fall {
+            return;
+        }
+        if self.rule.checked {
+            let Some(turn) = standing.fall_by_exchanges(failure.as_str()) else {
+                return;
+            };
+            announce(endpoint, turn, failure.as_str());
+        }
+        endpoint.lineage.changed();
+    }
+
+    /// The endpoint served: an answer came (http), or it was dialled (tcp).
+    pub fn succeeded(&self) {
+        self.endpoint.standing.exchange_succeeded();
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.endpoint.end();
+    }
+}
