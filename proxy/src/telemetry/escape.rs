@@ -79,12 +79,7 @@ pub fn push_log_text(out: &mut Vec<u8>, line: &[u8], colour: bool) {
     }
 }
 
-fn push_hex_escaped(
-    out: &mut Vec<u8>,
-    value: &[u8],
-    bytes_max: usize,
-    plain: impl Fn(u8) -> bool,
-) {
+fn push_hex_escaped(out: &mut Vec<u8>, value: &[u8], bytes_max: usize, plain: impl Fn(u8) -> bool) {
     let (value, cut) = shorten(value, bytes_max);
     let mut rest = value;
     while let Some(at) = rest.iter().position(|&b| !plain(b)) {
@@ -114,7 +109,6 @@ fn shorten(value: &[u8], bytes_max: usize) -> (&[u8], bool) {
         _ => (value, false),
     }
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -153,7 +147,10 @@ mod tests {
         };
         check(b"plain", "plain");
         check(b"a\"\\\n", r#"a\"\\\u000a"#);
-        check("caf\u{e9}\u{9b}\u{7f}".as_bytes(), "caf\u{e9}\\u009b\\u007f");
+        check(
+            "caf\u{e9}\u{9b}\u{7f}".as_bytes(),
+            "caf\u{e9}\\u009b\\u007f",
+        );
         check(b"\xff\xfeok", "\u{fffd}\u{fffd}ok");
     }
 

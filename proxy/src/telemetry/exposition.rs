@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, LabelSetEncoder, MetricEncoder, NoLabelSet};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelSet, LabelSetEncoder, MetricEncoder, NoLabelSet,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 
@@ -366,8 +368,17 @@ mod tests {
             v.filter("ua", &FilterSample::default());
         });
         let labels = "{pool=\"web\",endpoint=\"10.0.0.1:80\"}";
-        assert!(out.contains(&format!("sluicegate_endpoint_requests_total{labels} 7\n")), "{out}");
-        assert!(out.contains(&format!("sluicegate_endpoint_up{labels} 1.0\n")), "{out}");
-        assert!(out.contains("sluicegate_filter_instances{filter=\"ua\"} 0.0\n"), "{out}");
+        assert!(
+            out.contains(&format!("sluicegate_endpoint_requests_total{labels} 7\n")),
+            "{out}"
+        );
+        assert!(
+            out.contains(&format!("sluicegate_endpoint_up{labels} 1.0\n")),
+            "{out}"
+        );
+        assert!(
+            out.contains("sluicegate_filter_instances{filter=\"ua\"} 0.0\n"),
+            "{out}"
+        );
     }
 }

@@ -249,7 +249,8 @@ impl<W: Write> Writer<W> {
         self.reported = dropped;
         let mut out = Vec::new();
         let mut clock = Clock::default();
-        let text = format!("{lines} log lines were dropped: they came faster than they could be written");
+        let text =
+            format!("{lines} log lines were dropped: they came faster than they could be written");
         match self.format {
             Format::Text => {
                 clock.push_rfc3339(&mut out, SystemTime::now());

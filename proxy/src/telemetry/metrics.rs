@@ -270,10 +270,8 @@ impl FilterMetrics {
 
     fn time(&self, time: Duration) {
         self.0.add(CALLS, 1);
-        self.0.add(
-            TIME_NS,
-            u64::try_from(time.as_nanos()).unwrap_or(u64::MAX),
-        );
+        self.0
+            .add(TIME_NS, u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     }
 }
 
@@ -329,11 +327,7 @@ fn visit_listener(visitor: &mut Visitor, listener: &str, sums: &[u64; LISTENER_C
             "Client connections accepted",
             sums[ACCEPTED],
         ),
-        (
-            "sluicegate_sessions",
-            "Sessions begun",
-            sums[SESSIONS],
-        ),
+        ("sluicegate_sessions", "Sessions begun", sums[SESSIONS]),
         (
             "sluicegate_received_bytes",
             "Bytes of bodies and streams read from clients",
@@ -477,19 +471,43 @@ mod tests {
         }
         b.exchange_started();
         b.reason(Reason::ClientGone);
-        has(&metrics, "sluicegate_connections_accepted_total{listener=\"web\"} 2");
-        has(&metrics, "sluicegate_connections_active{listener=\"web\"} 1.0");
-        has(&metrics, "sluicegate_exchanges_active{listener=\"web\"} 1.0");
-        for (code, count) in [("none", 1), ("2xx", 2), ("4xx", 1), ("5xx", 0), ("other", 1)] {
+        has(
+            &metrics,
+            "sluicegate_connections_accepted_total{listener=\"web\"} 2",
+        );
+        has(
+            &metrics,
+            "sluicegate_connections_active{listener=\"web\"} 1.0",
+        );
+        has(
+            &metrics,
+            "sluicegate_exchanges_active{listener=\"web\"} 1.0",
+        );
+        for (code, count) in [
+            ("none", 1),
+            ("2xx", 2),
+            ("4xx", 1),
+            ("5xx", 0),
+            ("other", 1),
+        ] {
             has(
                 &metrics,
                 &format!("sluicegate_requests_total{{listener=\"web\",code=\"{code}\"}} {count}"),
             );
         }
         has(&metrics, "sluicegate_sent_bytes_total{listener=\"web\"} 50");
-        has(&metrics, "sluicegate_endings_total{listener=\"web\",reason=\"client-gone\"} 1");
-        has(&metrics, "sluicegate_tls_handshakes_total{listener=\"web\",result=\"resumed\"} 1");
-        has(&metrics, "sluicegate_request_duration_seconds_count{listener=\"web\"} 5");
+        has(
+            &metrics,
+            "sluicegate_endings_total{listener=\"web\",reason=\"client-gone\"} 1",
+        );
+        has(
+            &metrics,
+            "sluicegate_tls_handshakes_total{listener=\"web\",result=\"resumed\"} 1",
+        );
+        has(
+            &metrics,
+            "sluicegate_request_duration_seconds_count{listener=\"web\"} 5",
+        );
         has(
             &metrics,
             "sluicegate_request_duration_seconds_bucket{le=\"0.0005\",listener=\"web\"} 0",
@@ -500,7 +518,10 @@ mod tests {
         );
         has(&metrics, "sluicegate_build_info{version=\"1.2.3\"} 1");
         drop((a, b));
-        has(&metrics, "sluicegate_connections_accepted_total{listener=\"web\"} 2");
+        has(
+            &metrics,
+            "sluicegate_connections_accepted_total{listener=\"web\"} 2",
+        );
     }
 
     #[test]
@@ -547,7 +568,10 @@ mod tests {
             "process_max_fds ",
             "process_start_time_seconds ",
         ] {
-            assert!(text.lines().any(|l| l.starts_with(name)), "{name} in {text}");
+            assert!(
+                text.lines().any(|l| l.starts_with(name)),
+                "{name} in {text}"
+            );
         }
     }
 }

@@ -47,7 +47,12 @@ pub fn visit(visitor: &mut Visitor, started: SystemTime) {
     if let Ok(entries) = std::fs::read_dir("/proc/self/fd") {
         // The listing itself holds one open.
         let count = entries.count().saturating_sub(1);
-        visitor.gauge("process_open_fds", "Open file descriptors", &[], count as f64);
+        visitor.gauge(
+            "process_open_fds",
+            "Open file descriptors",
+            &[],
+            count as f64,
+        );
     }
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     if let Some(limit) = limit.current {

@@ -184,6 +184,9 @@ mod tests {
         }
         let all = sums(&shards);
         assert_eq!(all.len(), NAMES_MAX + 1);
-        assert_eq!(all.iter().find(|(n, _)| n == OVERFLOW).map(|s| s.1[0]), Some(10));
+        assert_eq!(
+            all.iter().find(|(n, _)| n == OVERFLOW).map(|s| s.1[0]),
+            Some(10)
+        );
     }
 }
