@@ -1,1 +1,4 @@
-fn main() {}
+//! Every integration test, in one binary: a module per topic.
+
+#[path = "all/layers.rs"]
+mod layers;

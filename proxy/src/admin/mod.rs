@@ -1,1 +1,175 @@
-//! The admin interface.
+//! The admin interface: a small HTTP server on the control runtime, for operators, probes and scrapers.
+//!
+//! `GET` reads (`/ready`, `/health`, `/metrics`), `POST` changes (`/reload`). By default it is a unix socket that only
+//! its owner and group may open; over TCP it binds loopback alone and answers only requests that a browser cannot be
+//! tricked into making. It knows the process through [`Control`] and nothing else.
+
+mod bind;
+mod serve;
+mod trust;
+
+use futures_util::future::LocalBoxFuture;
+use serde::{Deserialize, Serialize};
+
+pub use bind::{Admin, AdminError};
+
+/// What the admin interface asks of the process. Called on the control thread; nothing may block but [`Control::reload`].
+pub trait Control {
+    fn readiness(&self) -> Readiness;
+
+    /// The text of `/metrics` with its media type.
+    fn metrics(&self) -> (String, &'static str);
+
+    /// Reads and checks the configuration anew, and swaps to it when it is right. Two at a time are served in turn.
+    /// Dropping the future (the client went away) must not leave a reload half done.
+    fn reload(&self) -> LocalBoxFuture<'static, ReloadAnswer>;
+}
+
+/// Whether new connections should be sent here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    Starting,
+    Ready,
+    Draining,
+}
+
+/// How a reload ended: the body that `POST /reload` answers with, 200 or 422.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ReloadAnswer {
+    Done(Reloaded),
+    Refused(ReloadRefused),
+}
+
+/// The new generation serves.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Always true.
+    pub ok: bool,
+    pub from: u64,
+    pub to: u64,
+    pub took_ms: u64,
+    pub changed: Changed,
+}
+
+/// How many objects of each kind were added, removed or changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    pub listeners: usize,
+    pub filters: usize,
+    pub pools: usize,
+}
+
+/// Nothing changed: the old generation serves on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReloadRefused {
+    /// Always false.
+    pub ok: bool,
+    /// The generation that goes on.
+    pub generation: u64,
+    /// Each problem with file, line, column, code, path, message and help.
+    pub diagnostics: serde_json::Value,
+    /// The same as text to be printed.
+    pub text: String,
+}
+
+impl Readiness {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Readiness::Starting => "starting",
+            Readiness::Ready => "ready",
+            Readiness::Draining => "draining",
+        }
+    }
+}
+
+impl ReloadAnswer {
+    pub fn done(from: u64, to: u64, took: std::time::Duration, changed: Changed) -> Self {
+        Self::Done(Reloaded {
+            ok: true,
+            from,
+            to,
+            took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            changed,
+        })
+    }
+
+    pub fn refused(generation: u64, diagnostics: serde_json::Value, text: String) -> Self {
+        Self::Refused(ReloadRefused {
+            ok: false,
+            generation,
+            diagnostics,
+            text,
+        })
+    }
+}
+
+/// `generation 7 → 8 (1 filter, 2 pools changed) in 41 ms`.
+impl std::fmt::Display for Reloaded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Changed {
+            listeners,
+            filters,
+            pools,
+        } = self.changed;
+        let parts: Vec<String> = [
+            (listeners, "listener"),
+            (filters, "filter"),
+            (pools, "pool"),
+        ]
+        .into_iter()
+        .filter(|&(count, _)| count > 0)
+        .map(|(count, what)| format!("{count} {what}{}", if count == 1 { "" } else { "s" }))
+        .collect();
+        let changed = match parts.is_empty() {
+            true => "nothing".to_owned(),
+            false => parts.join(", "),
+        };
+        write!(
+            f,
+            "generation {} \u{2192} {} ({changed} changed) in {} ms",
+            self.from, self.to, self.took_ms
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reload_reads_like_a_sentence() {
+        let check = |(listeners, filters, pools), expected: &str| {
+            let changed = Changed {
+                listeners,
+                filters,
+                pools,
+            };
+            let took = std::time::Duration::from_millis(41);
+            let ReloadAnswer::Done(done) = ReloadAnswer::done(7, 8, took, changed) else {
+                panic!("not done");
+            };
+            assert_eq!(
+                done.to_string(),
+                format!("generation 7 \u{2192} 8 ({expected} changed) in 41 ms")
+            );
+        };
+        check((0, 1, 2), "1 filter, 2 pools");
+        check((2, 0, 0), "2 listeners");
+        check((0, 0, 0), "nothing");
+    }
+
+    #[test]
+    fn answers_survive_json() {
+        for answer in [
+            ReloadAnswer::done(1, 2, std::time::Duration::ZERO, Changed::default()),
+            ReloadAnswer::refused(1, serde_json::json!([{"line": 3}]), "error".into()),
+        ] {
+            let text = serde_json::to_string(&answer).expect("JSON");
+            assert_eq!(
+                serde_json::from_str::<ReloadAnswer>(&text).expect("back"),
+                answer
+            );
+        }
+    }
+}

@@ -1,1 +1,21 @@
-//! Logs, metrics and the access log.
+//! What the process tells: its log, the access log, and metrics.
+//!
+//! Nothing here may slow a worker down: whatever is written goes through a bounded queue to a thread of its own, what
+//! does not fit is dropped and counted, and counters are plain cells that only their worker writes. This room knows no
+//! other room but the shared nouns: values that live elsewhere are pulled through [`Metrics::register`].
+
+mod access_log;
+mod clock;
+mod escape;
+mod exposition;
+pub mod log;
+mod metrics;
+mod process;
+mod record;
+mod shards;
+
+pub use access_log::{AccessLog, WorkerLog};
+pub use clock::Clock;
+pub use exposition::{EndpointSample, FilterSample, Visitor};
+pub use metrics::{FilterMetrics, Handshake, ListenerMetrics, Metrics, Verdict};
+pub use record::{Exchange, Record};

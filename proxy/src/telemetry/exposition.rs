@@ -1,0 +1,384 @@
+//! Metrics as text: samples are collected by family from everyone who has some, then written in OpenMetrics form.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelSet, LabelSetEncoder, MetricEncoder, NoLabelSet,
+};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::exemplar::Exemplar;
+
+/// What `/metrics` is served as.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Collects samples. Two samples of one family with the same labels are added up, so that an old and a new generation
+/// may both report while one drains; a text never has a series twice, which readers would refuse as a whole.
+#[derive(Debug, Default)]
+pub struct Visitor {
+    families: BTreeMap<&'static str, Family>,
+}
+
+/// Counters of one endpoint, as the pool's room keeps them.
+#[derive(Debug, Clone, Default)]
+pub struct EndpointSample {
+    pub requests: u64,
+    pub connects: u64,
+    pub connect_failures: u64,
+    pub reused: u64,
+    pub retries: u64,
+    pub failures: u64,
+    pub active: u64,
+    /// Usable, as checks, passive failures and the operator see it.
+    pub up: bool,
+    /// Times it went down.
+    pub downs: u64,
+}
+
+/// State of one filter that no worker's [`super::FilterMetrics`] knows.
+#[derive(Debug, Clone, Default)]
+pub struct FilterSample {
+    pub instances: u64,
+    /// Linear memory of all instances.
+    pub memory_bytes: u64,
+    /// Generation whose configuration this filter was made by.
+    pub generation: u64,
+}
+
+#[derive(Debug)]
+struct Family {
+    help: &'static str,
+    samples: BTreeMap<Labels, Value>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Labels(Vec<(&'static str, String)>);
+
+#[derive(Debug, Clone)]
+enum Value {
+    Counter(u64),
+    /// A counter of seconds.
+    Seconds(f64),
+    Gauge(f64),
+    Info,
+    /// Upper bounds with their own (not cumulated) counts, and the sum.
+    Histogram(Vec<(f64, u64)>, f64),
+}
+
+impl Visitor {
+    /// `name` without `_total`, which the text adds. `labels` must be bounded: listener, pool, endpoint, filter, code
+    /// class and the like, never anything a client chooses.
+    pub fn counter(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[(&'static str, &str)],
+        value: u64,
+    ) {
+        self.add(name, help, labels, Value::Counter(value));
+    }
+
+    /// A counter of seconds; `name` ends in `_seconds`.
+    pub fn seconds(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[(&'static str, &str)],
+        value: f64,
+    ) {
+        self.add(name, help, labels, Value::Seconds(value));
+    }
+
+    pub fn gauge(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[(&'static str, &str)],
+        value: f64,
+    ) {
+        self.add(name, help, labels, Value::Gauge(value));
+    }
+
+    /// Facts as labels; `name` without `_info`, which the text adds.
+    pub fn info(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[(&'static str, &str)],
+    ) {
+        self.add(name, help, labels, Value::Info);
+    }
+
+    /// `buckets` are upper bounds, ascending and ending with infinity, with the count of each alone.
+    pub fn histogram(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[(&'static str, &str)],
+        buckets: Vec<(f64, u64)>,
+        sum: f64,
+    ) {
+        self.add(name, help, labels, Value::Histogram(buckets, sum));
+    }
+
+    /// Every family about endpoints, so that their names are in one place.
+    pub fn endpoint(&mut self, pool: &str, endpoint: &str, sample: &EndpointSample) {
+        let labels = &[("pool", pool), ("endpoint", endpoint)];
+        for (name, help, value) in [
+            (
+                "sluicegate_endpoint_requests",
+                "Tries sent to the endpoint: requests and sessions",
+                sample.requests,
+            ),
+            (
+                "sluicegate_endpoint_connects",
+                "Connections opened to the endpoint",
+                sample.connects,
+            ),
+            (
+                "sluicegate_endpoint_connect_failures",
+                "Connections to the endpoint that could not be opened",
+                sample.connect_failures,
+            ),
+            (
+                "sluicegate_endpoint_reused",
+                "Requests sent on a connection that was kept",
+                sample.reused,
+            ),
+            (
+                "sluicegate_endpoint_retries",
+                "Tries sent here after another try had failed",
+                sample.retries,
+            ),
+            (
+                "sluicegate_endpoint_failures",
+                "Tries that the endpoint failed",
+                sample.failures,
+            ),
+            (
+                "sluicegate_endpoint_downs",
+                "Times the endpoint was taken down",
+                sample.downs,
+            ),
+        ] {
+            self.counter(name, help, labels, value);
+        }
+        self.gauge(
+            "sluicegate_endpoint_active",
+            "Exchanges and sessions running on the endpoint",
+            labels,
+            sample.active as f64,
+        );
+        self.gauge(
+            "sluicegate_endpoint_up",
+            "Whether the endpoint may be used",
+            labels,
+            f64::from(u8::from(sample.up)),
+        );
+    }
+
+    /// Every pulled family about filters.
+    pub fn filter(&mut self, filter: &str, sample: &FilterSample) {
+        let labels = &[("filter", filter)];
+        for (name, help, value) in [
+            (
+                "sluicegate_filter_instances",
+                "Instances of the filter's module",
+                sample.instances,
+            ),
+            (
+                "sluicegate_filter_memory_bytes",
+                "Linear memory of the filter's instances",
+                sample.memory_bytes,
+            ),
+            (
+                "sluicegate_filter_generation",
+                "Generation that made the filter",
+                sample.generation,
+            ),
+        ] {
+            self.gauge(name, help, labels, value as f64);
+        }
+    }
+
+    fn add(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[(&'static str, &str)],
+        value: Value,
+    ) {
+        let family = self.families.entry(name).or_insert_with(|| Family {
+            help,
+            samples: BTreeMap::new(),
+        });
+        // One family has one type; a sample of another is a mistake in the code and must not break the text.
+        if let Some(first) = family.samples.values().next()
+            && std::mem::discriminant(first) != std::mem::discriminant(&value)
+        {
+            debug_assert!(false, "family {name} has samples of two types");
+            return;
+        }
+        let labels = Labels(labels.iter().map(|&(k, v)| (k, v.to_owned())).collect());
+        match family.samples.entry(labels) {
+            std::collections::btree_map::Entry::Vacant(entry) => drop(entry.insert(value)),
+            std::collections::btree_map::Entry::Occupied(mut entry) => entry.get_mut().merge(value),
+        }
+    }
+}
+
+impl Value {
+    fn merge(&mut self, other: Value) {
+        match (self, other) {
+            (Value::Counter(a), Value::Counter(b)) => *a = a.wrapping_add(b),
+            (Value::Seconds(a), Value::Seconds(b)) | (Value::Gauge(a), Value::Gauge(b)) => *a += b,
+            (Value::Histogram(a, sum), Value::Histogram(b, more)) => {
+                for ((_, count), (_, n)) in a.iter_mut().zip(b) {
+                    *count += n;
+                }
+                *sum += more;
+            }
+            _ => {}
+        }
+    }
+
+    fn encode(&self, labels: &Labels, metric: &mut MetricEncoder<'_>) -> fmt::Result {
+        let no_exemplar = None::<&Exemplar<NoLabelSet, f64>>;
+        match self {
+            Value::Counter(n) => metric.encode_counter(n, no_exemplar),
+            Value::Seconds(n) => metric.encode_counter(n, no_exemplar),
+            Value::Gauge(n) => metric.encode_gauge(n),
+            Value::Info => metric.encode_info(labels),
+            Value::Histogram(buckets, sum) => {
+                let count = buckets.iter().map(|(_, n)| n).sum();
+                metric.encode_histogram::<NoLabelSet>(*sum, count, buckets, None)
+            }
+        }
+    }
+
+    fn kind(&self) -> MetricType {
+        match self {
+            Value::Counter(_) | Value::Seconds(_) => MetricType::Counter,
+            Value::Gauge(_) => MetricType::Gauge,
+            Value::Info => MetricType::Info,
+            Value::Histogram(..) => MetricType::Histogram,
+        }
+    }
+}
+
+impl EncodeLabelSet for Labels {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        use prometheus_client::encoding::EncodeLabel;
+        for (name, value) in &self.0 {
+            (*name, value.as_str()).encode(encoder.encode_label())?;
+        }
+        Ok(())
+    }
+}
+
+/// Asks whoever has samples, on each scrape, and hands them to the encoder.
+pub struct Scrape<F>(pub F);
+
+impl<F> fmt::Debug for Scrape<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Scrape")
+    }
+}
+
+impl<F: Fn(&mut Visitor) + Send + Sync + 'static> Collector for Scrape<F> {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut visitor = Visitor::default();
+        (self.0)(&mut visitor);
+        for (name, family) in &visitor.families {
+            let Some(kind) = family.samples.values().next().map(Value::kind) else {
+                continue;
+            };
+            let mut metric = encoder.encode_descriptor(name, family.help, None, kind)?;
+            for (labels, value) in &family.samples {
+                if labels.0.is_empty() || matches!(value, Value::Info) {
+                    value.encode(labels, &mut metric)?;
+                } else {
+                    value.encode(labels, &mut metric.encode_family(labels)?)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prometheus_client::registry::Registry;
+
+    fn text(collect: impl Fn(&mut Visitor) + Send + Sync + 'static) -> String {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Scrape(collect)));
+        let mut out = String::new();
+        prometheus_client::encoding::text::encode(&mut out, &registry).expect("encode");
+        out
+    }
+
+    #[test]
+    fn families_are_whole_sorted_and_escaped() {
+        let out = text(|v| {
+            v.counter("b", "Bees", &[("x", "2")], 2);
+            v.gauge("a", "Ays", &[], 1.5);
+            v.counter("b", "Bees", &[("x", "1\"\n")], 1);
+            v.counter("b", "Bees", &[("x", "2")], 3);
+            v.info("build", "Build", &[("version", "1")]);
+        });
+        assert_eq!(
+            out,
+            "# HELP a Ays\n# TYPE a gauge\na 1.5\n\
+             # HELP b Bees\n# TYPE b counter\nb_total{x=\"1\\\"\\n\"} 1\nb_total{x=\"2\"} 5\n\
+             # HELP build Build\n# TYPE build info\nbuild_info{version=\"1\"} 1\n# EOF\n"
+        );
+    }
+
+    #[test]
+    fn histograms_cumulate() {
+        let out = text(|v| {
+            for _ in 0..2 {
+                let buckets = vec![(0.5, 1), (1.0, 0), (f64::INFINITY, 2)];
+                v.histogram("h_seconds", "Time", &[("listener", "web")], buckets, 4.25);
+            }
+        });
+        for line in [
+            "h_seconds_sum{listener=\"web\"} 8.5",
+            "h_seconds_count{listener=\"web\"} 6",
+            "h_seconds_bucket{le=\"0.5\",listener=\"web\"} 2",
+            "h_seconds_bucket{le=\"1.0\",listener=\"web\"} 2",
+            "h_seconds_bucket{le=\"+Inf\",listener=\"web\"} 6",
+        ] {
+            assert!(out.lines().any(|l| l == line), "{line} in {out}");
+        }
+    }
+
+    #[test]
+    fn endpoints_and_filters() {
+        let out = text(|v| {
+            let sample = EndpointSample {
+                requests: 7,
+                up: true,
+                ..EndpointSample::default()
+            };
+            v.endpoint("web", "10.0.0.1:80", &sample);
+            v.filter("ua", &FilterSample::default());
+        });
+        let labels = "{pool=\"web\",endpoint=\"10.0.0.1:80\"}";
+        assert!(
+            out.contains(&format!("sluicegate_endpoint_requests_total{labels} 7\n")),
+            "{out}"
+        );
+        assert!(
+            out.contains(&format!("sluicegate_endpoint_up{labels} 1.0\n")),
+            "{out}"
+        );
+        assert!(
+            out.contains("sluicegate_filter_instances{filter=\"ua\"} 0.0\n"),
+            "{out}"
+        );
+    }
+}
