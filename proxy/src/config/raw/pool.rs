@@ -1,0 +1,214 @@
+//! `pools:`
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{OneOrMany, RawDuration};
+
+/// A named set of endpoints with one balancing algorithm, checks and limits.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+#[schemars(rename = "Pool", extend("required" = ["endpoints"]))]
+pub(in crate::config) struct RawPool {
+    /// The backends: `192.0.2.1:80`, `[2001:db8::1]:80`, `backend.internal:80` (every address the name resolves to is
+    /// an endpoint), or a map with `address` and `weight`.
+    #[schemars(length(min = 1))]
+    pub endpoints: Vec<RawEndpoint>,
+    /// How an endpoint is chosen.
+    pub balance: RawBalance,
+    /// Active probing. `tcp` and `http` are short for a check of that kind with its defaults. Without a check,
+    /// endpoints go down by failures of the traffic alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub check: Option<RawCheck>,
+    /// How long a connection to an endpoint may take.
+    pub connect_timeout: RawDuration,
+    /// Upstream connections that are kept for reuse.
+    pub keep_alive: RawKeepAlive,
+    /// Exchanges and sessions at one time, per endpoint. Without it there is no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000_000), extend("x-unit" = "exchanges"))]
+    pub max_connections: Option<u32>,
+    /// Further tries on other endpoints after the first failed.
+    #[schemars(range(min = 0, max = 16), extend("x-unit" = "tries"))]
+    pub retries: u32,
+    /// What happens when no endpoint is healthy.
+    pub panic: RawPanic,
+    /// How often host names are resolved again.
+    pub resolve_interval: RawDuration,
+    /// The Host field sent to endpoints: `preserve` keeps the client's, `endpoint` is the endpoint's name or address,
+    /// anything else is sent as it stands.
+    pub host: String,
+}
+
+impl Default for RawPool {
+    fn default() -> Self {
+        RawPool {
+            endpoints: Vec::new(),
+            balance: RawBalance::RoundRobin,
+            check: None,
+            connect_timeout: "5s".into(),
+            keep_alive: RawKeepAlive::default(),
+            max_connections: None,
+            retries: 2,
+            panic: RawPanic::Fail,
+            resolve_interval: "30s".into(),
+            host: "preserve".into(),
+        }
+    }
+}
+
+/// An address, or a map with `address` and `weight`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(rename = "Endpoint")]
+pub(in crate::config) enum RawEndpoint {
+    Address(String),
+    Weighted(RawWeighted),
+}
+
+/// An endpoint with its share of the traffic.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+#[schemars(rename = "WeightedEndpoint", extend("required" = ["address"]))]
+pub(in crate::config) struct RawWeighted {
+    /// `192.0.2.1:80`, `[2001:db8::1]:80` or `backend.internal:80`.
+    pub address: String,
+    /// Share of the traffic relative to the other endpoints; 0 gets no new traffic.
+    #[schemars(range(min = 0, max = 256))]
+    pub weight: u32,
+}
+
+impl Default for RawWeighted {
+    fn default() -> Self {
+        RawWeighted { address: String::new(), weight: 1 }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub(in crate::config) enum RawBalance {
+    /// One after the other, in proportion to weight.
+    RoundRobin,
+    /// Any, in proportion to weight.
+    Random,
+    /// The one with the fewest running exchanges in proportion to weight.
+    LeastRequest,
+    /// By the sticky key that filters set, else by the client address; few keys move when endpoints change.
+    Hash,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub(in crate::config) enum RawPanic {
+    /// Exchanges are answered with 503, sessions are closed.
+    Fail,
+    /// The traffic is spread over all endpoints as if they were healthy.
+    Spread,
+}
+
+/// Upstream connections kept for reuse.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+#[schemars(inline)]
+pub(in crate::config) struct RawKeepAlive {
+    /// Kept connections per worker and endpoint; 0 keeps none.
+    #[schemars(range(min = 0, max = 65536), extend("x-unit" = "connections"))]
+    pub max: u32,
+    /// How long a kept connection may lie idle.
+    pub timeout: RawDuration,
+}
+
+impl Default for RawKeepAlive {
+    fn default() -> Self {
+        RawKeepAlive { max: 256, timeout: "60s".into() }
+    }
+}
+
+/// The kind of a check with defaults, or a map.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(rename = "Check")]
+pub(in crate::config) enum RawCheck {
+    Short(RawCheckWord),
+    Full(RawCheckMap),
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub(in crate::config) enum RawCheckWord {
+    Tcp,
+    Http,
+}
+
+/// An active probe of every endpoint. Exactly one of `tcp` and `http` says how.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+#[schemars(rename = "CheckSettings")]
+pub(in crate::config) struct RawCheckMap {
+    /// A connection that is accepted is a success. Written `tcp: {}`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<RawTcpCheck>,
+    /// An answer with a fitting status is a success.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<RawHttpCheck>,
+    /// From the start of one probe to the next, ±10 %.
+    pub interval: RawDuration,
+    /// How long one probe may take.
+    pub timeout: RawDuration,
+    /// Successes in a row before an endpoint that is down counts as up.
+    #[schemars(range(min = 1, max = 1000), extend("x-unit" = "probes"))]
+    pub rise: u32,
+    /// Failures in a row before an endpoint that is up counts as down.
+    #[schemars(range(min = 1, max = 1000), extend("x-unit" = "probes"))]
+    pub fall: u32,
+}
+
+impl Default for RawCheckMap {
+    fn default() -> Self {
+        RawCheckMap { tcp: None, http: None, interval: "10s".into(), timeout: "1s".into(), rise: 2, fall: 3 }
+    }
+}
+
+/// Nothing to set.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(inline)]
+pub(in crate::config) struct RawTcpCheck {}
+
+/// An HTTP/1.1 request.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+#[schemars(inline)]
+pub(in crate::config) struct RawHttpCheck {
+    pub method: String,
+    /// The request target; starts with `/`.
+    pub path: String,
+    /// The Host field. Without it, the endpoint's name or address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Statuses that count as success: a number, a range such as `200-399`, or a list of these.
+    pub status: OneOrMany<RawStatus>,
+}
+
+impl Default for RawHttpCheck {
+    fn default() -> Self {
+        RawHttpCheck {
+            method: "GET".into(),
+            path: "/".into(),
+            host: None,
+            status: OneOrMany::One(RawStatus::Range("200-399".into())),
+        }
+    }
+}
+
+/// A status, or a range of them.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(in crate::config) enum RawStatus {
+    One(#[schemars(range(min = 100, max = 999))] u16),
+    Range(String),
+}

@@ -1,0 +1,354 @@
+//! `listeners:`
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Diagnostic, Resolver, quoted, units};
+use crate::config::model::{
+    CertificateConfig, ConfigPath, FilterConfig, Forwarded, HttpOptions, ListenerConfig, ListenerLimits, ModulesConfig,
+    PoolConfig, Protocol, TcpOptions, Timeouts, TlsConfig, TlsVersion,
+};
+use crate::config::raw::{
+    DurationOrOff, HTTP_ONLY, HTTP_ONLY_LIMITS, HTTP_ONLY_TIMEOUTS, RawFilter, RawFilterUse, RawForwarded, RawLimits,
+    RawListener, RawProtocol, RawTcp, RawTimeouts, RawTls,
+};
+
+/// Filters of one listener; a chain that is longer is a mistake of a generator.
+const CHAIN_MAX: usize = 64;
+
+/// What listeners refer to.
+pub(super) struct Scope<'a> {
+    pub pools: &'a [Arc<PoolConfig>],
+    pub named: &'a HashMap<String, usize>,
+    /// Anonymous filters are added.
+    pub filters: &'a mut Vec<Arc<FilterConfig>>,
+    /// For the named ones.
+    pub used: &'a mut Vec<bool>,
+}
+
+impl Resolver<'_> {
+    pub(super) fn listeners(
+        &mut self,
+        raw: &[RawListener],
+        scope: &mut Scope<'_>,
+        modules: &ModulesConfig,
+    ) -> Vec<Arc<ListenerConfig>> {
+        let section = ConfigPath::default().join("listeners");
+        let mut names: HashMap<&str, ConfigPath> = HashMap::new();
+        let mut binds: HashMap<SocketAddr, ConfigPath> = HashMap::new();
+        let mut out = Vec::with_capacity(raw.len());
+        for (i, raw) in raw.iter().enumerate() {
+            let at = section.join(i);
+            let name_at = at.join("name");
+            self.name("listener", &raw.name, &name_at);
+            if let Some(first) = names.get(raw.name.as_str()) {
+                let message = format!("two listeners are named {}", quoted(&raw.name));
+                self.twice("duplicate-listener", message, &name_at, first);
+            }
+            names.entry(&raw.name).or_insert(name_at);
+            out.push(Arc::new(self.listener(raw, at, scope, modules, &mut binds)));
+        }
+        out
+    }
+
+    fn listener(
+        &mut self,
+        raw: &RawListener,
+        at: ConfigPath,
+        scope: &mut Scope<'_>,
+        modules: &ModulesConfig,
+        binds: &mut HashMap<SocketAddr, ConfigPath>,
+    ) -> ListenerConfig {
+        let protocol = match raw.protocol {
+            RawProtocol::Tcp => Protocol::Tcp,
+            RawProtocol::Http => Protocol::Http,
+        };
+        if protocol == Protocol::Tcp {
+            self.http_only(&at, &HTTP_ONLY);
+            self.http_only(&at.join("timeouts"), &HTTP_ONLY_TIMEOUTS);
+            self.http_only(&at.join("limits"), &HTTP_ONLY_LIMITS);
+        }
+        let filters = self.chain(raw, &at, scope, modules);
+        let pool = raw.pool.as_ref().and_then(|name| self.pool_index(raw, name, &at.join("pool"), scope));
+        if raw.pool.is_none() && raw.filters.is_empty() {
+            let message = format!("listener {} has neither a pool nor a filter", quoted(&raw.name));
+            self.push(Diagnostic::error("missing-pool", message).help("add `pool: NAME`"), &at);
+        }
+        ListenerConfig {
+            name: raw.name.as_str().into(),
+            bind: self.binds(raw, &at.join("bind"), binds),
+            protocol,
+            tls: raw.tls.as_ref().map(|tls| self.tls(tls, at.join("tls"))),
+            filters,
+            pool,
+            tcp: self.tcp(&raw.tcp, &at.join("tcp")),
+            timeouts: self.timeouts(&raw.timeouts, &at.join("timeouts")),
+            limits: self.limits(&raw.limits, &at.join("limits")),
+            http: self.http(raw, &at),
+            at,
+        }
+    }
+
+    fn binds(
+        &mut self,
+        raw: &RawListener,
+        at: &ConfigPath,
+        known: &mut HashMap<SocketAddr, ConfigPath>,
+    ) -> Vec<SocketAddr> {
+        let mut out = Vec::new();
+        for (i, text) in raw.bind.as_slice().iter().enumerate() {
+            let at = if raw.bind.is_many() { at.join(i) } else { at.clone() };
+            let address = match units::bind(text) {
+                Ok(address) => address,
+                Err(why) => {
+                    let message = format!("{} is not an address to bind", quoted(text));
+                    self.push(Diagnostic::error("bad-address", message).help(why), &at);
+                    continue;
+                }
+            };
+            // Port 0 is another port every time.
+            if address.port() != 0 {
+                match known.get(&address) {
+                    Some(first) => {
+                        self.twice("duplicate-bind", format!("{} is bound twice", quoted(text)), &at, &first.clone());
+                    }
+                    None => {
+                        known.insert(address, at);
+                    }
+                }
+            }
+            out.push(address);
+        }
+        if raw.bind.is_many() && raw.bind.as_slice().is_empty() {
+            self.error(at, "bad-address", format!("listener {} binds no address", quoted(&raw.name)));
+        }
+        out
+    }
+
+    fn pool_index(&mut self, raw: &RawListener, name: &str, at: &ConfigPath, scope: &Scope<'_>) -> Option<usize> {
+        let index = scope.pools.iter().position(|pool| &*pool.name == name);
+        if index.is_none() {
+            let message =
+                format!("listener {} names pool {}, which is not defined", quoted(&raw.name), quoted(name));
+            self.undefined("unknown-pool", message, at, name, scope.pools.iter().map(|pool| &*pool.name), "pools");
+        }
+        index
+    }
+
+    fn chain(
+        &mut self,
+        raw: &RawListener,
+        at: &ConfigPath,
+        scope: &mut Scope<'_>,
+        modules: &ModulesConfig,
+    ) -> Vec<usize> {
+        let at = at.join("filters");
+        if raw.filters.len() > CHAIN_MAX {
+            self.error(&at, "out-of-range", format!("a listener has at most {CHAIN_MAX} filters"));
+            return Vec::new();
+        }
+        let mut out = Vec::with_capacity(raw.filters.len());
+        for (i, one) in raw.filters.iter().enumerate() {
+            let at = at.join(i);
+            match one {
+                RawFilterUse::Named(name) => match scope.named.get(name) {
+                    Some(index) => {
+                        scope.used[*index] = true;
+                        if out.contains(index) {
+                            let message = format!("filter {} is in this chain twice", quoted(name));
+                            self.push(Diagnostic::warning("duplicate-filter", message), &at);
+                        }
+                        out.push(*index);
+                    }
+                    None => self.unknown_filter(raw, name, &at, scope),
+                },
+                RawFilterUse::Inline(filter) => {
+                    let name = anonymous(&raw.name, filter, scope.filters);
+                    let filter = self.filter(name, filter, at, modules);
+                    scope.filters.push(Arc::new(filter));
+                    out.push(scope.filters.len() - 1);
+                }
+            }
+        }
+        out
+    }
+
+    fn unknown_filter(&mut self, raw: &RawListener, name: &str, at: &ConfigPath, scope: &Scope<'_>) {
+        let message = format!("listener {} names filter {}, which is not defined", quoted(&raw.name), quoted(name));
+        if name.starts_with("builtin:") || name.ends_with(".wasm") {
+            let help = format!("a module in place is a map: `{{module: {name}}}`");
+            self.push(Diagnostic::error("unknown-filter", message).help(help), at);
+            return;
+        }
+        self.undefined("unknown-filter", message, at, name, scope.named.keys().map(String::as_str), "filters");
+    }
+
+    fn tls(&mut self, raw: &RawTls, at: ConfigPath) -> TlsConfig {
+        let list = at.join("certificates");
+        let certificates = raw.certificates.iter().enumerate().map(|(i, certificate)| {
+            let at = list.join(i);
+            CertificateConfig {
+                cert: self.readable("certificate", &certificate.cert, &at.join("cert")),
+                key: self.readable("private key", &certificate.key, &at.join("key")),
+                at,
+            }
+        });
+        let certificates = certificates.collect();
+        for (i, name) in raw.alpn.iter().enumerate() {
+            if name.is_empty() || name.len() > 255 {
+                let message = format!("{} is not a protocol name: 1 to 255 bytes", quoted(name));
+                self.error(&at.join("alpn").join(i), "bad-value", message);
+            }
+        }
+        TlsConfig {
+            certificates,
+            min_version: if raw.min_version.is_1_3() { TlsVersion::V1_3 } else { TlsVersion::V1_2 },
+            suites: raw.suites.clone(),
+            alpn: raw.alpn.clone(),
+            resumption: raw.resumption,
+            at,
+        }
+    }
+
+    /// A file that is there and may be read; what it holds is for others to judge.
+    fn readable(&mut self, what: &str, text: &str, at: &ConfigPath) -> PathBuf {
+        let path = self.path(text, at);
+        if let Err(why) = probe(&path) {
+            let message = format!("cannot read the {what} {}: {why}", quoted(&path.display().to_string()));
+            self.error(at, "unreadable-file", message);
+        }
+        path
+    }
+
+    fn tcp(&mut self, raw: &RawTcp, at: &ConfigPath) -> TcpOptions {
+        let buffer_at = at.join("socket-buffer");
+        TcpOptions {
+            nodelay: raw.nodelay,
+            socket_buffer: raw.socket_buffer.as_ref().map(|size| self.size(size, &buffer_at, 2 << 10, 1 << 30)),
+            backlog: raw.backlog,
+            splice: raw.splice,
+            keep_alive: match &raw.keep_alive {
+                DurationOrOff::Off(_) => None,
+                DurationOrOff::Duration(text) => {
+                    Some(self.duration(text, &at.join("keep-alive"), Duration::from_secs(1)))
+                }
+            },
+        }
+    }
+
+    fn timeouts(&mut self, raw: &RawTimeouts, at: &ConfigPath) -> Timeouts {
+        let mut timeout = |text, key: &str| self.duration(text, &at.join(key), Duration::from_millis(1));
+        Timeouts {
+            handshake: timeout(&raw.handshake, "handshake"),
+            head: timeout(&raw.head, "head"),
+            body_idle: timeout(&raw.body_idle, "body-idle"),
+            response_head: timeout(&raw.response_head, "response-head"),
+            stream_idle: timeout(&raw.stream_idle, "stream-idle"),
+            keep_alive: timeout(&raw.keep_alive, "keep-alive"),
+            total: raw.total.as_ref().map(|total| timeout(total, "total")),
+        }
+    }
+
+    fn limits(&mut self, raw: &RawLimits, at: &ConfigPath) -> ListenerLimits {
+        ListenerLimits {
+            connections: raw.connections as usize,
+            header_bytes: self.size(&raw.header_bytes, &at.join("header-bytes"), 1 << 10, 16 << 20),
+            header_fields: raw.header_fields as usize,
+            target_bytes: self.size(&raw.target_bytes, &at.join("target-bytes"), 64, 1 << 20),
+            streams: raw.streams,
+            replay_bytes: self.size(&raw.replay_bytes, &at.join("replay-bytes"), 0, 64 << 20),
+        }
+    }
+
+    fn http(&mut self, raw: &RawListener, at: &ConfigPath) -> HttpOptions {
+        let networks_at = at.join("trusted-proxies");
+        let mut trusted_proxies = Vec::with_capacity(raw.trusted_proxies.len());
+        for (i, text) in raw.trusted_proxies.iter().enumerate() {
+            match text.parse::<ipnet::IpNet>().or_else(|_| text.parse::<std::net::IpAddr>().map(ipnet::IpNet::from)) {
+                Ok(network) => trusted_proxies.push(network.trunc()),
+                Err(_) => {
+                    let message = format!("{} is not a network", quoted(text));
+                    let help = "write an address with a prefix length, `10.0.0.0/8`, or an address";
+                    self.push(Diagnostic::error("bad-address", message).help(help), &networks_at.join(i));
+                }
+            }
+        }
+        for (i, name) in raw.upgrade.iter().enumerate() {
+            if !is_token(name) {
+                let message = format!("{} is not a protocol name", quoted(name));
+                self.error(&at.join("upgrade").join(i), "bad-value", message);
+            }
+        }
+        if !is_token(&raw.via) {
+            let message = format!("{} cannot name this proxy", quoted(&raw.via));
+            self.push(
+                Diagnostic::error("bad-value", message).help("letters, digits, `.`, `-` and `_`"),
+                &at.join("via"),
+            );
+        }
+        HttpOptions {
+            forwarded: match raw.forwarded {
+                RawForwarded::X => Forwarded::X,
+                RawForwarded::Rfc7239 => Forwarded::Rfc7239,
+                RawForwarded::Both => Forwarded::Both,
+                RawForwarded::None => Forwarded::None,
+            },
+            trusted_proxies,
+            http2: raw.http2,
+            upgrade: raw.upgrade.iter().map(|name| name.to_ascii_lowercase()).collect(),
+            via: raw.via.clone(),
+        }
+    }
+
+    fn http_only(&mut self, at: &ConfigPath, keys: &[&str]) {
+        for key in keys {
+            let at = at.join(key);
+            if self.has(&at) {
+                let message = format!("`{key}` means nothing with `protocol: tcp`");
+                let mut diagnostic = Diagnostic::error("http-only", message).help("remove it, or use `protocol: http`");
+                diagnostic.path = at.clone();
+                diagnostic.at = self.key_location(&at);
+                self.found.push(diagnostic);
+            }
+        }
+    }
+
+    fn twice(&mut self, code: &'static str, message: String, at: &ConfigPath, first: &ConfigPath) {
+        let mut diagnostic = Diagnostic::error(code, message);
+        if let Some(first) = self.sources.locate(first) {
+            diagnostic = diagnostic.label(first, "first used here");
+        }
+        self.push(diagnostic, at);
+    }
+}
+
+/// `LISTENER/MODULE`, numbered when that is taken.
+fn anonymous(listener: &str, filter: &RawFilter, taken: &[Arc<FilterConfig>]) -> Arc<str> {
+    let module = match filter.module.strip_prefix("builtin:") {
+        Some(name) => name.to_owned(),
+        None => Path::new(&filter.module).file_stem().map_or("module".into(), |stem| stem.to_string_lossy().into()),
+    };
+    let base = format!("{listener}/{module}");
+    let free = |name: &str| !taken.iter().any(|filter| &*filter.name == name);
+    if free(&base) {
+        return base.into();
+    }
+    (2..).map(|n| format!("{base}-{n}")).find(|name| free(name)).unwrap_or(base).into()
+}
+
+fn probe(path: &Path) -> Result<(), String> {
+    let metadata = std::fs::metadata(path).map_err(|e| e.to_string())?;
+    if !metadata.is_file() {
+        return Err("not a regular file".into());
+    }
+    std::fs::File::open(path).map(drop).map_err(|e| e.to_string())
+}
+
+/// RFC 9110 §5.6.2, with the `/` of protocol names.
+fn is_token(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~/".contains(&b);
+    !text.is_empty() && text.len() <= 128 && text.bytes().all(allowed)
+}

@@ -1,0 +1,183 @@
+//! From shapes to checked values. Every function here answers something even when it found a mistake, so that all
+//! mistakes of a file are found in one go; the caller drops the result when there was an error.
+
+mod filters;
+mod listeners;
+mod pools;
+mod process;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::diagnostic::{DIAGNOSTICS_MAX, Diagnostic, closest, quoted};
+use super::model::{Config, ConfigPath};
+use super::node::{Location, Node};
+use super::raw::{RawConfig, RawDuration, RawSize};
+use super::source::Sources;
+use super::units;
+use super::Environment;
+
+/// Names appear in logs, metrics and command lines.
+const NAME_MAX: usize = 128;
+
+pub(super) fn resolve(raw: &RawConfig, sources: &Sources, env: &Environment<'_>, found: &mut Vec<Diagnostic>) -> Config {
+    let mut resolver = Resolver { sources, env, found };
+    let root = ConfigPath::default();
+    let modules = resolver.modules(&raw.modules, &root.join("modules"));
+    let pools = resolver.pools(&raw.pools);
+    let (mut filters, named) = resolver.filters(&raw.filters, &modules);
+    let mut used = vec![false; filters.len()];
+    let listeners = {
+        let mut scope = listeners::Scope { pools: &pools, named: &named, filters: &mut filters, used: &mut used };
+        resolver.listeners(&raw.listeners, &mut scope, &modules)
+    };
+    for (filter, _) in filters.iter().zip(&used).filter(|(_, used)| !**used) {
+        let message = format!("filter {} is used by no listener", quoted(&filter.name));
+        resolver.push(Diagnostic::warning("unused-filter", message), &filter.at);
+    }
+    if listeners.is_empty() {
+        resolver.push(Diagnostic::warning("no-listeners", "there are no listeners: nothing is served"), &root);
+    }
+    Config {
+        workers: resolver.workers(&raw.workers),
+        pools,
+        filters,
+        listeners,
+        admin: resolver.admin(&raw.admin, &root.join("admin")),
+        telemetry: resolver.telemetry(&raw.telemetry, &root.join("telemetry")),
+        drain: resolver.drain(&raw.drain, &root.join("drain")),
+        modules,
+    }
+}
+
+struct Resolver<'a> {
+    sources: &'a Sources,
+    env: &'a Environment<'a>,
+    found: &'a mut Vec<Diagnostic>,
+}
+
+impl Resolver<'_> {
+    fn push(&mut self, mut diagnostic: Diagnostic, path: &ConfigPath) {
+        if self.found.len() < DIAGNOSTICS_MAX {
+            diagnostic.path = path.clone();
+            diagnostic.at = self.sources.locate(path);
+            self.found.push(diagnostic);
+        }
+    }
+
+    fn error(&mut self, path: &ConfigPath, code: &'static str, message: impl Into<String>) {
+        self.push(Diagnostic::error(code, message), path);
+    }
+
+    /// The keys of a map in the order they were written.
+    fn order(&self, path: &ConfigPath) -> Vec<String> {
+        let entries = self.sources.node(path).and_then(Node::map).unwrap_or_default();
+        entries.iter().map(|entry| entry.key.text.to_string()).collect()
+    }
+
+    fn has(&self, path: &ConfigPath) -> bool {
+        self.sources.node(path).is_some_and(|node| !node.is_null())
+    }
+
+    fn key_location(&self, path: &ConfigPath) -> Option<Location> {
+        let (node, key, whole) = self.sources.root().follow(path);
+        whole.then(|| key.map_or(node.at, |key| key.at))
+    }
+
+    /// A duration from `least` on; zero when it is wrong.
+    fn duration(&mut self, raw: &RawDuration, path: &ConfigPath, least: Duration) -> Duration {
+        match units::duration(&raw.0) {
+            Ok(duration) if duration >= least => duration,
+            Ok(_) => {
+                self.error(path, "out-of-range", format!("{} is too short: at least {least:?}", quoted(&raw.0)));
+                least
+            }
+            Err(why) => {
+                let message = format!("{} is not a duration", quoted(&raw.0));
+                self.push(Diagnostic::error("bad-duration", message).help(why), path);
+                least
+            }
+        }
+    }
+
+    /// A size within bounds.
+    fn size(&mut self, raw: &RawSize, path: &ConfigPath, least: u64, most: u64) -> usize {
+        let bytes = match raw {
+            RawSize::Bytes(bytes) => Ok(*bytes),
+            RawSize::Text(text) => units::size(text),
+        };
+        let shown = match raw {
+            RawSize::Bytes(bytes) => bytes.to_string(),
+            RawSize::Text(text) => quoted(text),
+        };
+        match bytes {
+            Ok(bytes) if (least..=most).contains(&bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
+            Ok(_) => {
+                let message = format!("{shown} is out of range: {} to {}", show_size(least), show_size(most));
+                self.error(path, "out-of-range", message);
+                0
+            }
+            Err(why) => {
+                self.push(Diagnostic::error("bad-size", format!("{shown} is not a size")).help(why), path);
+                0
+            }
+        }
+    }
+
+    /// A path as written at `at`: relative ones start at the directory of their file.
+    fn path(&self, text: &str, at: &ConfigPath) -> PathBuf {
+        clean(&self.sources.dir(at).join(text))
+    }
+
+    fn name(&mut self, what: &str, name: &str, path: &ConfigPath) {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "-_./:@".contains(c);
+        if name.is_empty() || name.len() > NAME_MAX || !name.chars().all(allowed) {
+            let message = format!("{} cannot be the name of a {what}", quoted(name));
+            let help = format!("a name has 1 to {NAME_MAX} letters, digits and `-_./:@`");
+            self.push(Diagnostic::error("bad-name", message).help(help), path);
+        }
+    }
+
+    /// A reference to something that is not defined.
+    fn undefined<'n>(
+        &mut self,
+        code: &'static str,
+        message: String,
+        path: &ConfigPath,
+        name: &str,
+        known: impl Iterator<Item = &'n str>,
+        section: &str,
+    ) {
+        let known: Vec<&str> = known.collect();
+        let help = match closest(name, known.iter().copied()) {
+            Some(near) => {
+                let at = self.key_location(&ConfigPath::default().join(section).join(near));
+                let here = self.sources.locate(path).map(|at| at.file);
+                match at {
+                    Some(at) if Some(at.file) == here => format!("did you mean {}? (line {})", quoted(near), at.line),
+                    Some(at) => {
+                        format!("did you mean {}? ({}:{})", quoted(near), self.sources.file_name(at.file), at.line)
+                    }
+                    None => format!("did you mean {}?", quoted(near)),
+                }
+            }
+            None if known.is_empty() => format!("nothing is defined under `{section}`"),
+            None => format!("defined are: {}", known.iter().take(20).copied().collect::<Vec<_>>().join(", ")),
+        };
+        self.push(Diagnostic::error(code, message).help(help), path);
+    }
+}
+
+/// Without `.` and doubled slashes; `..` stays, for a link may make it mean something else.
+fn clean(path: &Path) -> PathBuf {
+    path.components().filter(|part| !matches!(part, std::path::Component::CurDir)).collect()
+}
+
+fn show_size(bytes: u64) -> String {
+    for (unit, name) in [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
+        if bytes >= unit && bytes.is_multiple_of(unit) {
+            return format!("{}{name}", bytes / unit);
+        }
+    }
+    format!("{bytes}B")
+}

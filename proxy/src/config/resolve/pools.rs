@@ -1,0 +1,197 @@
+//! `pools:`
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Diagnostic, Resolver, quoted, units};
+use crate::config::model::{
+    Balance, CheckConfig, CheckKind, ConfigPath, EndpointAddress, EndpointConfig, HostPolicy, Panic, PoolConfig,
+};
+use crate::config::raw::{
+    OneOrMany, RawBalance, RawCheck, RawCheckMap, RawCheckWord, RawEndpoint, RawHttpCheck, RawPanic, RawPool, RawStatus,
+    RawTcpCheck,
+};
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+impl Resolver<'_> {
+    pub(super) fn pools(&mut self, raw: &BTreeMap<String, RawPool>) -> Vec<Arc<PoolConfig>> {
+        let section = ConfigPath::default().join("pools");
+        let order = self.order(&section);
+        let pools = order.iter().filter_map(|name| Some((name, raw.get(name)?)));
+        pools.map(|(name, pool)| Arc::new(self.pool(name, pool, section.join(name)))).collect()
+    }
+
+    fn pool(&mut self, name: &str, raw: &RawPool, at: ConfigPath) -> PoolConfig {
+        self.name("pool", name, &at);
+        PoolConfig {
+            name: name.into(),
+            endpoints: self.endpoints(&raw.endpoints, &at.join("endpoints")),
+            balance: match raw.balance {
+                RawBalance::RoundRobin => Balance::RoundRobin,
+                RawBalance::Random => Balance::Random,
+                RawBalance::LeastRequest => Balance::LeastRequest,
+                RawBalance::Hash => Balance::Hash,
+            },
+            check: raw.check.as_ref().and_then(|check| self.check(check, &at.join("check"))),
+            connect_timeout: self.duration(&raw.connect_timeout, &at.join("connect-timeout"), MILLISECOND),
+            keep_alive_max: raw.keep_alive.max as usize,
+            keep_alive_timeout: self.duration(
+                &raw.keep_alive.timeout,
+                &at.join("keep-alive").join("timeout"),
+                MILLISECOND,
+            ),
+            max_connections: raw.max_connections,
+            retries: raw.retries,
+            panic: match raw.panic {
+                RawPanic::Fail => Panic::Fail,
+                RawPanic::Spread => Panic::Spread,
+            },
+            resolve_interval: self.duration(
+                &raw.resolve_interval,
+                &at.join("resolve-interval"),
+                Duration::from_millis(100),
+            ),
+            host: self.host(&raw.host, &at.join("host")),
+            at,
+        }
+    }
+
+    fn endpoints(&mut self, raw: &[RawEndpoint], at: &ConfigPath) -> Vec<EndpointConfig> {
+        let mut known: HashMap<EndpointAddress, ConfigPath> = HashMap::with_capacity(raw.len());
+        let mut out = Vec::with_capacity(raw.len());
+        for (i, endpoint) in raw.iter().enumerate() {
+            let at = at.join(i);
+            let (text, weight, place) = match endpoint {
+                RawEndpoint::Address(text) => (text, 1, at.clone()),
+                RawEndpoint::Weighted(endpoint) => (&endpoint.address, endpoint.weight, at.join("address")),
+            };
+            let address = match units::endpoint(text) {
+                Ok(address) => address,
+                Err(why) => {
+                    let message = format!("{} is not the address of an endpoint", quoted(text));
+                    self.push(Diagnostic::error("bad-address", message).help(why), &place);
+                    continue;
+                }
+            };
+            if let Some(first) = known.get(&address) {
+                let mut warning =
+                    Diagnostic::warning("duplicate-endpoint", format!("endpoint {} is listed twice", quoted(text)))
+                        .help("a larger share of the traffic is `{address: …, weight: 2}`");
+                if let Some(first) = self.sources.locate(first) {
+                    warning = warning.label(first, "first listed here");
+                }
+                self.push(warning, &place);
+            }
+            known.entry(address.clone()).or_insert(place);
+            out.push(EndpointConfig { address, weight, at });
+        }
+        if !out.is_empty() && out.iter().all(|endpoint| endpoint.weight == 0) {
+            self.push(Diagnostic::warning("no-weight", "every endpoint has weight 0: none gets traffic"), at);
+        }
+        out
+    }
+
+    fn check(&mut self, raw: &RawCheck, at: &ConfigPath) -> Option<CheckConfig> {
+        let full = match raw {
+            RawCheck::Full(full) => full.clone(),
+            RawCheck::Short(RawCheckWord::Tcp) => {
+                RawCheckMap { tcp: Some(RawTcpCheck {}), ..RawCheckMap::default() }
+            }
+            RawCheck::Short(RawCheckWord::Http) => {
+                RawCheckMap { http: Some(RawHttpCheck::default()), ..RawCheckMap::default() }
+            }
+        };
+        let kind = match (&full.tcp, &full.http) {
+            (Some(_), None) => CheckKind::Tcp,
+            (None, Some(http)) => self.http_check(http, &at.join("http")),
+            (None, None) => {
+                let problem = Diagnostic::error("check-kind", "the check does not say what to probe");
+                self.push(problem.help("add `tcp: {}` or `http: {path: /}`"), at);
+                return None;
+            }
+            (Some(_), Some(_)) => {
+                self.error(at, "check-kind", "a check has one kind, `tcp` or `http`, not both");
+                return None;
+            }
+        };
+        Some(CheckConfig {
+            kind,
+            interval: self.duration(&full.interval, &at.join("interval"), Duration::from_millis(10)),
+            timeout: self.duration(&full.timeout, &at.join("timeout"), MILLISECOND),
+            rise: full.rise,
+            fall: full.fall,
+        })
+    }
+
+    fn http_check(&mut self, raw: &RawHttpCheck, at: &ConfigPath) -> CheckKind {
+        if http::Method::from_bytes(raw.method.as_bytes()).is_err() {
+            self.error(&at.join("method"), "bad-value", format!("{} is not a method", quoted(&raw.method)));
+        }
+        let target = http::uri::PathAndQuery::try_from(raw.path.as_str());
+        if !raw.path.starts_with('/') || target.is_err() {
+            let message = format!("{} is not a path", quoted(&raw.path));
+            self.push(Diagnostic::error("bad-value", message).help("a path starts with `/`"), &at.join("path"));
+        }
+        if let Some(host) = &raw.host
+            && !is_authority(host)
+        {
+            self.error(&at.join("host"), "bad-value", format!("{} is not a host", quoted(host)));
+        }
+        let status = at.join("status");
+        let ranges = raw.status.as_slice().iter().enumerate().filter_map(|(i, one)| {
+            let place = if raw.status.is_many() { status.join(i) } else { status.clone() };
+            self.status(one, &place)
+        });
+        let ranges: Vec<_> = ranges.collect();
+        if matches!(&raw.status, OneOrMany::Many(list) if list.is_empty()) {
+            self.error(&status, "bad-value", "no status counts as success");
+        }
+        CheckKind::Http {
+            method: raw.method.clone(),
+            path: raw.path.clone(),
+            host: raw.host.clone(),
+            status: ranges,
+        }
+    }
+
+    fn status(&mut self, raw: &RawStatus, at: &ConfigPath) -> Option<(u16, u16)> {
+        let range = match raw {
+            RawStatus::One(status) => Some((*status, *status)),
+            RawStatus::Range(text) => {
+                let (low, high) = text.split_once('-').unwrap_or((text, text));
+                low.trim().parse().ok().zip(high.trim().parse().ok())
+            }
+        };
+        let range = range.filter(|(low, high)| 100 <= *low && low <= high && *high <= 999);
+        if range.is_none() {
+            let text = match raw {
+                RawStatus::One(status) => status.to_string(),
+                RawStatus::Range(text) => quoted(text),
+            };
+            let message = format!("{text} is not a status or a range of them");
+            self.push(Diagnostic::error("bad-value", message).help("write `200` or `200-399`"), at);
+        }
+        range
+    }
+
+    fn host(&mut self, raw: &str, at: &ConfigPath) -> HostPolicy {
+        match raw {
+            "preserve" => HostPolicy::Preserve,
+            "endpoint" => HostPolicy::Endpoint,
+            literal => {
+                if !is_authority(literal) {
+                    let message = format!("{} is not a host", quoted(literal));
+                    let help = "write `preserve`, `endpoint`, or a host with an optional port";
+                    self.push(Diagnostic::error("bad-value", message).help(help), at);
+                }
+                HostPolicy::Literal(literal.to_owned())
+            }
+        }
+    }
+}
+
+fn is_authority(text: &str) -> bool {
+    !text.contains('@') && http::uri::Authority::try_from(text).is_ok()
+}
