@@ -34,6 +34,7 @@ pub(crate) mod slot {
     pub const REASON: usize = 17;
     pub const FIRST_BYTES: usize = 18;
     pub const ALPN_OFFERED: usize = 19;
+    #[cfg(not(target_family = "wasm"))]
     pub const COUNT: usize = 20;
 }
 

@@ -193,7 +193,6 @@ fn guest(name: &Type, phases: &[&Phase]) -> TokenStream {
             #[allow(unsafe_code, missing_docs, clippy::all, clippy::pedantic)]
             mod bindings {
                 #bindings
-                pub(super) use export;
             }
 
             ::std::thread_local! {
