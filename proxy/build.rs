@@ -42,7 +42,10 @@ fn main() {
     match cargo.status() {
         Ok(status) if status.success() => {}
         Ok(_) => fail("the standard filters do not compile, see above"),
-        Err(error) => fail(&format!("{:?} does not start: {error}", cargo.get_program())),
+        Err(error) => fail(&format!(
+            "{:?} does not start: {error}",
+            cargo.get_program()
+        )),
     }
 
     let built = target.join(TARGET).join(PROFILE);

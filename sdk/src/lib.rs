@@ -3,13 +3,13 @@
 // The macros write `::sluicegate_sdk`, here as elsewhere.
 extern crate self as sluicegate_sdk;
 
+#[doc(hidden)]
+#[path = "guest.rs"]
+pub mod __private;
 mod bindings;
 pub mod field;
 mod filter;
 mod glob;
-#[doc(hidden)]
-#[path = "guest.rs"]
-pub mod __private;
 pub mod log;
 mod plan;
 pub mod settings;

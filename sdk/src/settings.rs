@@ -3,9 +3,9 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, Deserializer, Error, MapAccess, Visitor};
-use serde::Deserialize;
 use serde_json::Value;
 use serde_path_to_error::Segment;
 

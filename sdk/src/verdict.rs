@@ -122,7 +122,9 @@ impl<P> Verdict<P> {
     }
 
     fn put(mut self, code: u8, name: &str, value: &[u8]) -> Self {
-        write(&mut self.block, code, name, |out| out.extend_from_slice(value));
+        write(&mut self.block, code, name, |out| {
+            out.extend_from_slice(value)
+        });
         self
     }
 }

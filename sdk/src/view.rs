@@ -189,10 +189,7 @@ impl<'a> Head<'a> {
     }
 
     /// Every line of `name`, which must be in lower case.
-    pub fn fields_named<'n>(
-        &self,
-        name: &'n str,
-    ) -> impl Iterator<Item = Text<'a>> + use<'a, 'n> {
+    pub fn fields_named<'n>(&self, name: &'n str) -> impl Iterator<Item = Text<'a>> + use<'a, 'n> {
         self.fields()
             .filter(move |(n, _)| *n == name)
             .map(|(_, value)| value)
@@ -230,9 +227,7 @@ impl<'a> Head<'a> {
         }
         let from = usize::try_from(offset).ok()?;
         let len = usize::try_from(u32_at(self.block, at + 4)?).ok()?;
-        self.block
-            .get(from..from.checked_add(len)?)
-            .map(Text::new)
+        self.block.get(from..from.checked_add(len)?).map(Text::new)
     }
 }
 

@@ -128,10 +128,10 @@ fn reply_of(settings: &ReplySettings, setup: &mut Setup) -> RequestVerdict {
     let at = Pointer::root().key("action").key("reply");
     let status = settings.status.unwrap_or(403);
     if !(200..=999).contains(&status) {
-        setup.problem(Diagnostic::new(
-            at.key("status"),
-            format!("{status} is no final status"),
-        ).help("use 200 to 999"));
+        setup.problem(
+            Diagnostic::new(at.key("status"), format!("{status} is no final status"))
+                .help("use 200 to 999"),
+        );
     }
     let body = settings.body.as_deref().unwrap_or("");
     let mut reply = Reply::new(status);
@@ -194,3 +194,6 @@ impl schemars::JsonSchema for Action {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -262,7 +262,12 @@ mod tests {
             .to_string();
         let world = text.split("world this-filter").nth(1).unwrap();
         let world = world.split('}').next().unwrap();
-        for there in ["configuration", "settings-schema", "http-response", "http-log"] {
+        for there in [
+            "configuration",
+            "settings-schema",
+            "http-response",
+            "http-log",
+        ] {
             assert!(world.contains(&format!("export {there};")), "{world}");
         }
         assert!(!world.contains("http-request"), "{world}");

@@ -155,12 +155,7 @@ impl Answer {
         }
     }
 
-    fn read(
-        phase: Phase,
-        block: &[u8],
-        fields: Fields,
-        pools: &[PoolUse],
-    ) -> Result<Self, String> {
+    fn read(phase: Phase, block: &[u8], fields: Fields, pools: &[PoolUse]) -> Result<Self, String> {
         let http = matches!(phase, Phase::Request | Phase::Response);
         let mut answer = Self::not_called(fields);
         answer.called = true;
@@ -239,12 +234,19 @@ impl Answer {
     fn edit(&mut self, operation: &Operation<'_>) -> Result<(), String> {
         let name = std::str::from_utf8(operation.name).unwrap_or("");
         if !is_token(name) {
-            return Err(format!("`{}` is no field name", operation.name.escape_ascii()));
+            return Err(format!(
+                "`{}` is no field name",
+                operation.name.escape_ascii()
+            ));
         }
         if HOST_OWNED.contains(&name) {
             return Err(format!("`{name}` is the host's"));
         }
-        if operation.value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
+        if operation
+            .value
+            .iter()
+            .any(|b| matches!(b, b'\r' | b'\n' | 0))
+        {
             return Err(format!("the value of `{name}` has CR, LF or NUL"));
         }
         let line = (name.to_owned(), operation.value.to_vec());
