@@ -1,1 +1,33 @@
-//! Filters in order: verdicts and failure policy.
+//! Filters in order: who is called, what their verdicts do, what happens when they fail.
+//!
+//! A [`Filter`] is one configured filter, made on the control thread and shared by all workers. A [`Slot`] is one
+//! worker's use of it and holds its instance; a [`Chain`] is a listener's slots in order, with the pools of one
+//! generation. An exchange carries an [`ExchangeState`] through the phases of one chain.
+//!
+//! Must not know: sockets, HTTP framing, pools beyond their index.
+
+mod apply;
+mod counters;
+mod facts;
+mod filter;
+mod glob;
+mod http;
+mod plan;
+mod predicate;
+mod problem;
+mod slot;
+mod state;
+mod stream;
+
+#[cfg(test)]
+mod tests;
+
+pub use counters::{Counts, VerdictKind};
+pub use facts::{LogFacts, RequestFacts, ResponseFacts, StreamFacts};
+pub use filter::{Filter, Refill};
+pub use http::{Chain, Link};
+pub use plan::{CheckedPlan, FIRST_BYTES_MAX};
+pub use predicate::{Predicate, PredicateError, Subject};
+pub use problem::Problem;
+pub use slot::{Slot, Slots};
+pub use state::{ExchangeState, Outcome, Reply, Route, StreamOutcome};

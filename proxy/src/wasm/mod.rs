@@ -1,1 +1,35 @@
-//! The wasm host: engine, modules, instances, limits.
+//! The wasm host: engine, modules, instances, limits. The only room that names wasmtime.
+//!
+//! A [`Host`] (one per process) compiles bytes into a [`Module`]; a module makes [`Instance`]s; an instance answers
+//! `configure` once and then phases, by synchronous calls on the thread that holds it. Whatever a guest does ends in
+//! a verdict or in a [`Fault`]; an instance that faulted is discarded by its owner.
+//!
+//! Must not know: configuration files, sockets, tokio, pools. What a verdict *means* is `chain`'s.
+
+mod bindings;
+mod deadline;
+mod encode;
+mod engine;
+mod facts;
+mod fault;
+mod instance;
+mod log;
+mod module;
+mod packed;
+mod readable;
+mod verdict;
+mod wasi;
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+pub(crate) mod wat;
+
+pub use bindings::{Diagnostic, Interest, Phases, Plan, PoolUse, Test};
+pub use engine::{Host, HostError, HostOptions};
+pub use facts::{Fact, Facts, Shown, ShownFields};
+pub use fault::{Fault, FaultKind};
+pub use instance::{ConfigureError, Instance, InstanceOptions, SETTINGS_BYTES_MAX};
+pub use log::{Level, LogSink};
+pub use module::{Form, MODULE_BYTES_MAX, Module, ModuleError, Phase};
+pub use verdict::{BadVerdict, Kind, Op, Verdict, is_authority, is_target};

@@ -1,0 +1,110 @@
+//! What the operations of a verdict do to heads, replies and routes. They were checked as a whole before.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::state::{Reply, Route};
+use crate::head::{Fields, RequestHead, ResponseHead};
+use crate::wasm::{Op, Verdict};
+
+/// A reply that says no status.
+const STATUS_DEFAULT: u16 = 200;
+
+/// `pools` turns the plan's indices into those of the configuration.
+pub(super) fn request(
+    verdict: &Verdict<'_>,
+    head: &mut RequestHead,
+    route: &mut Route,
+    pools: &[usize],
+    state: &mut u64,
+) {
+    for op in verdict.ops() {
+        match op {
+            Op::Target(target) => head.target = target.into(),
+            Op::Authority(authority) => head.authority = authority.into(),
+            Op::State(value) => *state = value,
+            op if field(op, &mut head.fields) => {}
+            op => routed(op, route, pools),
+        }
+    }
+}
+
+pub(super) fn response(verdict: &Verdict<'_>, head: &mut ResponseHead, state: &mut u64) {
+    for op in verdict.ops() {
+        match op {
+            Op::Status(status) => head.status = status,
+            Op::State(value) => *state = value,
+            op => {
+                field(op, &mut head.fields);
+            }
+        }
+    }
+}
+
+pub(super) fn stream(verdict: &Verdict<'_>, route: &mut Route, pools: &[usize], state: &mut u64) {
+    for op in verdict.ops() {
+        match op {
+            Op::State(value) => *state = value,
+            op => routed(op, route, pools),
+        }
+    }
+}
+
+pub(super) fn reply(verdict: &Verdict<'_>, state: &mut u64) -> Reply {
+    let mut reply = Reply {
+        status: STATUS_DEFAULT,
+        ..Reply::default()
+    };
+    for op in verdict.ops() {
+        match op {
+            Op::Status(status) => reply.status = status,
+            Op::Body(body) => reply.body = Bytes::copy_from_slice(body),
+            Op::State(value) => *state = value,
+            op => {
+                field(op, &mut reply.fields);
+            }
+        }
+    }
+    reply
+}
+
+/// True when the operation concerns a field.
+fn field(op: Op<'_>, fields: &mut Fields) -> bool {
+    match op {
+        Op::Set(name, value) => fields.set(&lower(name), value),
+        Op::Append(name, value) => fields.append(&lower(name), value),
+        Op::Add(name, value) => {
+            let name = lower(name);
+            if !fields.contains(&name) {
+                fields.append(&name, value);
+            }
+        }
+        Op::Remove(name) => {
+            fields.remove(&lower(name));
+        }
+        _ => return false,
+    }
+    true
+}
+
+fn routed(op: Op<'_>, route: &mut Route, pools: &[usize]) {
+    let ms = |ms: u32| Some(Duration::from_millis(ms.into()));
+    match op {
+        Op::Pool(index) => route.pool = pools.get(index).copied(),
+        Op::StickyKey(key) => route.sticky_key = Some(SmallVec::from_slice(key)),
+        Op::Endpoint(endpoint) => route.endpoint = Some(endpoint.into()),
+        Op::TryTimeoutMs(timeout) => route.try_timeout = ms(timeout),
+        Op::TotalTimeoutMs(timeout) => route.total_timeout = ms(timeout),
+        Op::Retries(retries) => route.retries = Some(retries),
+        _ => {}
+    }
+}
+
+/// Heads hold names in lower case; guests may write them as they like.
+fn lower(name: &[u8]) -> SmallVec<[u8; 64]> {
+    let mut name = SmallVec::from_slice(name);
+    name.make_ascii_lowercase();
+    name
+}

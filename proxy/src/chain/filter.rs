@@ -1,0 +1,319 @@
+//! One configured filter: loaded, configured and stocked with instances on the control thread, shared by the workers.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::counters::{Counts, Shard};
+use super::plan::CheckedPlan;
+use super::problem::{Problem, setting};
+use crate::config::{FilterConfig, PoolConfig};
+use crate::wasm::{
+    ConfigureError, Fault, FaultKind, Instance, InstanceOptions, Module, Plan, SETTINGS_BYTES_MAX,
+};
+
+/// Ready instances kept beside those in use, for workers whose instance faulted.
+const SPARE: usize = 2;
+/// Time a worker spends at most on making an instance when the stock is empty. Everything else of the worker waits.
+const INLINE_CONFIGURE: Duration = Duration::from_millis(100);
+/// One warning per filter in this time; the others are counted.
+const WARN_INTERVAL_MS: u64 = 1000;
+
+/// Called by a worker that took from the stock of a filter: the control thread is to call [`Filter::restock`] on it.
+/// Called at most once until that happened. Must not block.
+pub type Refill = Arc<dyn Fn(Arc<Filter>) + Send + Sync>;
+
+pub struct Filter {
+    config: Arc<FilterConfig>,
+    module: Arc<Module>,
+    options: InstanceOptions,
+    settings: String,
+    plan: CheckedPlan,
+    raw_plan: Plan,
+    stock: Mutex<Vec<Instance>>,
+    refill: Refill,
+    refill_asked: AtomicBool,
+    shards: Box<[Shard]>,
+    born: Instant,
+    /// When a fault was last warned about (ms after `born`, plus one), and how many were not since.
+    warned_ms: AtomicU64,
+    silent: AtomicU64,
+}
+
+impl Filter {
+    /// Configures the filter and makes an instance for each worker and some to spare. For the control thread: takes as
+    /// long as `configure` does, within its deadline, a few times over. The pools it names are looked up later, by
+    /// [`Filter::pool_table`], since they belong to a generation and a filter may outlive one.
+    pub fn load(
+        module: Arc<Module>,
+        config: Arc<FilterConfig>,
+        workers: usize,
+        refill: Refill,
+    ) -> Result<Arc<Self>, Vec<Problem>> {
+        if let Some(missing) = module.missing_capability(&config.capabilities) {
+            let message = format!(
+                "filter {:?}: its module imports sluicegate:filter/{missing}, which it was not granted",
+                &*config.name
+            );
+            return Err(vec![
+                Problem::new(config.at.clone(), message)
+                    .help(format!("grant it with `capabilities: [{missing}]`")),
+            ]);
+        }
+        let settings = config.settings.to_string();
+        if settings.len() > SETTINGS_BYTES_MAX {
+            let message = format!("settings of {} bytes, more than 1 MiB", settings.len());
+            return Err(vec![Problem::new(setting(&config.at, ""), message)]);
+        }
+        let options = InstanceOptions {
+            filter: config.name.clone(),
+            limits: config.limits.clone(),
+            capabilities: config.capabilities,
+        };
+        let deadline = config.limits.configure_deadline;
+        let (first, raw_plan) = make(&module, &options, &settings, deadline)
+            .map_err(|error| problems(&config, error))?;
+        let plan = CheckedPlan::check(raw_plan.clone(), &module, &config.at)?;
+
+        let filter = Arc::new(Self {
+            shards: (0..workers.max(1)).map(|_| Shard::default()).collect(),
+            stock: Mutex::new(vec![first]),
+            config,
+            module,
+            options,
+            settings,
+            plan,
+            raw_plan,
+            refill,
+            refill_asked: AtomicBool::new(false),
+            born: Instant::now(),
+            warned_ms: AtomicU64::new(0),
+            silent: AtomicU64::new(0),
+        });
+        filter
+            .fill(workers + SPARE)
+            .map_err(|error| problems(&filter.config, ConfigureError::Fault(error)))?;
+        Ok(filter)
+    }
+
+    /// True when a filter loaded from this configuration and module would be this one. A reload keeps it then, with
+    /// its instances and counters.
+    pub fn is_same(&self, config: &FilterConfig, digest: &[u8; 32]) -> bool {
+        let own = &self.config;
+        own.name == config.name
+            && own.settings == config.settings
+            && own.limits == config.limits
+            && own.capabilities == config.capabilities
+            && own.on_error == config.on_error
+            && self.module.digest() == digest
+    }
+
+    /// The pools of the plan as indices into `pools`. `config` is this generation's, whose paths are right for it.
+    pub fn pool_table(
+        &self,
+        config: &FilterConfig,
+        pools: &[Arc<PoolConfig>],
+    ) -> Result<Arc<[usize]>, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let mut table = Vec::with_capacity(self.plan.pools.len());
+        for wanted in &self.plan.pools {
+            match pools.iter().position(|pool| *pool.name == *wanted.name) {
+                Some(index) => table.push(index),
+                None => problems.push(unknown_pool(config, wanted, pools)),
+            }
+        }
+        if problems.is_empty() {
+            Ok(table.into())
+        } else {
+            Err(problems)
+        }
+    }
+
+    pub fn name(&self) -> &Arc<str> {
+        &self.config.name
+    }
+
+    pub fn config(&self) -> &Arc<FilterConfig> {
+        &self.config
+    }
+
+    pub fn module(&self) -> &Arc<Module> {
+        &self.module
+    }
+
+    pub fn plan(&self) -> &CheckedPlan {
+        &self.plan
+    }
+
+    /// The sums over all workers since the filter was loaded.
+    pub fn counts(&self) -> Counts {
+        Counts::sum(&self.shards)
+    }
+
+    /// Fills the stock up after workers took from it. For the control thread.
+    pub fn restock(&self) {
+        self.refill_asked.store(false, Ordering::SeqCst);
+        if let Err(fault) = self.fill(SPARE) {
+            tracing::warn!(filter = %self.config.name, "cannot make spare instances: {fault}");
+        }
+    }
+
+    /// A ready instance: from the stock, else made here.
+    pub(super) fn take(self: &Arc<Self>) -> Result<Instance, Fault> {
+        let taken = {
+            let mut stock = self.stock.lock().unwrap_or_else(PoisonError::into_inner);
+            let taken = stock.pop();
+            (taken, stock.len())
+        };
+        if taken.1 < SPARE && !self.refill_asked.swap(true, Ordering::SeqCst) {
+            (self.refill)(self.clone());
+        }
+        match taken.0 {
+            Some(instance) => Ok(instance),
+            None => self.make(INLINE_CONFIGURE.min(self.options.limits.configure_deadline)),
+        }
+    }
+
+    pub(super) fn shard(&self, worker: usize) -> &Shard {
+        // `load` makes at least one shard.
+        &self.shards[worker % self.shards.len()]
+    }
+
+    /// One line about a fault, unless there was one in the last second.
+    pub(super) fn warn(&self, phase: &'static str, fault: &Fault) {
+        let now = self.born.elapsed().as_millis() as u64 + 1;
+        let last = self.warned_ms.load(Ordering::Relaxed);
+        let due = last == 0 || now.saturating_sub(last) >= WARN_INTERVAL_MS;
+        let first = due
+            && self
+                .warned_ms
+                .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
+        if !first {
+            self.silent.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let silent = self.silent.swap(0, Ordering::Relaxed);
+        let backtrace = fault.backtrace.as_deref().unwrap_or("").trim_end();
+        tracing::warn!(
+            filter = %self.config.name,
+            phase,
+            kind = fault.kind.as_str(),
+            module = self.module.name(),
+            suppressed = silent,
+            "filter fault: {}{}{backtrace}",
+            fault.message,
+            if backtrace.is_empty() { "" } else { "\n" },
+        );
+    }
+
+    fn fill(&self, wanted: usize) -> Result<(), Fault> {
+        loop {
+            let stocked = self
+                .stock
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .len();
+            if stocked >= wanted {
+                return Ok(());
+            }
+            let instance = self.make(self.options.limits.configure_deadline)?;
+            self.stock
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(instance);
+        }
+    }
+
+    /// One more instance with the same settings. It must answer the same plan: what the workers read was made of it.
+    fn make(&self, deadline: Duration) -> Result<Instance, Fault> {
+        match make(&self.module, &self.options, &self.settings, deadline) {
+            Ok((instance, plan)) if plan == self.raw_plan => Ok(instance),
+            Ok(_) => Err(Fault::new(
+                FaultKind::Instance,
+                "configure answered another plan than the first time",
+            )),
+            Err(ConfigureError::Rejected(_)) => Err(Fault::new(
+                FaultKind::Instance,
+                "configure refused settings that it had accepted",
+            )),
+            Err(ConfigureError::Fault(fault)) => Err(Fault {
+                message: format!("configure: {}", fault.message),
+                kind: FaultKind::Instance,
+                ..fault
+            }),
+        }
+    }
+}
+
+impl std::fmt::Debug for Filter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Filter")
+            .field("name", &self.config.name)
+            .finish_non_exhaustive()
+    }
+}
+
+fn make(
+    module: &Arc<Module>,
+    options: &InstanceOptions,
+    settings: &str,
+    deadline: Duration,
+) -> Result<(Instance, Plan), ConfigureError> {
+    let mut instance = module
+        .instantiate(options)
+        .map_err(ConfigureError::Fault)?;
+    let plan = instance.configure(settings, deadline)?;
+    Ok((instance, plan))
+}
+
+fn problems(config: &FilterConfig, error: ConfigureError) -> Vec<Problem> {
+    match error {
+        ConfigureError::Rejected(diagnostics) if diagnostics.is_empty() => vec![Problem::new(
+            setting(&config.at, ""),
+            "the filter refuses its settings without saying why",
+        )],
+        ConfigureError::Rejected(diagnostics) => diagnostics
+            .into_iter()
+            .map(|diagnostic| Problem {
+                at: setting(&config.at, &diagnostic.path),
+                message: diagnostic.message,
+                help: diagnostic.help,
+            })
+            .collect(),
+        ConfigureError::Fault(fault) => {
+            let mut message = format!("filter {:?} cannot be set up: {fault}", &*config.name);
+            if let Some(backtrace) = &fault.backtrace {
+                message.push('\n');
+                message.push_str(backtrace.trim_end());
+            }
+            let problem = Problem::new(config.at.clone(), message);
+            vec![match fault.kind {
+                FaultKind::Memory => problem.help("raise `limits: {memory: …}`"),
+                FaultKind::Deadline => problem.help("raise `limits: {configure-deadline: …}`"),
+                _ => problem,
+            }]
+        }
+    }
+}
+
+fn unknown_pool(
+    config: &FilterConfig,
+    wanted: &crate::wasm::PoolUse,
+    pools: &[Arc<PoolConfig>],
+) -> Problem {
+    /// Less alike than this is no typing mistake.
+    const ALIKE: f64 = 0.7;
+    let message = format!("pool {:?} is not defined", wanted.name);
+    let problem = Problem::new(setting(&config.at, &wanted.path), message);
+    let nearest = pools
+        .iter()
+        .map(|pool| (strsim::jaro_winkler(&pool.name, &wanted.name), &pool.name))
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    match nearest {
+        Some((alike, name)) if alike >= ALIKE => {
+            problem.help(format!("did you mean {:?}?", &**name))
+        }
+        _ => problem,
+    }
+}

@@ -1,0 +1,130 @@
+//! Anchored globs over bytes: `*` any run, `?` one byte, `\` quotes the next.
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Token {
+    Byte(u8),
+    One,
+    Run,
+}
+
+/// A compiled pattern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Glob {
+    tokens: Box<[Token]>,
+    ignore_case: bool,
+}
+
+impl Glob {
+    pub(super) fn new(pattern: &str, ignore_case: bool) -> Self {
+        let mut tokens = Vec::with_capacity(pattern.len());
+        let mut bytes = pattern.bytes();
+        while let Some(byte) = bytes.next() {
+            let token = match byte {
+                b'*' => Token::Run,
+                b'?' => Token::One,
+                // A lone backslash at the end means itself.
+                b'\\' => Token::Byte(bytes.next().unwrap_or(b'\\')),
+                other => Token::Byte(other),
+            };
+            // Runs in a row are one: `**` would only make matching slower.
+            if !(token == Token::Run && tokens.last() == Some(&Token::Run)) {
+                tokens.push(match token {
+                    Token::Byte(b) if ignore_case => Token::Byte(b.to_ascii_lowercase()),
+                    other => other,
+                });
+            }
+        }
+        Self {
+            tokens: tokens.into(),
+            ignore_case,
+        }
+    }
+
+    /// Takes at most `pattern × text` steps: on a mismatch only the last run grows.
+    pub(super) fn matches(&self, text: &[u8]) -> bool {
+        let (mut at, mut token) = (0, 0);
+        let mut retry: Option<(usize, usize)> = None;
+        while at < text.len() {
+            match self.tokens.get(token) {
+                Some(Token::Run) => {
+                    retry = Some((at, token + 1));
+                    token += 1;
+                    continue;
+                }
+                Some(Token::One) => {
+                    at += 1;
+                    token += 1;
+                    continue;
+                }
+                Some(Token::Byte(byte)) if self.is_same(*byte, text[at]) => {
+                    at += 1;
+                    token += 1;
+                    continue;
+                }
+                _ => {}
+            }
+            let Some((from, after_run)) = retry else {
+                return false;
+            };
+            retry = Some((from + 1, after_run));
+            at = from + 1;
+            token = after_run;
+        }
+        self.tokens[token..].iter().all(|t| *t == Token::Run)
+    }
+
+    fn is_same(&self, pattern: u8, text: u8) -> bool {
+        if self.ignore_case {
+            pattern == text.to_ascii_lowercase()
+        } else {
+            pattern == text
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn globs() {
+        let cases = [
+            ("", "", true),
+            ("", "a", false),
+            ("*", "", true),
+            ("*", "abc", true),
+            ("a*c", "abbc", true),
+            ("a*c", "abcd", false),
+            ("a?c", "abc", true),
+            ("a?c", "ac", false),
+            ("*.example.com", "www.example.com", true),
+            ("*.example.com", "example.com", false),
+            ("/a/*/c/*", "/a/b/b/c/d", true),
+            (r"a\*", "a*", true),
+            (r"a\*", "ab", false),
+            (r"a\", r"a\", true),
+            ("*a*b*", "xxaxxbxx", true),
+            ("**", "x", true),
+        ];
+        for (pattern, text, expected) in cases {
+            assert_eq!(
+                Glob::new(pattern, false).matches(text.as_bytes()),
+                expected,
+                "{pattern} on {text}"
+            );
+        }
+        assert!(Glob::new("WWW.*", true).matches(b"www.EXAMPLE.com"));
+        assert!(!Glob::new("WWW.*", false).matches(b"www.example.com"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_quoted_text_matches_itself_alone(text in "[a-z*?\\\\]{0,12}", other in "[a-z*?\\\\]{0,12}") {
+            let quoted: String = text.chars().flat_map(|c| ['\\', c]).collect();
+            let glob = Glob::new(&quoted, false);
+            prop_assert!(glob.matches(text.as_bytes()));
+            prop_assert_eq!(glob.matches(other.as_bytes()), text == other);
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! A filter's plan, checked: what the worker reads on every exchange.
+
+use crate::config::ConfigPath;
+use crate::head::is_token;
+use crate::wasm::{Interest, Module, Phase, Phases, Plan, PoolUse, ShownFields};
+
+use super::predicate::Predicate;
+use super::problem::{Problem, setting};
+
+/// First bytes a stream filter may ask for.
+pub const FIRST_BYTES_MAX: u32 = 16 * 1024;
+const NAMES_MAX: usize = 256;
+const POOLS_MAX: usize = 4096;
+
+/// What of a plan is in force.
+#[derive(Debug, Clone)]
+pub struct CheckedPlan {
+    pub predicate: Predicate,
+    pub request_fields: ShownFields,
+    pub response_fields: ShownFields,
+    pub pools: Box<[PoolUse]>,
+    /// 0 unless the first bytes are wanted.
+    pub first_bytes: usize,
+    wanted: [bool; Phase::ALL.len()],
+}
+
+impl CheckedPlan {
+    /// `at` is the filter's place. A plan that breaks the contract is the filter's mistake; the problem says so.
+    pub(super) fn check(
+        plan: Plan,
+        module: &Module,
+        at: &ConfigPath,
+    ) -> Result<Self, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let mut broken = |what: String| {
+            let message = format!("the filter's plan is invalid: {what}");
+            problems.push(
+                Problem::new(setting(at, ""), message)
+                    .help("this is a mistake in the filter; tell its author"),
+            );
+        };
+        let predicate = Predicate::compile(&plan.matching).unwrap_or_else(|error| {
+            broken(format!("match: {error}"));
+            Predicate::default()
+        });
+        for (what, interest) in [
+            ("request-fields", &plan.request_fields),
+            ("response-fields", &plan.response_fields),
+        ] {
+            if let Interest::Some(names) = interest {
+                if names.len() > NAMES_MAX {
+                    broken(format!("{what}: {} names, more than {NAMES_MAX}", names.len()));
+                }
+                if let Some(name) = names.iter().find(|name| !is_token(name.as_bytes())) {
+                    broken(format!("{what}: {name:?} is no field name"));
+                }
+            }
+        }
+        if plan.pools.len() > POOLS_MAX {
+            broken(format!("{} pools, more than {POOLS_MAX}", plan.pools.len()));
+        }
+        if plan.first_bytes > FIRST_BYTES_MAX {
+            broken(format!(
+                "first-bytes: {}, more than {FIRST_BYTES_MAX}",
+                plan.first_bytes
+            ));
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let wanted = Phase::ALL
+            .map(|phase| plan.phases.contains(flag(phase)) && module.phase(phase).is_some());
+        Ok(Self {
+            predicate,
+            request_fields: ShownFields::new(&plan.request_fields),
+            response_fields: ShownFields::new(&plan.response_fields),
+            pools: plan.pools.into(),
+            first_bytes: if wanted[Phase::FirstBytes as usize] {
+                (plan.first_bytes as usize).max(1)
+            } else {
+                0
+            },
+            wanted,
+        })
+    }
+
+    /// The phase is wanted with these settings, and exported.
+    #[inline]
+    pub fn wants(&self, phase: Phase) -> bool {
+        self.wanted[phase as usize]
+    }
+}
+
+fn flag(phase: Phase) -> Phases {
+    match phase {
+        Phase::Request => Phases::REQUEST,
+        Phase::Response => Phases::RESPONSE,
+        Phase::Log => Phases::LOG,
+        Phase::Connect => Phases::CONNECT,
+        Phase::ClientHello => Phases::CLIENT_HELLO,
+        Phase::FirstBytes => Phases::FIRST_BYTES,
+    }
+}

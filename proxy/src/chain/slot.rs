@@ -1,0 +1,153 @@
+//! One worker's use of a filter: its instance, and what happens when that faults.
+
+use std::cell::RefCell;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+
+use super::counters::{Shard, VerdictKind};
+use super::filter::Filter;
+use super::plan::CheckedPlan;
+use crate::config::OnError;
+use crate::wasm::{Facts, Fault, FaultKind, Instance, Kind, Phase, Shown, Verdict};
+
+/// A worker's instance of a filter. One per worker and filter, shared by its chains.
+pub struct Slot {
+    filter: Arc<Filter>,
+    worker: usize,
+    /// None after a fault until one can be had.
+    instance: RefCell<Option<Instance>>,
+}
+
+/// What one call came to, when it did not fail or the policy is to go on.
+pub(super) enum Answer {
+    /// The block of a verdict that was checked.
+    Verdict(Vec<u8>),
+    /// A fault, with policy `bypass`.
+    Bypassed,
+}
+
+impl Slot {
+    /// Takes an instance for worker number `worker`. When there is none, the first call tries again.
+    pub fn new(filter: Arc<Filter>, worker: usize) -> Rc<Self> {
+        let instance = match filter.take() {
+            Ok(instance) => Some(instance),
+            Err(fault) => {
+                filter.shard(worker).fault(fault.kind);
+                filter.warn("start", &fault);
+                None
+            }
+        };
+        Rc::new(Self {
+            filter,
+            worker,
+            instance: RefCell::new(instance),
+        })
+    }
+
+    pub fn filter(&self) -> &Arc<Filter> {
+        &self.filter
+    }
+
+    #[inline]
+    pub(super) fn plan(&self) -> &CheckedPlan {
+        self.filter.plan()
+    }
+
+    pub(super) fn shard(&self) -> &Shard {
+        self.filter.shard(self.worker)
+    }
+
+    /// Calls the filter and checks what it answers. The verdict in an answer reads without error.
+    pub(super) fn call(
+        &self,
+        phase: Phase,
+        facts: &Facts<'_>,
+        shown: Shown<'_>,
+    ) -> Result<Answer, FaultKind> {
+        let pools = self.plan().pools.len();
+        let called = self.invoke(phase, facts, shown).and_then(|block| {
+            match Verdict::read(&block, phase, pools) {
+                Ok(verdict) => {
+                    self.shard().verdict(kind(&verdict));
+                    Ok(block)
+                }
+                Err(bad) => Err(Fault::new(FaultKind::Verdict, bad.to_string())),
+            }
+        });
+        match called {
+            Ok(block) => Ok(Answer::Verdict(block)),
+            Err(fault) => {
+                self.replace();
+                self.shard().fault(fault.kind);
+                self.filter.warn(phase.as_str(), &fault);
+                match self.filter.config().on_error {
+                    OnError::Fail => Err(fault.kind),
+                    OnError::Bypass => Ok(Answer::Bypassed),
+                }
+            }
+        }
+    }
+
+    fn invoke(&self, phase: Phase, facts: &Facts<'_>, shown: Shown<'_>) -> Result<Vec<u8>, Fault> {
+        let mut instance = self.instance.borrow_mut();
+        match &mut *instance {
+            Some(instance) => instance.call(phase, facts, shown),
+            none => none.insert(self.filter.take()?).call(phase, facts, shown),
+        }
+    }
+
+    /// Discards the instance after a fault. The next is taken at once, so that the next exchange finds it ready.
+    fn replace(&self) {
+        let mut instance = self.instance.borrow_mut();
+        *instance = None;
+        match self.filter.take() {
+            Ok(next) => *instance = Some(next),
+            Err(fault) => {
+                self.shard().fault(fault.kind);
+                self.filter.warn("replace", &fault);
+            }
+        }
+    }
+}
+
+fn kind(verdict: &Verdict<'_>) -> VerdictKind {
+    match verdict.kind {
+        Kind::Next if verdict.is_plain_next() => VerdictKind::Next,
+        Kind::Next => VerdictKind::Edit,
+        Kind::Reply => VerdictKind::Reply,
+        Kind::Drop => VerdictKind::Drop,
+        Kind::Reset => VerdictKind::Reset,
+    }
+}
+
+/// The slots of one worker: a filter that survives a reload keeps its slot, one that went is forgotten with its last
+/// chain.
+#[derive(Default)]
+pub struct Slots {
+    worker: usize,
+    slots: RefCell<Vec<Weak<Slot>>>,
+}
+
+impl Slots {
+    pub fn new(worker: usize) -> Self {
+        Self {
+            worker,
+            slots: RefCell::default(),
+        }
+    }
+
+    /// The worker's slot of `filter`, made when there is none.
+    pub fn slot(&self, filter: &Arc<Filter>) -> Rc<Slot> {
+        let mut slots = self.slots.borrow_mut();
+        slots.retain(|slot| slot.strong_count() > 0);
+        let known = slots
+            .iter()
+            .filter_map(Weak::upgrade)
+            .find(|slot| Arc::ptr_eq(&slot.filter, filter));
+        known.unwrap_or_else(|| {
+            let slot = Slot::new(filter.clone(), self.worker);
+            slots.push(Rc::downgrade(&slot));
+            slot
+        })
+    }
+}

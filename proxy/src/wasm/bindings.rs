@@ -1,0 +1,248 @@
+//! The records of `wit/filter.wit` as wasmtime lowers and lifts them. All generated code of the room is here.
+#![allow(unsafe_code)]
+// SAFETY: the only unsafe code is what wasmtime's derives expand to: implementations of its unsafe traits whose layout
+// the macros compute from the very types below. Whether a guest's types are these is checked when a function is
+// looked up.
+
+use wasmtime::component::{ComponentType, Lift, Lower, flags};
+
+// ---------------------------------------------------------------- configuration
+
+/// What a filter finds wrong with its settings.
+#[derive(Debug, Clone, PartialEq, Eq, ComponentType, Lift)]
+#[component(record)]
+pub struct Diagnostic {
+    /// JSON pointer relative to the settings.
+    pub path: String,
+    pub message: String,
+    pub help: Option<String>,
+}
+
+// Phases a plan asks for.
+flags! {
+    Phases {
+        #[component(name = "request")]
+        const REQUEST;
+        #[component(name = "response")]
+        const RESPONSE;
+        #[component(name = "log")]
+        const LOG;
+        #[component(name = "connect")]
+        const CONNECT;
+        #[component(name = "client-hello")]
+        const CLIENT_HELLO;
+        #[component(name = "first-bytes")]
+        const FIRST_BYTES;
+    }
+}
+
+/// One node of a predicate, in postfix order; see filter.wit.
+#[derive(Debug, Clone, PartialEq, Eq, ComponentType, Lift)]
+#[component(variant)]
+pub enum Test {
+    #[component(name = "method")]
+    Method(Vec<String>),
+    #[component(name = "path")]
+    Path(String),
+    #[component(name = "path-prefix")]
+    PathPrefix(String),
+    #[component(name = "path-glob")]
+    PathGlob(String),
+    #[component(name = "host")]
+    Host(String),
+    #[component(name = "header-present")]
+    HeaderPresent(String),
+    #[component(name = "header-equals")]
+    HeaderEquals((String, String)),
+    #[component(name = "header-prefix")]
+    HeaderPrefix((String, String)),
+    #[component(name = "header-contains")]
+    HeaderContains((String, Vec<String>)),
+    #[component(name = "client")]
+    Client(Vec<String>),
+    #[component(name = "all")]
+    All(u32),
+    #[component(name = "any")]
+    Any(u32),
+    #[component(name = "negate")]
+    Negate,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, ComponentType, Lift)]
+#[component(variant)]
+pub enum Interest {
+    #[component(name = "none")]
+    None,
+    #[component(name = "some")]
+    Some(Vec<String>),
+    #[component(name = "all")]
+    All,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, ComponentType, Lift)]
+#[component(record)]
+pub struct PoolUse {
+    pub name: String,
+    pub path: String,
+}
+
+/// What a filter answers to its settings, as it answered: nothing in it is checked.
+#[derive(Debug, Clone, PartialEq, ComponentType, Lift)]
+#[component(record)]
+pub struct Plan {
+    pub phases: Phases,
+    #[component(name = "match")]
+    pub matching: Vec<Test>,
+    #[component(name = "request-fields")]
+    pub request_fields: Interest,
+    #[component(name = "response-fields")]
+    pub response_fields: Interest,
+    pub pools: Vec<PoolUse>,
+    #[component(name = "first-bytes")]
+    pub first_bytes: u32,
+}
+
+// ---------------------------------------------------------------- log
+
+#[derive(Debug, Clone, Copy, ComponentType, Lift)]
+#[component(enum)]
+#[repr(u8)]
+pub(super) enum LogLevel {
+    #[component(name = "debug")]
+    Debug,
+    #[component(name = "info")]
+    Info,
+    #[component(name = "warn")]
+    Warn,
+    #[component(name = "error")]
+    Error,
+}
+
+// ---------------------------------------------------------------- readable phases
+
+#[derive(Debug, Clone, ComponentType, Lift, Lower)]
+#[component(record)]
+pub(super) struct Field {
+    pub(super) name: String,
+    pub(super) value: Vec<u8>,
+}
+
+#[derive(Debug, Clone, ComponentType, Lower)]
+#[component(record)]
+pub(super) struct TlsFacts {
+    pub(super) sni: Option<String>,
+    pub(super) alpn: Option<String>,
+    pub(super) version: String,
+    #[component(name = "client-subject")]
+    pub(super) client_subject: Option<String>,
+}
+
+#[derive(Debug, Clone, ComponentType, Lower)]
+#[component(record)]
+pub(super) struct ReadableFacts {
+    pub(super) listener: String,
+    #[component(name = "request-id")]
+    pub(super) request_id: String,
+    pub(super) scheme: String,
+    pub(super) method: String,
+    pub(super) authority: String,
+    pub(super) path: String,
+    pub(super) query: Option<String>,
+    #[component(name = "client-address")]
+    pub(super) client_address: String,
+    #[component(name = "client-port")]
+    pub(super) client_port: u16,
+    #[component(name = "peer-address")]
+    pub(super) peer_address: String,
+    #[component(name = "peer-port")]
+    pub(super) peer_port: u16,
+    #[component(name = "local-address")]
+    pub(super) local_address: String,
+    #[component(name = "local-port")]
+    pub(super) local_port: u16,
+    pub(super) tls: Option<TlsFacts>,
+    pub(super) state: u64,
+}
+
+#[derive(Debug, Clone, ComponentType, Lift)]
+#[component(variant)]
+pub(super) enum FieldEdit {
+    #[component(name = "set")]
+    Set(Field),
+    #[component(name = "append")]
+    Append(Field),
+    #[component(name = "add")]
+    Add(Field),
+    #[component(name = "remove")]
+    Remove(String),
+}
+
+#[derive(Debug, Clone, ComponentType, Lift)]
+#[component(record)]
+pub(super) struct Route {
+    pub(super) pool: Option<u32>,
+    #[component(name = "sticky-key")]
+    pub(super) sticky_key: Option<Vec<u8>>,
+    pub(super) endpoint: Option<String>,
+    #[component(name = "try-timeout-ms")]
+    pub(super) try_timeout_ms: Option<u32>,
+    #[component(name = "total-timeout-ms")]
+    pub(super) total_timeout_ms: Option<u32>,
+    pub(super) retries: Option<u32>,
+}
+
+#[derive(Debug, Clone, ComponentType, Lift)]
+#[component(record)]
+pub(super) struct RequestEdits {
+    pub(super) fields: Vec<FieldEdit>,
+    pub(super) path: Option<String>,
+    pub(super) authority: Option<String>,
+    pub(super) route: Option<Route>,
+    pub(super) state: Option<u64>,
+}
+
+#[derive(Debug, Clone, ComponentType, Lift)]
+#[component(record)]
+pub(super) struct ResponseEdits {
+    pub(super) status: Option<u16>,
+    pub(super) fields: Vec<FieldEdit>,
+    pub(super) state: Option<u64>,
+}
+
+#[derive(Debug, Clone, ComponentType, Lift)]
+#[component(record)]
+pub(super) struct Reply {
+    pub(super) status: u16,
+    pub(super) fields: Vec<Field>,
+    pub(super) body: Vec<u8>,
+}
+
+#[derive(Debug, Clone, ComponentType, Lift)]
+#[component(variant)]
+pub(super) enum RequestVerdict {
+    #[component(name = "next")]
+    Next,
+    #[component(name = "edit")]
+    Edit(RequestEdits),
+    #[component(name = "reply")]
+    Reply(Reply),
+    #[component(name = "drop")]
+    Drop,
+    #[component(name = "reset")]
+    Reset,
+}
+
+#[derive(Debug, Clone, ComponentType, Lift)]
+#[component(variant)]
+pub(super) enum ResponseVerdict {
+    #[component(name = "next")]
+    Next,
+    #[component(name = "edit")]
+    Edit(ResponseEdits),
+    #[component(name = "reply")]
+    Reply(Reply),
+    #[component(name = "drop")]
+    Drop,
+    #[component(name = "reset")]
+    Reset,
+}

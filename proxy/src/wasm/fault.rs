@@ -1,0 +1,117 @@
+//! How a guest fails, and how wasmtime's errors are told apart.
+
+use std::fmt;
+
+use wasmtime::{Trap, WasmBacktrace};
+
+/// What a guest did wrong. Counted by kind, so the set is small and fixed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FaultKind {
+    /// It trapped: a panic, an access out of bounds, a stack overflow.
+    Trap,
+    /// It ran longer than its deadline.
+    Deadline,
+    /// It wanted more memory than its limit.
+    Memory,
+    /// It answered with more bytes than its limit.
+    Output,
+    /// What it answered is no valid verdict.
+    Verdict,
+    /// No instance could be made.
+    Instance,
+}
+
+impl FaultKind {
+    pub const ALL: [FaultKind; 6] = [
+        FaultKind::Trap,
+        FaultKind::Deadline,
+        FaultKind::Memory,
+        FaultKind::Output,
+        FaultKind::Verdict,
+        FaultKind::Instance,
+    ];
+
+    /// The word logs and metrics use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FaultKind::Trap => "trap",
+            FaultKind::Deadline => "deadline",
+            FaultKind::Memory => "memory",
+            FaultKind::Output => "output",
+            FaultKind::Verdict => "verdict",
+            FaultKind::Instance => "instance",
+        }
+    }
+}
+
+impl fmt::Display for FaultKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One failed call. The instance it came from must not be called again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    pub kind: FaultKind,
+    /// One line for a person.
+    pub message: String,
+    /// The guest's frames, innermost first, when it trapped.
+    pub backtrace: Option<String>,
+}
+
+impl Fault {
+    pub fn new(kind: FaultKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            backtrace: None,
+        }
+    }
+
+    /// Names the failure of a call. `memory_refused` says that the guest was denied memory during it: a guest's
+    /// allocator then ends in a trap that looks like any other.
+    pub(super) fn from_call(error: &wasmtime::Error, memory_refused: bool) -> Self {
+        let trap = error.downcast_ref::<Trap>();
+        let frames = error.downcast_ref::<WasmBacktrace>();
+        let cause = error.root_cause().to_string();
+        let kind = if trap == Some(&Trap::Interrupt) {
+            FaultKind::Deadline
+        } else if memory_refused {
+            FaultKind::Memory
+        } else if is_output_limit(&cause) {
+            FaultKind::Output
+        } else if trap.is_some() || frames.is_some() {
+            FaultKind::Trap
+        } else {
+            // Neither a trap nor a guest frame: what came back breaks the canonical ABI.
+            FaultKind::Verdict
+        };
+        let message = match kind {
+            FaultKind::Deadline => "ran longer than its deadline".to_owned(),
+            FaultKind::Memory => "wanted more memory than its limit".to_owned(),
+            FaultKind::Output => "answered with more bytes than its limit".to_owned(),
+            _ => cause,
+        };
+        Self {
+            kind,
+            message,
+            backtrace: frames
+                .filter(|b| !b.frames().is_empty())
+                .map(|b| b.to_string()),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind, self.message)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// wasmtime keeps the type of this error to itself; a test holds that the text stays recognised.
+fn is_output_limit(cause: &str) -> bool {
+    cause.contains("fuel allocated for hostcalls")
+}

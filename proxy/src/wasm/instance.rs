@@ -1,0 +1,400 @@
+//! One instance of a module: a store with its limits, and the typed functions of its exports.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use wasmtime::component::{Linker, TypedFunc};
+use wasmtime::{ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
+
+use super::bindings::{Diagnostic, Field, LogLevel, Plan, ReadableFacts, RequestVerdict, ResponseVerdict};
+use super::deadline::{Budget, Pulse};
+use super::facts::{Facts, Shown};
+use super::fault::{Fault, FaultKind};
+use super::log::{Level, LogSink};
+use super::module::{Form, Module, Phase};
+use super::{packed, readable};
+use crate::config::{Capabilities, FilterLimits};
+
+/// Settings are larger than this in no sane configuration.
+pub const SETTINGS_BYTES_MAX: usize = 1024 * 1024;
+/// Lines a guest may log in one call; further ones are dropped.
+const LOG_LINES_MAX: u32 = 64;
+/// What one call may copy out of a guest at least: a log line must fit, whatever the output limit is.
+const COPIED_BYTES_MIN: usize = 64 * 1024;
+/// What the answer to `configure`, or a schema, may take.
+const PLAN_BYTES_MAX: usize = 4 * 1024 * 1024;
+const TABLE_ELEMENTS_MAX: usize = 20_000;
+const CORE_INSTANCES_MAX: usize = 32;
+const MEMORIES_MAX: usize = 8;
+const TABLES_MAX: usize = 32;
+
+/// How an instance is bounded, and what it is called in logs.
+#[derive(Debug, Clone)]
+pub struct InstanceOptions {
+    pub filter: Arc<str>,
+    pub limits: FilterLimits,
+    pub capabilities: Capabilities,
+}
+
+impl InstanceOptions {
+    /// For looking at a module outside of any filter: everything granted, usual limits.
+    pub fn for_inspection(name: Arc<str>) -> Self {
+        Self {
+            filter: name,
+            limits: FilterLimits {
+                memory: 64 * 1024 * 1024,
+                deadline: Duration::from_millis(100),
+                configure_deadline: Duration::from_secs(2),
+                output: 1024 * 1024,
+            },
+            capabilities: Capabilities { log: true },
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConfigureError {
+    /// The filter says what is wrong with its settings.
+    Rejected(Vec<Diagnostic>),
+    Fault(Fault),
+}
+
+/// One instance. Not shared: it is called by one thread at a time and may move between threads in between.
+pub struct Instance {
+    store: Store<Context>,
+    functions: Functions,
+    limits: FilterLimits,
+    /// The block of the last call, kept for its allocation.
+    block: Vec<u8>,
+    // Keeps the engine and its deadlines going.
+    _module: Arc<Module>,
+}
+
+struct Functions {
+    configure: TypedFunc<(&'static str,), (Result<Plan, Vec<Diagnostic>>,)>,
+    schema: Option<TypedFunc<(), (String,)>>,
+    phases: [Option<Function>; Phase::ALL.len()],
+}
+
+type ReadableResponseParams = (ReadableFacts, u16, Option<String>, Vec<Field>);
+
+#[derive(Clone, Copy)]
+enum Function {
+    Packed(TypedFunc<(&'static [u8],), (Vec<u8>,)>),
+    Log(TypedFunc<(&'static [u8],), ()>),
+    ReadableRequest(TypedFunc<(ReadableFacts, Vec<Field>), (RequestVerdict,)>),
+    ReadableResponse(TypedFunc<ReadableResponseParams, (ResponseVerdict,)>),
+}
+
+impl Instance {
+    pub(super) fn new(module: Arc<Module>, options: &InstanceOptions) -> Result<Self, Fault> {
+        if let Some(missing) = module.missing_capability(&options.capabilities) {
+            return Err(Fault::new(
+                FaultKind::Instance,
+                format!("imports {missing}, which it was not granted"),
+            ));
+        }
+        let host = module.host();
+        let pulse = host.pulse().clone();
+        pulse.cover(options.limits.deadline);
+        pulse.cover(options.limits.configure_deadline);
+        let mut store = Store::new(
+            host.engine(),
+            Context::new(options, host.log().clone(), pulse),
+        );
+        store.limiter(|context| context);
+        store.epoch_deadline_callback(|mut store| Ok(store.data_mut().late()));
+        store.set_hostcall_fuel(options.limits.output.max(COPIED_BYTES_MIN));
+        begin(&mut store, options.limits.configure_deadline);
+
+        let failed = |store: &mut Store<Context>, error: wasmtime::Error| {
+            let mut message = format!("cannot be instantiated: {error:#}");
+            if store.data().memory_refused {
+                message.push_str(" (limits.memory is what it may have)");
+            }
+            Fault::new(FaultKind::Instance, message)
+        };
+        let instance = match module.pre().instantiate(&mut store) {
+            Ok(instance) => instance,
+            Err(error) => return Err(failed(&mut store, error)),
+        };
+        let functions = match functions(&module, &instance, &mut store) {
+            Ok(functions) => functions,
+            Err(error) => return Err(failed(&mut store, error)),
+        };
+        Ok(Self {
+            store,
+            functions,
+            limits: options.limits.clone(),
+            block: Vec::new(),
+            _module: module,
+        })
+    }
+
+    /// Hands over the settings, as JSON. To be called once, before any phase. `deadline` bounds the call.
+    pub fn configure(&mut self, settings: &str, deadline: Duration) -> Result<Plan, ConfigureError> {
+        let fuel = self.store.hostcall_fuel();
+        self.store.set_hostcall_fuel(PLAN_BYTES_MAX);
+        begin(&mut self.store, deadline);
+        let configure: TypedFunc<(&str,), _> = self.functions.configure;
+        let answer = configure.call(&mut self.store, (settings,));
+        self.store.set_hostcall_fuel(fuel);
+        match answer {
+            Ok((Ok(plan),)) => Ok(plan),
+            Ok((Err(diagnostics),)) => Err(ConfigureError::Rejected(diagnostics)),
+            Err(error) => Err(ConfigureError::Fault(self.fault(&error))),
+        }
+    }
+
+    /// The JSON Schema of the settings, when it is exported.
+    pub fn schema(&mut self) -> Result<Option<String>, Fault> {
+        let Some(schema) = self.functions.schema else {
+            return Ok(None);
+        };
+        let fuel = self.store.hostcall_fuel();
+        self.store.set_hostcall_fuel(PLAN_BYTES_MAX);
+        begin(&mut self.store, self.limits.configure_deadline);
+        let answer = schema.call(&mut self.store, ());
+        self.store.set_hostcall_fuel(fuel);
+        match answer {
+            Ok((schema,)) => Ok(Some(schema)),
+            Err(error) => Err(self.fault(&error)),
+        }
+    }
+
+    /// Calls one phase. What comes back is a packed verdict that was not looked at yet (empty for next, and always
+    /// for the log phase); a phase that is not exported answers next. After a fault the instance is not to be called
+    /// again.
+    pub fn call(
+        &mut self,
+        phase: Phase,
+        facts: &Facts<'_>,
+        shown: Shown<'_>,
+    ) -> Result<Vec<u8>, Fault> {
+        let Some(function) = self.functions.phases[phase as usize] else {
+            return Ok(Vec::new());
+        };
+        begin(&mut self.store, self.limits.deadline);
+        let store = &mut self.store;
+        let answer = match function {
+            Function::Packed(function) => {
+                packed::encode(facts, shown, &mut self.block);
+                let function: TypedFunc<(&[u8],), (Vec<u8>,)> = function;
+                function
+                    .call(store, (&self.block,))
+                    .map(|(verdict,)| verdict)
+            }
+            Function::Log(function) => {
+                packed::encode(facts, shown, &mut self.block);
+                let function: TypedFunc<(&[u8],), ()> = function;
+                function.call(store, (&self.block,)).map(|()| Vec::new())
+            }
+            Function::ReadableRequest(function) => function
+                .call(store, (readable::facts(facts), readable::fields(shown)))
+                .map(|(verdict,)| readable::pack_request(verdict)),
+            Function::ReadableResponse(function) => function
+                .call(
+                    store,
+                    (
+                        readable::facts(facts),
+                        facts.status,
+                        readable::endpoint(facts),
+                        readable::fields(shown),
+                    ),
+                )
+                .map(|(verdict,)| readable::pack_response(verdict)),
+        };
+        match answer {
+            Ok(verdict) if verdict.len() > self.limits.output => Err(Fault::new(
+                FaultKind::Output,
+                format!(
+                    "answered with {} bytes, its limit is {}",
+                    verdict.len(),
+                    self.limits.output
+                ),
+            )),
+            Ok(verdict) => Ok(verdict),
+            Err(error) => Err(self.fault(&error)),
+        }
+    }
+
+    /// Linear memory in use, in bytes.
+    pub fn memory(&self) -> usize {
+        self.store.data().memory_used
+    }
+
+    fn fault(&self, error: &wasmtime::Error) -> Fault {
+        Fault::from_call(error, self.store.data().memory_refused)
+    }
+}
+
+impl std::fmt::Debug for Instance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Instance")
+            .field("filter", &self.store.data().filter)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Starts the clock of a call and gives it its budgets.
+fn begin(store: &mut Store<Context>, deadline: Duration) {
+    let budget = Budget::new(deadline);
+    let ticks = budget.ticks();
+    let context = store.data_mut();
+    context.memory_refused = false;
+    context.lines_left = LOG_LINES_MAX;
+    context.budget = budget;
+    context.pulse.arm();
+    store.set_epoch_deadline(ticks);
+}
+
+fn functions(
+    module: &Module,
+    instance: &wasmtime::component::Instance,
+    store: &mut Store<Context>,
+) -> wasmtime::Result<Functions> {
+    let exports = &module.exports;
+    let mut phases = [None; Phase::ALL.len()];
+    for phase in Phase::ALL {
+        let Some((form, index)) = &exports.phases[phase as usize] else {
+            continue;
+        };
+        phases[phase as usize] = Some(match (form, phase) {
+            (Form::Packed, Phase::Log) => {
+                Function::Log(instance.get_typed_func(&mut *store, index)?)
+            }
+            (Form::Packed, _) => Function::Packed(instance.get_typed_func(&mut *store, index)?),
+            (Form::Readable, Phase::Response) => {
+                Function::ReadableResponse(instance.get_typed_func(&mut *store, index)?)
+            }
+            (Form::Readable, _) => {
+                Function::ReadableRequest(instance.get_typed_func(&mut *store, index)?)
+            }
+        });
+    }
+    Ok(Functions {
+        configure: instance.get_typed_func(&mut *store, &exports.configure)?,
+        schema: match &exports.schema {
+            Some(index) => Some(instance.get_typed_func(&mut *store, index)?),
+            None => None,
+        },
+        phases,
+    })
+}
+
+/// The host functions of the capability `log`.
+pub(super) fn link_log(linker: &mut Linker<Context>, import: &str) -> wasmtime::Result<()> {
+    linker.instance(import)?.func_wrap(
+        "log",
+        |mut store: StoreContextMut<'_, Context>, (level, message): (LogLevel, String)| {
+            let level = match level {
+                LogLevel::Debug => Level::Debug,
+                LogLevel::Info => Level::Info,
+                LogLevel::Warn => Level::Warn,
+                LogLevel::Error => Level::Error,
+            };
+            store.data_mut().print(level, &message);
+            Ok(())
+        },
+    )
+}
+
+/// The host's side of an instance.
+pub(super) struct Context {
+    pub(super) born: Instant,
+    filter: Arc<str>,
+    log: Option<LogSink>,
+    lines_left: u32,
+    memory_max: usize,
+    memory_used: usize,
+    /// Memory was denied during the running call.
+    memory_refused: bool,
+    budget: Budget,
+    pulse: Arc<Pulse>,
+}
+
+impl Context {
+    fn new(options: &InstanceOptions, log: LogSink, pulse: Arc<Pulse>) -> Self {
+        Self {
+            born: Instant::now(),
+            filter: options.filter.clone(),
+            log: options.capabilities.log.then_some(log),
+            lines_left: LOG_LINES_MAX,
+            memory_max: options.limits.memory,
+            memory_used: 0,
+            memory_refused: false,
+            budget: Budget::new(options.limits.configure_deadline),
+            pulse,
+        }
+    }
+
+    /// One line of the guest's, if it may log and has not logged too much in this call.
+    pub(super) fn print(&mut self, level: Level, message: &str) {
+        let Some(log) = &self.log else { return };
+        match self.lines_left {
+            0 => {}
+            1 => {
+                self.lines_left = 0;
+                log.write(
+                    &self.filter,
+                    Level::Warn,
+                    "further lines of this call are dropped",
+                );
+            }
+            _ => {
+                self.lines_left -= 1;
+                log.write(&self.filter, level, message);
+            }
+        }
+    }
+
+    /// The epoch deadline of the running call was reached.
+    fn late(&mut self) -> UpdateDeadline {
+        self.pulse.arm();
+        match self.budget.extend() {
+            Some(ticks) => UpdateDeadline::Continue(ticks),
+            None => UpdateDeadline::Interrupt,
+        }
+    }
+}
+
+impl ResourceLimiter for Context {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let total = self
+            .memory_used
+            .saturating_sub(current)
+            .saturating_add(desired);
+        if total > self.memory_max {
+            self.memory_refused = true;
+            return Ok(false);
+        }
+        self.memory_used = total;
+        Ok(true)
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(desired <= TABLE_ELEMENTS_MAX)
+    }
+
+    fn instances(&self) -> usize {
+        CORE_INSTANCES_MAX
+    }
+
+    fn tables(&self) -> usize {
+        TABLES_MAX
+    }
+
+    fn memories(&self) -> usize {
+        MEMORIES_MAX
+    }
+}

@@ -1,0 +1,466 @@
+//! A compiled module: what it is, what it exports, what it asks for.
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use wasmtime::component::types::{ComponentInstance, ComponentItem};
+use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker};
+
+use super::encode;
+use super::engine::Host;
+use super::fault::Fault;
+use super::instance::{Context, Instance, InstanceOptions};
+use super::wasi;
+use crate::config::Capabilities;
+
+/// Larger files are refused before they are looked at.
+pub const MODULE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Package of the contract.
+pub(super) const PACKAGE: &str = "sluicegate:filter/";
+/// The version of the contract this build serves, and with it every earlier 0.1.
+const SERVED: Version = Version(0, 1, 0);
+const LOG: &str = "sluicegate:filter/log@0.1.0";
+
+/// When a filter is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(usize)]
+pub enum Phase {
+    Request = 0,
+    Response = 1,
+    Log = 2,
+    Connect = 3,
+    ClientHello = 4,
+    FirstBytes = 5,
+}
+
+impl Phase {
+    pub const ALL: [Phase; 6] = [
+        Phase::Request,
+        Phase::Response,
+        Phase::Log,
+        Phase::Connect,
+        Phase::ClientHello,
+        Phase::FirstBytes,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Request => "request",
+            Phase::Response => "response",
+            Phase::Log => "log",
+            Phase::Connect => "connect",
+            Phase::ClientHello => "client-hello",
+            Phase::FirstBytes => "first-bytes",
+        }
+    }
+
+    /// The interface of the packed form and its function.
+    fn packed(self) -> (&'static str, &'static str) {
+        match self {
+            Phase::Request => ("http-request", "on-request"),
+            Phase::Response => ("http-response", "on-response"),
+            Phase::Log => ("http-log", "on-log"),
+            Phase::Connect => ("stream-connect", "on-connect"),
+            Phase::ClientHello => ("stream-client-hello", "on-client-hello"),
+            Phase::FirstBytes => ("stream-first-bytes", "on-first-bytes"),
+        }
+    }
+
+    /// The interface of the readable form and its function, where there is one.
+    fn readable(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Phase::Request => Some(("readable-http-request", "on-request")),
+            Phase::Response => Some(("readable-http-response", "on-response")),
+            _ => None,
+        }
+    }
+}
+
+/// The two families of phases; see filter.wit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    Packed,
+    Readable,
+}
+
+/// Why bytes are no filter. The text is for whoever configured the file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ModuleError {
+    #[error("the file is empty")]
+    Empty,
+    #[error("the file has {size} bytes, more than the {max} a module may have")]
+    TooLarge { size: usize, max: usize },
+    #[error("not a WebAssembly binary: {found}")]
+    NotWasm { found: String },
+    #[error("the file ends in the middle ({size} bytes): it was not copied or downloaded whole")]
+    Truncated { size: usize },
+    #[error("invalid WebAssembly: {0}")]
+    Invalid(String),
+    #[error(
+        "exports nothing of sluicegate:filter{}; build it with sluicegate-sdk, or against wit/filter.wit",
+        listed(exports)
+    )]
+    NoFilter { exports: Vec<String> },
+    #[error("exports phases but not sluicegate:filter/configuration, which every filter has")]
+    NoConfiguration,
+    #[error("built for sluicegate:filter@{built}, this build serves {serves}; {fix}")]
+    OtherVersion {
+        built: String,
+        serves: String,
+        fix: &'static str,
+    },
+    #[error("imports {0}, which this build does not offer")]
+    UnknownImport(String),
+    #[error("imports {0}, which no filter is given: filters have no files, sockets or HTTP of their own")]
+    Wasi(String),
+    #[error(
+        "imports {0}: built for WASI preview 1; build for wasm32-unknown-unknown or wasm32-wasip2"
+    )]
+    Preview1(String),
+    #[error("exports both {packed} and {readable}; keep one")]
+    BothForms {
+        packed: &'static str,
+        readable: &'static str,
+    },
+    #[error("cannot be made into a component: {0}")]
+    Encode(String),
+}
+
+fn listed(exports: &[String]) -> String {
+    const SHOWN: usize = 5;
+    match exports.len() {
+        0 => String::new(),
+        n => format!(
+            " (it exports {}{})",
+            exports[..n.min(SHOWN)].join(", "),
+            if n > SHOWN { ", …" } else { "" }
+        ),
+    }
+}
+
+/// A compiled filter module. Shared by every filter that uses the same file; makes their instances.
+pub struct Module {
+    name: Arc<str>,
+    digest: [u8; 32],
+    size: usize,
+    host: Host,
+    pre: InstancePre<Context>,
+    pub(super) exports: Exports,
+    imports_log: bool,
+    uses_wasi: bool,
+}
+
+/// Where the exported functions are.
+pub(super) struct Exports {
+    pub(super) configure: ComponentExportIndex,
+    pub(super) schema: Option<ComponentExportIndex>,
+    pub(super) phases: [Option<(Form, ComponentExportIndex)>; Phase::ALL.len()],
+}
+
+impl Module {
+    pub(super) fn load(host: &Host, name: &str, bytes: &[u8]) -> Result<Self, ModuleError> {
+        sniff(bytes)?;
+        let encoded = encode::component(bytes)?;
+        let component = Component::from_binary(host.engine(), &encoded)
+            .map_err(|e| ModuleError::Invalid(format!("{e:#}")))?;
+        let exports = exports(host, &component)?;
+        let mut linker = host.linker();
+        let (imports_log, uses_wasi) = link(host, &component, &mut linker)?;
+        let pre = linker
+            .instantiate_pre(&component)
+            .map_err(|e| ModuleError::Invalid(format!("{e:#}")))?;
+        Ok(Self {
+            name: name.into(),
+            digest: Sha256::digest(bytes).into(),
+            size: bytes.len(),
+            host: host.clone(),
+            pre,
+            exports,
+            imports_log,
+            uses_wasi,
+        })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// SHA-256 of the bytes as they were given.
+    pub fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+
+    pub fn digest_hex(&self) -> String {
+        use std::fmt::Write;
+        self.digest.iter().fold(String::new(), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
+    }
+
+    /// Bytes of the file.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// In which form the phase is exported, if it is.
+    pub fn phase(&self, phase: Phase) -> Option<Form> {
+        self.exports.phases[phase as usize].map(|(form, _)| form)
+    }
+
+    pub fn has_schema(&self) -> bool {
+        self.exports.schema.is_some()
+    }
+
+    pub fn uses_wasi(&self) -> bool {
+        self.uses_wasi
+    }
+
+    /// The names of capabilities it imports, as `capabilities:` spells them.
+    pub fn wanted_capabilities(&self) -> &'static [&'static str] {
+        if self.imports_log { &["log"] } else { &[] }
+    }
+
+    /// The first capability that is imported but not granted. Such a module is not instantiated.
+    pub fn missing_capability(&self, granted: &Capabilities) -> Option<&'static str> {
+        (self.imports_log && !granted.log).then_some("log")
+    }
+
+    /// A new instance that was not configured yet.
+    pub fn instantiate(self: &Arc<Self>, options: &InstanceOptions) -> Result<Instance, Fault> {
+        Instance::new(self.clone(), options)
+    }
+
+    /// The JSON Schema of its settings, from an instance made for this; none when it has none.
+    pub fn schema(self: &Arc<Self>) -> Result<Option<String>, Fault> {
+        if self.exports.schema.is_none() {
+            return Ok(None);
+        }
+        let options = InstanceOptions::for_inspection(self.name.clone());
+        Instance::new(self.clone(), &options)?.schema()
+    }
+
+    pub(super) fn pre(&self) -> &InstancePre<Context> {
+        &self.pre
+    }
+}
+
+impl std::fmt::Debug for Module {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Module")
+            .field("name", &self.name)
+            .field("digest", &self.digest_hex())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Refuses what is no wasm binary, and says what it looks like.
+fn sniff(bytes: &[u8]) -> Result<(), ModuleError> {
+    if bytes.is_empty() {
+        return Err(ModuleError::Empty);
+    }
+    if bytes.len() > MODULE_BYTES_MAX {
+        return Err(ModuleError::TooLarge {
+            size: bytes.len(),
+            max: MODULE_BYTES_MAX,
+        });
+    }
+    if bytes.starts_with(b"\0asm") {
+        return if bytes.len() < 8 {
+            Err(ModuleError::Truncated { size: bytes.len() })
+        } else {
+            Ok(())
+        };
+    }
+    let text = bytes.trim_ascii_start();
+    let found = if text.starts_with(b"(module")
+        || text.starts_with(b"(component")
+        || text.starts_with(b";;")
+    {
+        "it is in the text format; compile it with `wasm-tools parse`".to_owned()
+    } else if bytes.starts_with(b"\x7fELF") {
+        "it is a native ELF binary; build it with --target wasm32-unknown-unknown".to_owned()
+    } else if bytes.starts_with(b"!<arch>") {
+        "it is a library archive; the filter needs crate-type = [\"cdylib\"]".to_owned()
+    } else if bytes.starts_with(b"\x1f\x8b") || bytes.starts_with(b"PK") {
+        "it is compressed; unpack it first".to_owned()
+    } else if text.starts_with(b"<") {
+        "it is an HTML or XML page, perhaps an error page saved by a download".to_owned()
+    } else {
+        let start = &bytes[..bytes.len().min(8)];
+        format!("it begins with \"{}\"", start.escape_ascii())
+    };
+    Err(ModuleError::NotWasm { found })
+}
+
+/// A version of the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Version(u64, u64, u64);
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}.{}", self.0, self.1, self.2)
+    }
+}
+
+/// For a name of the contract's package: refuses a version that is not served. Other names pass.
+pub(super) fn check_version(name: &str) -> Result<(), ModuleError> {
+    let Some(interface) = name.strip_prefix(PACKAGE) else {
+        return Ok(());
+    };
+    let built = interface.split_once('@').map_or("", |(_, version)| version);
+    let number = |part: Option<&str>| part.and_then(|p| p.parse::<u64>().ok());
+    let mut parts = built.split('.');
+    let (major, minor, patch) = (
+        number(parts.next()),
+        number(parts.next()),
+        number(parts.next()),
+    );
+    let fix = match (major, minor, patch) {
+        (Some(major), Some(minor), Some(patch)) => {
+            let version = Version(major, minor, patch);
+            if (major, minor) == (SERVED.0, SERVED.1) && version <= SERVED {
+                return Ok(());
+            }
+            if version > SERVED && (major, minor) == (SERVED.0, SERVED.1) {
+                "update sluicegate, or rebuild the filter with an earlier sluicegate-sdk"
+            } else {
+                "rebuild the filter with sluicegate-sdk 0.1"
+            }
+        }
+        _ => "rebuild the filter with sluicegate-sdk 0.1",
+    };
+    Err(ModuleError::OtherVersion {
+        built: if built.is_empty() { "?" } else { built }.to_owned(),
+        serves: SERVED.to_string(),
+        fix,
+    })
+}
+
+fn exports(host: &Host, component: &Component) -> Result<Exports, ModuleError> {
+    let ty = component.component_type();
+    let names: Vec<String> = ty
+        .exports(host.engine())
+        .map(|(name, _)| name.to_owned())
+        .collect();
+    let ours: Vec<&String> = names.iter().filter(|n| n.starts_with(PACKAGE)).collect();
+    if ours.is_empty() {
+        return Err(ModuleError::NoFilter { exports: names });
+    }
+    for name in &ours {
+        check_version(name)?;
+    }
+    let find = |(interface, function): (&str, &str)| -> Option<ComponentExportIndex> {
+        let name = ours.iter().find(|name| {
+            name[PACKAGE.len()..]
+                .split_once('@')
+                .is_some_and(|(found, _)| found == interface)
+        })?;
+        let instance = component.get_export_index(None, name.as_str())?;
+        component.get_export_index(Some(&instance), function)
+    };
+    let configure =
+        find(("configuration", "configure")).ok_or(ModuleError::NoConfiguration)?;
+    let mut phases = [None; Phase::ALL.len()];
+    for phase in Phase::ALL {
+        let packed = find(phase.packed());
+        let readable = phase.readable().and_then(find);
+        phases[phase as usize] = match (packed, readable) {
+            (Some(_), Some(_)) => {
+                return Err(ModuleError::BothForms {
+                    packed: phase.packed().0,
+                    readable: phase.readable().map_or("", |(interface, _)| interface),
+                });
+            }
+            (Some(function), None) => Some((Form::Packed, function)),
+            (None, Some(function)) => Some((Form::Readable, function)),
+            (None, None) => None,
+        };
+    }
+    Ok(Exports {
+        configure,
+        schema: find(("settings-schema", "schema")),
+        phases,
+    })
+}
+
+/// Links what the component imports. Answers whether it imports the log and whether it imports WASI.
+fn link(
+    host: &Host,
+    component: &Component,
+    linker: &mut Linker<Context>,
+) -> Result<(bool, bool), ModuleError> {
+    let (mut log, mut wasi) = (false, false);
+    let invalid = |e: wasmtime::Error| ModuleError::Invalid(format!("{e:#}"));
+    let ty = component.component_type();
+    for (name, item) in ty.imports(host.engine()) {
+        check_version(name)?;
+        let ComponentItem::ComponentInstance(instance) = &item.ty else {
+            return Err(ModuleError::UnknownImport(name.to_owned()));
+        };
+        if name == LOG {
+            super::instance::link_log(linker, name).map_err(invalid)?;
+            log = true;
+        } else if name.starts_with("wasi:") {
+            if !wasi::is_known(name) {
+                return Err(ModuleError::Wasi(name.to_owned()));
+            }
+            wasi::link(linker, host, name, instance).map_err(invalid)?;
+            wasi = true;
+        } else if !(name.starts_with(PACKAGE) && is_only_types(host, instance)) {
+            return Err(ModuleError::UnknownImport(name.to_owned()));
+        }
+    }
+    Ok((log, wasi))
+}
+
+/// Interfaces imported for their types alone need nothing from the host.
+fn is_only_types(host: &Host, instance: &ComponentInstance) -> bool {
+    instance
+        .exports(host.engine())
+        .all(|(_, item)| matches!(item.ty, ComponentItem::Type(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_told_apart() {
+        assert_eq!(check_version("sluicegate:filter/log@0.1.0"), Ok(()));
+        assert_eq!(check_version("other:thing/x@9.9.9"), Ok(()));
+        let message = |name| check_version(name).unwrap_err().to_string();
+        assert_eq!(
+            message("sluicegate:filter/http-request@0.2.0"),
+            "built for sluicegate:filter@0.2.0, this build serves 0.1.0; rebuild the filter with sluicegate-sdk 0.1"
+        );
+        assert_eq!(
+            message("sluicegate:filter/http-request@0.1.3"),
+            "built for sluicegate:filter@0.1.3, this build serves 0.1.0; update sluicegate, or rebuild the filter with an earlier sluicegate-sdk"
+        );
+        assert!(message("sluicegate:filter/log").contains("@?,"));
+    }
+
+    #[test]
+    fn what_is_not_wasm_is_named() {
+        let message = |bytes: &[u8]| sniff(bytes).unwrap_err().to_string();
+        assert_eq!(message(b""), "the file is empty");
+        assert!(message(b"\x7fELF....").contains("native ELF"));
+        assert!(message(b"  (module)").contains("text format"));
+        assert!(message(b"<!doctype html>").contains("HTML"));
+        assert!(message(b"!<arch>\n").contains("cdylib"));
+        assert_eq!(
+            message(b"hello\x01"),
+            "not a WebAssembly binary: it begins with \"hello\\x01\""
+        );
+        assert_eq!(
+            sniff(b"\0asm\x01"),
+            Err(ModuleError::Truncated { size: 5 })
+        );
+    }
+}

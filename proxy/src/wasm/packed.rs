@@ -1,0 +1,157 @@
+//! Lays out the head that packed phases are given (PACKED.md, "Head").
+
+use super::facts::{FACTS, Facts, Shown};
+
+const FORMAT: u16 = 1;
+const HEADER: usize = 64;
+const FACT_SIZE: usize = 8;
+const FIELD_SIZE: usize = 16;
+const ABSENT: u32 = u32::MAX;
+
+const FLAG_TLS: u16 = 1;
+const FLAG_HTTP2: u16 = 2;
+const FLAG_BODY: u16 = 4;
+
+/// Writes the block over what `out` held. Allocates only when `out` is too small.
+pub(super) fn encode(facts: &Facts<'_>, shown: Shown<'_>, out: &mut Vec<u8>) {
+    let lines = shown.lines().count();
+    let fields_at = HEADER + FACTS * FACT_SIZE;
+    let bytes_at = fields_at + lines * FIELD_SIZE;
+    out.clear();
+    out.resize(bytes_at, 0);
+
+    let flags = (if facts.tls { FLAG_TLS } else { 0 })
+        | (if facts.http2 { FLAG_HTTP2 } else { 0 })
+        | (if facts.has_body { FLAG_BODY } else { 0 });
+    let header = &mut out[..HEADER];
+    header[0..2].copy_from_slice(&FORMAT.to_le_bytes());
+    header[2..4].copy_from_slice(&(FACTS as u16).to_le_bytes());
+    header[4..8].copy_from_slice(&(lines as u32).to_le_bytes());
+    header[8..12].copy_from_slice(&(HEADER as u32).to_le_bytes());
+    header[12..14].copy_from_slice(&facts.status.to_le_bytes());
+    header[14..16].copy_from_slice(&flags.to_le_bytes());
+    header[16..24].copy_from_slice(&facts.state.to_le_bytes());
+    header[24..26].copy_from_slice(&facts.client_port.to_le_bytes());
+    header[26..28].copy_from_slice(&facts.peer_port.to_le_bytes());
+    header[28..30].copy_from_slice(&facts.local_port.to_le_bytes());
+    header[32..40].copy_from_slice(&facts.duration_us.to_le_bytes());
+    header[40..48].copy_from_slice(&facts.bytes_in.to_le_bytes());
+    header[48..56].copy_from_slice(&facts.bytes_out.to_le_bytes());
+
+    for (slot, value) in facts.slots.iter().enumerate() {
+        let (offset, length) = match value {
+            Some(value) => push(out, value),
+            None => (ABSENT, 0),
+        };
+        put(
+            &mut out[HEADER + slot * FACT_SIZE..],
+            &[offset, length],
+        );
+    }
+    for (line, (name, value)) in shown.lines().enumerate() {
+        let (name, name_len) = push(out, name);
+        let (value, value_len) = push(out, value);
+        put(
+            &mut out[fields_at + line * FIELD_SIZE..],
+            &[name, name_len, value, value_len],
+        );
+    }
+}
+
+/// Heads are bounded far below 4 GiB by whoever reads them from the network.
+fn push(out: &mut Vec<u8>, bytes: &[u8]) -> (u32, u32) {
+    let at = out.len() as u32;
+    out.extend_from_slice(bytes);
+    (at, bytes.len() as u32)
+}
+
+fn put(at: &mut [u8], words: &[u32]) {
+    for (bytes, word) in at.chunks_exact_mut(4).zip(words) {
+        bytes.copy_from_slice(&word.to_le_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::facts::{Fact, ShownFields};
+    use super::*;
+    use crate::head::Fields;
+
+    fn u32_at(block: &[u8], at: usize) -> u32 {
+        u32::from_le_bytes(block[at..at + 4].try_into().unwrap())
+    }
+
+    fn text(block: &[u8], at: usize) -> Option<&[u8]> {
+        let (offset, length) = (u32_at(block, at), u32_at(block, at + 4));
+        (offset != ABSENT).then(|| &block[offset as usize..(offset + length) as usize])
+    }
+
+    fn sample() -> Fields {
+        let mut fields = Fields::default();
+        fields.append(b"accept", b"*/*");
+        fields.append(b"user-agent", b"curl/8");
+        fields.append(b"accept", b"text/html");
+        fields
+    }
+
+    #[test]
+    fn the_block_reads_as_the_document_says() {
+        let mut facts = Facts {
+            status: 404,
+            tls: true,
+            has_body: true,
+            state: 7,
+            client_port: 1,
+            peer_port: 2,
+            local_port: 3,
+            duration_us: 11,
+            bytes_in: 12,
+            bytes_out: 13,
+            ..Facts::default()
+        };
+        facts.set(Fact::Method, b"GET");
+        facts.set(Fact::Path, b"/");
+        facts.set(Fact::Query, b"");
+        let fields = sample();
+        let mut block = vec![9; 3];
+        let shown = Shown {
+            fields: Some(&fields),
+            which: &ShownFields::All,
+        };
+        encode(&facts, shown, &mut block);
+        assert_eq!(block[0..4], [1, 0, 20, 0]);
+        assert_eq!(u32_at(&block, 4), 3);
+        assert_eq!(u32_at(&block, 8), 64);
+        assert_eq!(block[12..16], [0x94, 1, 5, 0]);
+        assert_eq!(block[16..24], 7u64.to_le_bytes());
+        assert_eq!(block[24..32], [1, 0, 2, 0, 3, 0, 0, 0]);
+        assert_eq!(block[32..40], 11u64.to_le_bytes());
+        assert_eq!(block[48..56], 13u64.to_le_bytes());
+        assert_eq!(text(&block, 64), Some(&b"GET"[..]));
+        assert_eq!(text(&block, 64 + 8), None);
+        assert_eq!(text(&block, 64 + 3 * 8), Some(&b"/"[..]));
+        assert_eq!(text(&block, 64 + 4 * 8), Some(&b""[..]));
+        let entries = 64 + 20 * 8;
+        assert_eq!(text(&block, entries + 16), Some(&b"user-agent"[..]));
+        assert_eq!(text(&block, entries + 24), Some(&b"curl/8"[..]));
+        assert_eq!(text(&block, entries + 40), Some(&b"text/html"[..]));
+    }
+
+    #[test]
+    fn only_the_wanted_fields_are_shown() {
+        let fields = sample();
+        let mut block = Vec::new();
+        let count = |which: &ShownFields, block: &mut Vec<u8>| {
+            let shown = Shown {
+                fields: Some(&fields),
+                which,
+            };
+            encode(&Facts::default(), shown, block);
+            u32_at(block, 4)
+        };
+        assert_eq!(count(&ShownFields::None, &mut block), 0);
+        let some = ShownFields::new(&super::super::Interest::Some(vec!["Accept".into()]));
+        assert_eq!(count(&some, &mut block), 2);
+        assert_eq!(count(&ShownFields::All, &mut block), 3);
+    }
+}

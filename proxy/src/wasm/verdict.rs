@@ -1,0 +1,479 @@
+//! Reads what a guest answers (PACKED.md, "Verdict"). A verdict is checked as a whole before anything of it is used.
+
+use crate::head::{is_field_value, is_host_owned, is_token};
+
+use super::module::Phase;
+
+const HEADER: usize = 8;
+/// No field name is longer; what a name can be in a lower-cased copy on the stack.
+const NAME_BYTES_MAX: usize = 256;
+const STICKY_BYTES_MAX: usize = 1024;
+/// A host name, brackets and a port.
+const AUTHORITY_BYTES_MAX: usize = 264;
+
+/// What becomes of the exchange or connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Next,
+    Reply,
+    Drop,
+    Reset,
+}
+
+/// One checked operation. Names may be in upper case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op<'a> {
+    Set(&'a [u8], &'a [u8]),
+    Append(&'a [u8], &'a [u8]),
+    Add(&'a [u8], &'a [u8]),
+    Remove(&'a [u8]),
+    /// Path with query.
+    Target(&'a [u8]),
+    Authority(&'a [u8]),
+    /// Index into the plan's pools; in range.
+    Pool(usize),
+    StickyKey(&'a [u8]),
+    Endpoint(&'a str),
+    TryTimeoutMs(u32),
+    TotalTimeoutMs(u32),
+    Retries(u32),
+    Status(u16),
+    Body(&'a [u8]),
+    State(u64),
+}
+
+/// Why a verdict is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadVerdict {
+    #[error("unknown verdict {0}")]
+    UnknownVerdict(u8),
+    #[error("verdict {0:?} is not allowed in this phase")]
+    VerdictNotAllowed(Kind),
+    #[error("unknown operation {0}")]
+    UnknownOperation(u8),
+    #[error("operation {0} is not allowed in this phase")]
+    OperationNotAllowed(u8),
+    #[error("an operation runs over the end of the block")]
+    Overrun,
+    #[error("{0:?} is no field name")]
+    Name(String),
+    #[error("the host owns the field {0:?}")]
+    HostOwned(String),
+    #[error("the value of {0:?} holds a control character")]
+    Value(String),
+    #[error("operation {0} has a value that it cannot have")]
+    Argument(u8),
+    #[error("status {0} is not in 200 to 999")]
+    Status(u16),
+    #[error("pool {index} of {pools}")]
+    Pool { index: u32, pools: usize },
+}
+
+/// A verdict that was checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict<'a> {
+    pub kind: Kind,
+    ops: &'a [u8],
+    pools: usize,
+}
+
+impl<'a> Verdict<'a> {
+    pub const NEXT: Verdict<'static> = Verdict {
+        kind: Kind::Next,
+        ops: &[],
+        pools: 0,
+    };
+
+    /// Checks an answer for `phase`; `pools` is the length of the plan's list.
+    pub fn read(block: &'a [u8], phase: Phase, pools: usize) -> Result<Self, BadVerdict> {
+        let Some((&code, ops)) = block.split_first() else {
+            return Ok(Verdict::NEXT);
+        };
+        let kind = match code {
+            0 => Kind::Next,
+            1 => Kind::Reply,
+            2 => Kind::Drop,
+            3 => Kind::Reset,
+            other => return Err(BadVerdict::UnknownVerdict(other)),
+        };
+        let allowed = match phase {
+            Phase::Request | Phase::Response => true,
+            Phase::Log => kind == Kind::Next,
+            Phase::Connect | Phase::ClientHello | Phase::FirstBytes => kind != Kind::Reply,
+        };
+        if !allowed {
+            return Err(BadVerdict::VerdictNotAllowed(kind));
+        }
+        let mut rest = ops;
+        while !rest.is_empty() {
+            let code = rest[0];
+            let (op, after) = parse(rest, pools)?;
+            if !is_allowed(&op, phase, kind) {
+                return Err(BadVerdict::OperationNotAllowed(code));
+            }
+            rest = after;
+        }
+        Ok(Verdict { kind, ops, pools })
+    }
+
+    pub fn is_plain_next(&self) -> bool {
+        self.kind == Kind::Next && self.ops.is_empty()
+    }
+
+    /// The operations, in order.
+    pub fn ops(&self) -> impl Iterator<Item = Op<'a>> + use<'a> {
+        let (mut rest, pools) = (self.ops, self.pools);
+        std::iter::from_fn(move || {
+            // `read` went over the same bytes, so this only fails at their end.
+            let (op, after) = parse(rest, pools).ok()?;
+            rest = after;
+            Some(op)
+        })
+    }
+}
+
+/// True for what may stand as request target in origin form.
+pub fn is_target(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&b'/') && bytes.iter().all(|&b| b > 0x20 && b != 0x7f && b != b'#')
+}
+
+/// True for a host with an optional port (RFC 3986 §3.2.2, §3.2.3).
+pub fn is_authority(bytes: &[u8]) -> bool {
+    if bytes.len() > AUTHORITY_BYTES_MAX {
+        return false;
+    }
+    let port_at = if bytes.first() == Some(&b'[') {
+        match memchr::memchr(b']', bytes) {
+            Some(end) if end > 1 => {
+                if !bytes[1..end]
+                    .iter()
+                    .all(|&b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'))
+                {
+                    return false;
+                }
+                end + 1
+            }
+            _ => return false,
+        }
+    } else {
+        let end = memchr::memchr(b':', bytes).unwrap_or(bytes.len());
+        let is_name = end > 0
+            && bytes[..end].iter().all(|&b| {
+                b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&b)
+            });
+        if !is_name {
+            return false;
+        }
+        end
+    };
+    match bytes[port_at..].split_first() {
+        None => true,
+        Some((b':', port)) => {
+            port.len() <= 5
+                && port.iter().all(u8::is_ascii_digit)
+                && port
+                    .iter()
+                    .fold(0u32, |n, digit| n * 10 + u32::from(digit - b'0'))
+                    <= 65535
+        }
+        Some(_) => false,
+    }
+}
+
+/// One operation off the front: what it says, and the rest. The caller has seen that `bytes` is not empty, or takes
+/// the error as the end.
+fn parse(bytes: &[u8], pools: usize) -> Result<(Op<'_>, &[u8]), BadVerdict> {
+    let (header, rest) = bytes
+        .split_first_chunk::<HEADER>()
+        .ok_or(BadVerdict::Overrun)?;
+    let code = header[0];
+    let name_len = usize::from(u16::from_le_bytes([header[2], header[3]]));
+    let value_len = u32::from_le_bytes([header[4], header[5], header[6], header[7]]) as usize;
+    let (name, rest) = rest.split_at_checked(name_len).ok_or(BadVerdict::Overrun)?;
+    let (value, rest) = rest
+        .split_at_checked(value_len)
+        .ok_or(BadVerdict::Overrun)?;
+    if !matches!(code, 1..=4) && !name.is_empty() {
+        return Err(BadVerdict::Argument(code));
+    }
+    let number = || -> Result<u32, BadVerdict> {
+        <[u8; 4]>::try_from(value)
+            .map(u32::from_le_bytes)
+            .map_err(|_| BadVerdict::Argument(code))
+    };
+    let op = match code {
+        1 => field(name, value).map(|()| Op::Set(name, value))?,
+        2 => field(name, value).map(|()| Op::Append(name, value))?,
+        3 => field(name, value).map(|()| Op::Add(name, value))?,
+        4 => field(name, value).map(|()| Op::Remove(name))?,
+        16 if is_target(value) => Op::Target(value),
+        17 if is_authority(value) => Op::Authority(value),
+        32 => {
+            let index = number()?;
+            if index as usize >= pools {
+                return Err(BadVerdict::Pool { index, pools });
+            }
+            Op::Pool(index as usize)
+        }
+        33 if (1..=STICKY_BYTES_MAX).contains(&value.len()) => Op::StickyKey(value),
+        34 => match std::str::from_utf8(value) {
+            Ok(text) if !text.is_empty() && text.len() <= 64 => Op::Endpoint(text),
+            _ => return Err(BadVerdict::Argument(code)),
+        },
+        35 => Op::TryTimeoutMs(number()?),
+        36 => Op::TotalTimeoutMs(number()?),
+        37 => Op::Retries(number()?),
+        48 => {
+            let status = <[u8; 2]>::try_from(value)
+                .map(u16::from_le_bytes)
+                .map_err(|_| BadVerdict::Argument(code))?;
+            if !(200..=999).contains(&status) {
+                return Err(BadVerdict::Status(status));
+            }
+            Op::Status(status)
+        }
+        49 => Op::Body(value),
+        64 => <[u8; 8]>::try_from(value)
+            .map(|bytes| Op::State(u64::from_le_bytes(bytes)))
+            .map_err(|_| BadVerdict::Argument(code))?,
+        16 | 17 | 33 => return Err(BadVerdict::Argument(code)),
+        other => return Err(BadVerdict::UnknownOperation(other)),
+    };
+    Ok((op, rest))
+}
+
+fn field(name: &[u8], value: &[u8]) -> Result<(), BadVerdict> {
+    let text = || String::from_utf8_lossy(&name[..name.len().min(80)]).into_owned();
+    if !is_token(name) || name.len() > NAME_BYTES_MAX {
+        return Err(BadVerdict::Name(text()));
+    }
+    let mut lower = [0u8; NAME_BYTES_MAX];
+    let lower = &mut lower[..name.len()];
+    lower.copy_from_slice(name);
+    lower.make_ascii_lowercase();
+    if is_host_owned(lower) {
+        return Err(BadVerdict::HostOwned(text()));
+    }
+    if !is_field_value(value) {
+        return Err(BadVerdict::Value(text()));
+    }
+    Ok(())
+}
+
+fn is_allowed(op: &Op<'_>, phase: Phase, kind: Kind) -> bool {
+    let http = matches!(phase, Phase::Request | Phase::Response);
+    let stream = matches!(
+        phase,
+        Phase::Connect | Phase::ClientHello | Phase::FirstBytes
+    );
+    match op {
+        Op::Set(..) | Op::Append(..) | Op::Add(..) | Op::Remove(_) => http,
+        Op::Target(_)
+        | Op::Authority(_)
+        | Op::TryTimeoutMs(_)
+        | Op::TotalTimeoutMs(_)
+        | Op::Retries(_) => phase == Phase::Request,
+        Op::Pool(_) | Op::StickyKey(_) | Op::Endpoint(_) => phase == Phase::Request || stream,
+        Op::Status(_) => phase == Phase::Response || (http && kind == Kind::Reply),
+        Op::Body(_) => http && kind == Kind::Reply,
+        Op::State(_) => true,
+    }
+}
+
+/// Writes operations; for the readable form, whose answers take the same way as packed ones, and for tests.
+#[derive(Debug, Default)]
+pub(crate) struct Writer(Vec<u8>);
+
+impl Writer {
+    pub(crate) fn new(kind: Kind) -> Self {
+        Self(vec![match kind {
+            Kind::Next => 0,
+            Kind::Reply => 1,
+            Kind::Drop => 2,
+            Kind::Reset => 3,
+        }])
+    }
+
+    /// A name over 64 KiB is no field name: it is cut to one that is still refused for its length.
+    pub(crate) fn op(&mut self, code: u8, name: &[u8], value: &[u8]) -> &mut Self {
+        let name = &name[..name.len().min(usize::from(u16::MAX))];
+        self.0.extend_from_slice(&[code, 0]);
+        self.0
+            .extend_from_slice(&(name.len() as u16).to_le_bytes());
+        self.0
+            .extend_from_slice(&(value.len() as u32).to_le_bytes());
+        self.0.extend_from_slice(name);
+        self.0.extend_from_slice(value);
+        self
+    }
+
+    pub(crate) fn finish(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn op(code: u8, name: &[u8], value: &[u8]) -> Vec<u8> {
+        Writer::new(Kind::Next).op(code, name, value).finish()
+    }
+
+    fn check(block: &[u8], phase: Phase) -> Result<Vec<Op<'_>>, BadVerdict> {
+        Verdict::read(block, phase, 2).map(|v| v.ops().collect())
+    }
+
+    #[test]
+    fn nothing_is_next() {
+        let verdict = Verdict::read(&[], Phase::Request, 0).unwrap();
+        assert!(verdict.is_plain_next());
+        assert!(Verdict::read(&[0], Phase::Log, 0).unwrap().is_plain_next());
+    }
+
+    #[test]
+    fn operations_come_in_order() {
+        let mut block = Writer::new(Kind::Reply);
+        block
+            .op(48, b"", &451u16.to_le_bytes())
+            .op(1, b"X-Why", b"law")
+            .op(49, b"", b"no")
+            .op(64, b"", &9u64.to_le_bytes());
+        let block = block.finish();
+        let verdict = Verdict::read(&block, Phase::Request, 0).unwrap();
+        assert_eq!(verdict.kind, Kind::Reply);
+        assert_eq!(
+            verdict.ops().collect::<Vec<_>>(),
+            [
+                Op::Status(451),
+                Op::Set(b"X-Why", b"law"),
+                Op::Body(b"no"),
+                Op::State(9)
+            ]
+        );
+    }
+
+    #[test]
+    fn every_fault_of_the_document_is_one() {
+        use BadVerdict as Bad;
+        let request = Phase::Request;
+        let cases: Vec<(Vec<u8>, Phase, Bad)> = vec![
+            (vec![4], request, Bad::UnknownVerdict(4)),
+            (vec![9], request, Bad::UnknownVerdict(9)),
+            (vec![1], Phase::Connect, Bad::VerdictNotAllowed(Kind::Reply)),
+            (vec![2], Phase::Log, Bad::VerdictNotAllowed(Kind::Drop)),
+            (op(99, b"", b""), request, Bad::UnknownOperation(99)),
+            (
+                op(16, b"", b"/x"),
+                Phase::Response,
+                Bad::OperationNotAllowed(16),
+            ),
+            (
+                op(48, b"", &200u16.to_le_bytes()),
+                request,
+                Bad::OperationNotAllowed(48),
+            ),
+            (op(49, b"", b"x"), request, Bad::OperationNotAllowed(49)),
+            (op(1, b"a", b"b"), Phase::Connect, Bad::OperationNotAllowed(1)),
+            (vec![0, 1], request, Bad::Overrun),
+            (
+                vec![0, 49, 0, 0, 0, 255, 255, 255, 255],
+                request,
+                Bad::Overrun,
+            ),
+            (vec![0, 1, 0, 255, 255, 0, 0, 0, 0], request, Bad::Overrun),
+            (op(1, b"a b", b""), request, Bad::Name("a b".into())),
+            (op(1, b"", b""), request, Bad::Name("".into())),
+            (op(4, b"Te", b""), request, Bad::HostOwned("Te".into())),
+            (
+                op(2, b"Transfer-Encoding", b"chunked"),
+                request,
+                Bad::HostOwned("Transfer-Encoding".into()),
+            ),
+            (op(1, b"a", b"x\r\ny: z"), request, Bad::Value("a".into())),
+            (op(1, b"a", b"\0"), request, Bad::Value("a".into())),
+            (op(16, b"", b"x"), request, Bad::Argument(16)),
+            (op(16, b"", b"/a b"), request, Bad::Argument(16)),
+            (op(16, b"", b"/a#b"), request, Bad::Argument(16)),
+            (op(16, b"n", b"/"), request, Bad::Argument(16)),
+            (op(17, b"", b"a/b"), request, Bad::Argument(17)),
+            (
+                op(32, b"", &2u32.to_le_bytes()),
+                request,
+                Bad::Pool { index: 2, pools: 2 },
+            ),
+            (op(32, b"", &[0]), request, Bad::Argument(32)),
+            (op(33, b"", b""), request, Bad::Argument(33)),
+            (op(33, b"", &[0; 1025]), request, Bad::Argument(33)),
+            (op(34, b"", b"\xff"), request, Bad::Argument(34)),
+            (op(35, b"", b""), request, Bad::Argument(35)),
+            (
+                op(48, b"", &100u16.to_le_bytes()),
+                Phase::Response,
+                Bad::Status(100),
+            ),
+            (
+                op(48, b"", &1000u16.to_le_bytes()),
+                Phase::Response,
+                Bad::Status(1000),
+            ),
+            (op(64, b"", &[0; 7]), request, Bad::Argument(64)),
+        ];
+        for (block, phase, expected) in cases {
+            assert_eq!(check(&block, phase), Err(expected), "{block:?}");
+        }
+    }
+
+    #[test]
+    fn authorities() {
+        for good in ["a", "a.b:80", "10.0.0.1", "[::1]", "[::1]:8080", "x:"] {
+            assert!(is_authority(good.as_bytes()), "{good}");
+        }
+        for bad in [
+            "", ":80", "a:b", "a:65536", "a:000080", "[::1", "[]", "[x]", "a@b", "a b", "[::1]x", "a/b", "a:1:2",
+        ] {
+            assert!(!is_authority(bad.as_bytes()), "{bad}");
+        }
+    }
+
+    fn phases() -> impl Strategy<Value = Phase> {
+        proptest::sample::select(Phase::ALL.to_vec())
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(block in proptest::collection::vec(any::<u8>(), 0..256), phase in phases()) {
+            if let Ok(verdict) = Verdict::read(&block, phase, 3) {
+                verdict.ops().count();
+            }
+        }
+
+        /// Bytes that look like operations reach further into the reader than noise does.
+        #[test]
+        fn arbitrary_operations_never_panic(
+            ops in proptest::collection::vec(
+                (0u8..70, proptest::collection::vec(any::<u8>(), 0..6), proptest::collection::vec(any::<u8>(), 0..12)), 0..6),
+            cut in 0usize..4,
+            phase in phases(),
+        ) {
+            let mut writer = Writer::new(Kind::Next);
+            for (code, name, value) in &ops {
+                writer.op(*code, name, value);
+            }
+            let block = writer.finish();
+            let block = &block[..block.len().saturating_sub(cut)];
+            if let Ok(verdict) = Verdict::read(block, phase, 3) {
+                prop_assert!(verdict.ops().count() <= ops.len());
+            }
+        }
+
+        /// What was accepted comes back whole.
+        #[test]
+        fn accepted_fields_come_back(name in "[a-z][a-z-]{0,12}x", value in "[ -~]{0,20}") {
+            let block = op(2, name.as_bytes(), value.as_bytes());
+            let verdict = Verdict::read(&block, Phase::Response, 0).unwrap();
+            prop_assert_eq!(verdict.ops().collect::<Vec<_>>(), vec![Op::Append(name.as_bytes(), value.as_bytes())]);
+        }
+    }
+}
