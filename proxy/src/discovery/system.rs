@@ -6,8 +6,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{LookupIpStrategy, ResolveHosts};
+use hickory_resolver::config::{LookupIpStrategy, ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::NetError;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use tokio::io::AsyncReadExt;
 
 use super::{Answer, Resolve, ResolveError, Resolving, hosts};
@@ -66,11 +67,7 @@ impl SystemResolver {
                 "not in the hosts file, and no name server is configured".into(),
             ));
         };
-        let lookup = dns.lookup_ip(host).await.map_err(|e| reason(&e))?;
-        let ttl = lookup
-            .valid_until()
-            .saturating_duration_since(Instant::now());
-        Answer::new(hosts::prefer_ipv4(lookup.iter().collect()), Some(ttl))
+        by_dns(&dns, host).await
     }
 
     /// A file that is missing or unreadable is an empty one.
@@ -110,18 +107,30 @@ impl Resolve for SystemResolver {
 }
 
 fn build(resolv_conf: &[u8]) -> Option<TokioResolver> {
-    let (config, mut options) = hickory_resolver::system_conf::parse_resolv_conf(resolv_conf)
+    let (config, options) = hickory_resolver::system_conf::parse_resolv_conf(resolv_conf)
         .inspect_err(|error| tracing::warn!(%error, "resolv.conf names no usable server"))
         .ok()?;
+    asking(config, options)
+        .inspect_err(|error| tracing::warn!(%error, "names cannot be resolved by DNS"))
+        .ok()
+}
+
+fn asking(config: ResolverConfig, mut options: ResolverOpts) -> Result<TokioResolver, NetError> {
     options.ip_strategy = LookupIpStrategy::Ipv4thenIpv6;
     options.use_hosts_file = ResolveHosts::Never;
     options.cache_size = 0;
     options.timeout = options.timeout.min(Duration::from_secs(2));
-    TokioResolver::builder_with_config(config, Default::default())
+    TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
         .with_options(options)
         .build()
-        .inspect_err(|error| tracing::warn!(%error, "names cannot be resolved by DNS"))
-        .ok()
+}
+
+async fn by_dns(dns: &TokioResolver, host: &str) -> Result<Answer, ResolveError> {
+    let lookup = dns.lookup_ip(host).await.map_err(|e| reason(&e))?;
+    let ttl = lookup
+        .valid_until()
+        .saturating_duration_since(Instant::now());
+    Answer::new(hosts::prefer_ipv4(lookup.iter().collect()), Some(ttl))
 }
 
 fn reason(error: &NetError) -> ResolveError {
@@ -136,6 +145,10 @@ fn reason(error: &NetError) -> ResolveError {
 
 #[cfg(test)]
 mod tests {
+    use hickory_resolver::config::NameServerConfig;
+    use hickory_resolver::proto::op::{Message, OpCode, ResponseCode};
+    use hickory_resolver::proto::rr::{RData, Record};
+
     use super::*;
 
     fn run<T>(future: impl Future<Output = T>) -> T {
@@ -205,5 +218,71 @@ mod tests {
         assert_eq!(answer.addresses.len(), super::super::ADDRESSES_MAX);
         assert!(answer.addresses.is_sorted());
         assert_eq!(Answer::new(vec![], None), Err(ResolveError::NoAddress));
+    }
+
+    /// Answers every question over UDP from `zone`; other names do not exist.
+    async fn name_server(zone: &'static [(&'static str, &'static str)]) -> TokioResolver {
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let port = socket.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let mut packet = [0; 512];
+            while let Ok((length, peer)) = socket.recv_from(&mut packet).await {
+                let question = Message::from_vec(&packet[..length]).unwrap();
+                let query = question.queries[0].clone();
+                let asked = query.name().to_ascii().to_lowercase();
+                let mut answer = Message::response(question.metadata.id, OpCode::Query);
+                let known: Vec<_> = zone.iter().filter(|(name, _)| *name == asked).collect();
+                if known.is_empty() {
+                    answer.metadata.response_code = ResponseCode::NXDomain;
+                }
+                for (_, ip) in known {
+                    let data = RData::from(ip.parse::<IpAddr>().unwrap());
+                    if data.record_type() == query.query_type() {
+                        let name = query.name().clone();
+                        answer.add_answer(Record::from_rdata(name, 7, data));
+                    }
+                }
+                answer.add_query(query);
+                let bytes = answer.to_vec().unwrap();
+                socket.send_to(&bytes, peer).await.unwrap();
+            }
+        });
+        let mut server = NameServerConfig::udp([127, 0, 0, 1].into());
+        server.connections[0].port = port;
+        let config = ResolverConfig::from_parts(None, vec![], vec![server]);
+        asking(config, ResolverOpts::default()).unwrap()
+    }
+
+    #[test]
+    fn dns_answers_by_family_with_its_ttl() {
+        run(async {
+            let dns = name_server(&[
+                ("four.test.", "10.0.0.2"),
+                ("four.test.", "10.0.0.1"),
+                ("both.test.", "fd00::1"),
+                ("both.test.", "10.0.0.3"),
+                ("six.test.", "fd00::2"),
+            ])
+            .await;
+            let cases: &[(&str, &[&str])] = &[
+                ("four.test", &["10.0.0.1", "10.0.0.2"]),
+                ("both.test", &["10.0.0.3"]),
+                ("six.test", &["fd00::2"]),
+            ];
+            for (host, expected) in cases {
+                let answer = by_dns(&dns, host).await.unwrap();
+                let expected: Vec<IpAddr> = expected.iter().map(|ip| ip.parse().unwrap()).collect();
+                assert_eq!(answer.addresses, expected, "{host}");
+                let ttl = answer.ttl.unwrap();
+                assert!(
+                    ttl <= Duration::from_secs(7) && ttl > Duration::ZERO,
+                    "{ttl:?}"
+                );
+            }
+            let missing = by_dns(&dns, "none.test").await;
+            assert_eq!(missing, Err(ResolveError::NoAddress));
+            let nonsense = by_dns(&dns, "a..b").await;
+            assert!(nonsense.is_err());
+        });
     }
 }
