@@ -37,7 +37,7 @@ impl Addresses {
     }
 
     /// The next address nobody listens on.
-    pub fn next(&mut self) -> SocketAddr {
+    pub fn free(&mut self) -> SocketAddr {
         while self.port < LAST_PORT {
             let address = SocketAddr::new(self.ip(), self.port);
             self.port += 1;
@@ -59,7 +59,7 @@ mod tests {
         let (mut a, mut b) = (Addresses::new(), Addresses::new());
         assert_ne!(a.ip(), b.ip());
         assert!(a.ip().is_loopback());
-        let all = [a.next(), a.next(), b.next()];
+        let all = [a.free(), a.free(), b.free()];
         assert_ne!(all[0], all[1]);
         assert_ne!(all[0], all[2]);
     }

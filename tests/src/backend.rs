@@ -65,7 +65,20 @@ impl Backend {
     /// Answers every request with the bytes `answer` gives, which [`response`] makes well-formed ones of. An answer
     /// with `Connection: close`, or without `Content-Length`, ends the connection.
     pub fn http_with(answer: impl Fn(&Received) -> Vec<u8> + Send + Sync + 'static) -> Self {
-        Self::raw_with_state(loopback(), move |stream, connection, state| {
+        Self::http_with_at(loopback(), answer)
+    }
+
+    /// As [`Backend::http`] at an address that is free: a backend that comes back.
+    pub fn http_at(address: SocketAddr, name: &str) -> Self {
+        let name = name.to_owned();
+        Self::http_with_at(address, move |_| response(200, &name))
+    }
+
+    fn http_with_at(
+        bind: SocketAddr,
+        answer: impl Fn(&Received) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Self {
+        Self::raw_with_state(bind, move |stream, connection, state| {
             let Ok(peer) = stream.peer_addr() else {
                 return;
             };
@@ -138,19 +151,6 @@ impl Backend {
     pub fn stop(mut self) -> SocketAddr {
         self.end();
         self.address
-    }
-
-    /// As [`Backend::http`] at an address that is free: a backend that comes back.
-    pub fn http_at(address: SocketAddr, name: &str) -> Self {
-        let answer = response(200, name);
-        Self::raw_with_state(address, move |stream, _, _| {
-            let mut raw = Raw::over(stream);
-            while let Ok(head) = raw.head() {
-                if raw.body(&head, 0).is_err() || raw.send(&answer).is_err() {
-                    return;
-                }
-            }
-        })
     }
 
     fn raw_with_state(
@@ -230,7 +230,7 @@ pub fn response(status: u16, body: &str) -> Vec<u8> {
 
 /// An address where nothing listens: connecting is refused.
 pub fn refused() -> SocketAddr {
-    crate::addresses::Addresses::new().next()
+    crate::addresses::Addresses::new().free()
 }
 
 fn loopback() -> SocketAddr {

@@ -6,7 +6,7 @@
 //! use sluicegate_tests::{addresses::Addresses, backend::Backend, client::curl, proxy::Proxy};
 //!
 //! let web1 = Backend::http("web1");
-//! let bind = Addresses::new().next();
+//! let bind = Addresses::new().free();
 //! let proxy = Proxy::start(&format!(
 //!     "pools: {{web: {{endpoints: [{}]}}}}\nlisteners: [{{name: web, bind: {bind}, protocol: http, pool: web}}]",
 //!     web1.address(),

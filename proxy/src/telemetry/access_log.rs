@@ -132,7 +132,7 @@ impl AccessLog {
 }
 
 impl WorkerLog {
-    /// Writes one record into the buffer; allocates nothing once the buffer has grown.
+    /// Writes one record into the buffer. A new buffer is allocated for every 16 KiB handed over, and nothing else.
     pub fn record(&self, record: &Record<'_>) {
         let Ok(mut local) = self.local.try_borrow_mut() else {
             return;

@@ -113,14 +113,6 @@ impl<const N: usize> Shard<N> {
             cell.store(value.wrapping_add(n), Ordering::Release);
         }
     }
-
-    /// What this handle alone has counted.
-    pub fn count(&self, index: usize) -> u64 {
-        self.cells
-            .0
-            .get(index)
-            .map_or(0, |c| c.load(Ordering::Relaxed))
-    }
 }
 
 impl<const N: usize> Drop for Shard<N> {
