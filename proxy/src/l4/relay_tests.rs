@@ -285,3 +285,95 @@ async fn a_slow_reader_holds_the_sender_back() {
         drop((ends.client, ends.endpoint));
     }
 }
+
+#[tokio::test]
+async fn a_tls_client_is_relayed_in_plain() {
+    use crate::config::{CertificateConfig, ConfigPath, TlsConfig, TlsVersion};
+    use crate::tls::{ServerTls, self_signed};
+    use rustls::pki_types::{CertificateDer, pem::PemObject};
+
+    const TOTAL: usize = 3_000_000;
+    let folder = tempfile::tempdir().unwrap();
+    let made = self_signed(&["a.test".to_owned()], 1).unwrap();
+    let (cert, key) = (folder.path().join("crt"), folder.path().join("key"));
+    std::fs::write(&cert, &made.cert_pem).unwrap();
+    std::fs::write(&key, &made.key_pem).unwrap();
+    let at = ConfigPath::default();
+    let config = TlsConfig {
+        certificates: vec![CertificateConfig {
+            cert,
+            key,
+            at: at.clone(),
+        }],
+        at,
+        min_version: TlsVersion::V1_2,
+        suites: Vec::new(),
+        alpn: Vec::new(),
+        resumption: true,
+    };
+    let server = ServerTls::load(&config, &[], None).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(made.cert_pem.as_bytes()).unwrap())
+        .unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let trusting = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+
+    let (client, client_side) = pair().await;
+    let (mut upstream_side, mut endpoint) = pair().await;
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(trusting));
+    let acceptor = tokio_rustls::TlsAcceptor::from(server.config());
+    let (client, client_side) = tokio::join!(
+        connector.connect("a.test".try_into().unwrap(), client),
+        acceptor.accept(client_side)
+    );
+    let (client, mut client_side) = (client.unwrap(), client_side.unwrap());
+
+    let (scratch, pipes, timer, tally) =
+        (Scratch::new(), Pipes::new(), Timer::new(), Tally::default());
+    let options = RelayOptions {
+        scratch: &scratch,
+        pipes: Some(&pipes),
+        idle: NEVER,
+        timer: &timer,
+        tally: &tally,
+    };
+    let (mut client_read, mut client_write) = tokio::io::split(client);
+    let (mut endpoint_read, mut endpoint_write) = endpoint.split();
+    let got_bye = tokio::sync::Notify::new();
+    let (end, ..) = tokio::join!(
+        relay(&mut client_side, &mut upstream_side, b"", &options),
+        async {
+            send(&mut client_write, 1, TOTAL, 90_000).await;
+            client_write.shutdown().await.unwrap();
+        },
+        async {
+            send(&mut endpoint_write, 2, TOTAL, 90_000).await;
+            // The last piece must arrive though the end of the stream, which would flush it, comes later.
+            endpoint_write.write_all(b"bye").await.unwrap();
+            got_bye.notified().await;
+            endpoint_write.shutdown().await.unwrap();
+        },
+        async {
+            expect(&mut endpoint_read, 1, TOTAL, 90_000).await;
+            assert_eq!(endpoint_read.read(&mut [0]).await.unwrap(), 0);
+        },
+        async {
+            expect(&mut client_read, 2, TOTAL, 90_000).await;
+            let mut bye = [0; 3];
+            client_read.read_exact(&mut bye).await.unwrap();
+            assert_eq!(&bye, b"bye");
+            got_bye.notify_one();
+            assert_eq!(client_read.read(&mut [0]).await.unwrap(), 0);
+        },
+    );
+    assert_eq!(end, RelayEnd::Finished);
+    assert_eq!(
+        (tally.up.get(), tally.down.get()),
+        (TOTAL as u64, TOTAL as u64 + 3)
+    );
+}

@@ -272,7 +272,8 @@ fn every_bad_file_is_explained() {
     let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     let bad_key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
     // What is configured, then for every problem its place, a part of the message and a part of the help.
-    let cases: [(CertificateConfig, &[(&str, &str, &str)]); 9] = [
+    type Expected<'a> = &'a [(&'a str, &'a str, &'a str)];
+    let cases: [(CertificateConfig, Expected<'_>); 9] = [
         (
             pair(&missing, &missing),
             &[
