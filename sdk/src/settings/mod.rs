@@ -11,6 +11,10 @@ use serde_path_to_error::Segment;
 
 use crate::plan::{Diagnostic, Pointer};
 
+mod types;
+
+pub use types::{Duration, OneOrMany};
+
 /// How many unknown keys are reported at most.
 const UNKNOWN_MAX: usize = 32;
 
@@ -191,4 +195,103 @@ fn distance(a: &str, b: &str) -> usize {
         before = std::mem::replace(&mut above, row);
     }
     above[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[crate::settings]
+    #[derive(Debug, PartialEq, Eq)]
+    struct Example {
+        #[serde(default)]
+        max_age: u32,
+        #[serde(default)]
+        rules: Vec<Rule>,
+        #[serde(default)]
+        by_name: BTreeMap<String, Rule>,
+    }
+
+    #[crate::settings]
+    #[derive(Debug, PartialEq, Eq)]
+    struct Rule {
+        pool: String,
+        mode: Option<Mode>,
+    }
+
+    #[crate::settings]
+    #[derive(Debug, PartialEq, Eq)]
+    enum Mode {
+        Plain,
+        Long { of_it: u8 },
+    }
+
+    #[track_caller]
+    fn check(text: &str, problems: &[(&str, &str, Option<&str>)]) {
+        let found = parse::<Example>(text).expect_err("the settings are wrong");
+        assert_eq!(found.len(), problems.len(), "{found:#?}");
+        for (found, (path, message, help)) in found.iter().zip(problems) {
+            assert_eq!(found.path, *path, "{found:#?}");
+            assert!(found.message.contains(message), "{found:#?}");
+            assert_eq!(found.help.as_deref(), *help, "{found:#?}");
+        }
+    }
+
+    #[test]
+    fn absent_settings_are_empty_ones() {
+        assert_eq!(parse::<Example>("null").unwrap().max_age, 0);
+        assert_eq!(parse::<()>("null"), Ok(()));
+        assert_eq!(parse::<Option<Rule>>("null"), Ok(None));
+        let problems = parse::<Rule>("null").unwrap_err();
+        assert!(problems[0].message.contains("missing field `pool`"));
+    }
+
+    #[test]
+    fn mistakes_are_reported_where_they_are() {
+        check("{", &[("", "not JSON", None)]);
+        check(r#"{"max-age": "x"}"#, &[("/max-age", "invalid type", None)]);
+        check(r#"{"max-age": -1}"#, &[("/max-age", "invalid value", None)]);
+        check(
+            r#"{"rules": [{"pool": "a"}, {"pool": 7}]}"#,
+            &[("/rules/1/pool", "invalid type", None)],
+        );
+        check(
+            r#"{"rules": [{}]}"#,
+            &[("/rules/0", "missing field `pool`", None)],
+        );
+        check(
+            r#"{"by-name": {"a/b": {"pool": "x", "mode": "plian"}}}"#,
+            &[(
+                "/by-name/a~1b/mode",
+                "unknown variant",
+                Some("did you mean `plain`?"),
+            )],
+        );
+        check(
+            r#"{"rules": [{"pool": "x", "mode": {"long": {"of-it": 999}}}]}"#,
+            &[("/rules/0/mode/long/of-it", "invalid value", None)],
+        );
+    }
+
+    #[test]
+    fn every_unknown_key_is_reported() {
+        check(
+            r#"{"max_age": 1, "zzz": 1, "rules": [{"pol": "x", "pool": "y"}]}"#,
+            &[
+                (
+                    "/max_age",
+                    "unknown field `max_age`",
+                    Some("did you mean `max-age`?"),
+                ),
+                (
+                    "/rules/0/pol",
+                    "unknown field `pol`",
+                    Some("did you mean `pool`?"),
+                ),
+                ("/zzz", "unknown field `zzz`", None),
+            ],
+        );
+    }
 }
