@@ -279,7 +279,7 @@ fn functions(
         });
     }
     Ok(Functions {
-        configure: instance.get_typed_func(&mut *store, &exports.configure)?,
+        configure: instance.get_typed_func(&mut *store, exports.configure)?,
         schema: match &exports.schema {
             Some(index) => Some(instance.get_typed_func(&mut *store, index)?),
             None => None,
