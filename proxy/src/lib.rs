@@ -11,10 +11,11 @@
 //! | 3 | [`generation`] |
 //! | 2 | [`chain`], [`upstream`] |
 //! | 1 | [`wasm`], [`discovery`], [`tls`] |
-//! | 0 | [`config`], [`telemetry`], [`io`], [`connection`], [`head`], [`error`] |
+//! | 0 | [`config`], [`telemetry`], [`io`], [`connection`], [`head`], [`error`], [`builtin`] |
 
 pub mod admin;
 pub mod app;
+pub mod builtin;
 pub mod chain;
 pub mod cli;
 pub mod config;

@@ -1,0 +1,71 @@
+//! The trait that every filter implements.
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+
+use crate::plan::{Diagnostics, Phases, Setup};
+use crate::verdict::{RequestVerdict, ResponseVerdict, StreamVerdict};
+use crate::view::{Record, Request, Response, Stream};
+
+/// A filter: its settings, and the phases it takes part in.
+///
+/// Put [`#[sluicegate_sdk::filter]`](macro@crate::filter) on the impl. The attribute exports exactly the phases that
+/// the impl writes out; the defaults here are never called.
+///
+/// The host makes one instance per worker thread and calls it for one exchange after the other, never from two places
+/// at once and never from inside itself, so that `&mut self` needs no locks. An instance may be replaced at any time
+/// (after a fault, on reload), so that what it remembers between exchanges is a cache, not a truth.
+pub trait Filter: Sized + 'static {
+    /// What stands under `settings:` in the YAML. [`#[settings]`](macro@crate::settings) derives what is needed.
+    type Settings: DeserializeOwned + JsonSchema;
+
+    /// Called once, before anything else. Everything that can be prepared belongs here: parsed templates, tables,
+    /// ready-made replies.
+    fn configure(settings: Self::Settings, setup: &mut Setup) -> Result<Self, Diagnostics>;
+
+    /// The request head is there: after hop-by-hop fields are gone, before forwarding fields are written.
+    fn request(&mut self, request: &Request<'_>) -> RequestVerdict {
+        let _ = request;
+        RequestVerdict::next()
+    }
+
+    /// The response head is there, before it is sent to the client.
+    fn response(&mut self, response: &Response<'_>) -> ResponseVerdict {
+        let _ = response;
+        ResponseVerdict::next()
+    }
+
+    /// The exchange ended, however it ended.
+    fn log(&mut self, record: &Record<'_>) {
+        let _ = record;
+    }
+
+    /// A connection was accepted, before TLS is looked at.
+    fn connect(&mut self, stream: &Stream<'_>) -> StreamVerdict {
+        let _ = stream;
+        StreamVerdict::next()
+    }
+
+    /// The ClientHello was read, on a listener that peeks at TLS.
+    fn client_hello(&mut self, stream: &Stream<'_>) -> StreamVerdict {
+        let _ = stream;
+        StreamVerdict::next()
+    }
+
+    /// The first bytes of the client are there, as many as [`Setup::first_bytes`] asked for, or fewer when the client
+    /// ended or stayed silent.
+    fn first_bytes(&mut self, stream: &Stream<'_>) -> StreamVerdict {
+        let _ = stream;
+        StreamVerdict::next()
+    }
+}
+
+/// Which phases a filter's impl wrote out. The attribute implements it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not say which phases it exports",
+    label = "this filter has no exports",
+    note = "put `#[sluicegate_sdk::filter]` on `impl Filter for {Self}`"
+)]
+pub trait Exports {
+    const PHASES: Phases;
+}

@@ -1,0 +1,65 @@
+//! What the code written by `#[filter]` calls. No part of the interface that filters see.
+
+use std::cell::RefCell;
+
+use crate::filter::{Exports, Filter};
+use crate::plan::{Diagnostic, Plan, Setup};
+use crate::settings;
+
+pub use crate::plan::{Interest, Phases, Test};
+#[cfg(target_family = "wasm")]
+pub use wit_bindgen;
+
+/// Makes the filter from its settings.
+pub fn configure<F: Filter + Exports>(text: &str) -> Result<(F, Plan), Vec<Diagnostic>> {
+    let settings = settings::parse::<F::Settings>(text)?;
+    let mut setup = Setup::new(F::PHASES);
+    let made = F::configure(settings, &mut setup);
+    let (plan, mut problems) = setup.finish();
+    match made {
+        Ok(filter) if problems.is_empty() => Ok((filter, plan)),
+        Ok(_) => Err(problems),
+        Err(more) => {
+            problems.extend(more.0);
+            if problems.is_empty() {
+                problems.push(Diagnostic::new("", "the filter refused its settings"));
+            }
+            Err(problems)
+        }
+    }
+}
+
+/// The JSON Schema of the settings.
+pub fn schema<F: Filter>() -> String {
+    schemars::schema_for!(F::Settings).as_value().to_string()
+}
+
+/// The one filter of a wasm instance.
+#[derive(Debug)]
+pub struct Instance<F>(RefCell<Option<F>>);
+
+impl<F> Instance<F> {
+    pub const fn new() -> Self {
+        Self(RefCell::new(None))
+    }
+
+    pub fn put(&self, filter: F) {
+        *self.0.borrow_mut() = Some(filter);
+    }
+
+    /// Calls the filter. The host configures an instance first and never calls it from inside itself; a host that did
+    /// would see a trap.
+    pub fn call<R>(&self, f: impl FnOnce(&mut F) -> R) -> R {
+        f(self
+            .0
+            .borrow_mut()
+            .as_mut()
+            .expect("the host configures a filter before it calls it"))
+    }
+}
+
+impl<F> Default for Instance<F> {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,432 @@
+//! Settings in, plan out: what a filter tells the host before the first exchange.
+
+use std::fmt::Write as _;
+use std::ops;
+
+use crate::verdict::Pool;
+
+/// A phase of an exchange or a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Phase {
+    Request,
+    Response,
+    Log,
+    Connect,
+    ClientHello,
+    FirstBytes,
+}
+
+/// A set of phases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Phases(u8);
+
+impl Phases {
+    pub const NONE: Self = Self(0);
+
+    #[must_use]
+    pub const fn with(self, phase: Phase) -> Self {
+        Self(self.0 | 1 << phase as u8)
+    }
+
+    #[must_use]
+    pub const fn without(self, phase: Phase) -> Self {
+        Self(self.0 & !(1 << phase as u8))
+    }
+
+    pub const fn contains(self, phase: Phase) -> bool {
+        self.0 & 1 << phase as u8 != 0
+    }
+
+    /// The bits in the order of the contract's flags.
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+}
+
+/// Which fields a phase is shown. Fewer is faster: each field shown is copied into the filter's memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Interest {
+    None,
+    /// Only these names, in lower case.
+    Some(Vec<String>),
+    All,
+}
+
+impl Interest {
+    /// Only these names.
+    pub fn some<N: AsRef<str>>(names: impl IntoIterator<Item = N>) -> Self {
+        let mut lower: Vec<String> = names
+            .into_iter()
+            .map(|name| name.as_ref().to_ascii_lowercase())
+            .collect();
+        lower.sort();
+        lower.dedup();
+        if lower.is_empty() {
+            return Self::None;
+        }
+        Self::Some(lower)
+    }
+}
+
+/// What is wrong with one setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// JSON pointer to the setting, relative to the settings.
+    pub path: String,
+    pub message: String,
+    /// What to write instead, if that can be said.
+    pub help: Option<String>,
+}
+
+impl Diagnostic {
+    pub fn new(path: impl Into<Pointer>, message: impl Into<String>) -> Self {
+        Self {
+            path: path.into().0,
+            message: message.into(),
+            help: None,
+        }
+    }
+
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+/// Why a filter refuses its settings. `?` turns one [`Diagnostic`] into it; [`Setup::problem`] collects several.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Diagnostics(pub Vec<Diagnostic>);
+
+impl From<Diagnostic> for Diagnostics {
+    fn from(diagnostic: Diagnostic) -> Self {
+        Self(vec![diagnostic])
+    }
+}
+
+impl From<Vec<Diagnostic>> for Diagnostics {
+    fn from(diagnostics: Vec<Diagnostic>) -> Self {
+        Self(diagnostics)
+    }
+}
+
+/// A JSON pointer (RFC 6901) into the settings. A `&str` that starts with `/` is one as it stands.
+///
+/// ```
+/// use sluicegate_sdk::Pointer;
+///
+/// let rule = Pointer::root().key("rules").index(3);
+/// assert_eq!(rule.key("a/b").as_str(), "/rules/3/a~1b");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Pointer(String);
+
+impl Pointer {
+    /// The settings as a whole.
+    pub fn root() -> Self {
+        Self::default()
+    }
+
+    #[must_use]
+    pub fn key(&self, key: &str) -> Self {
+        let mut path = self.0.clone();
+        path.push('/');
+        for c in key.chars() {
+            match c {
+                '~' => path.push_str("~0"),
+                '/' => path.push_str("~1"),
+                c => path.push(c),
+            }
+        }
+        Self(path)
+    }
+
+    #[must_use]
+    pub fn index(&self, index: usize) -> Self {
+        let mut path = self.0.clone();
+        // Writing to a String cannot fail.
+        let _ = write!(path, "/{index}");
+        Self(path)
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Pointer {
+    fn from(path: &str) -> Self {
+        Self(path.to_owned())
+    }
+}
+
+impl From<String> for Pointer {
+    fn from(path: String) -> Self {
+        Self(path)
+    }
+}
+
+impl From<&Pointer> for Pointer {
+    fn from(path: &Pointer) -> Self {
+        path.clone()
+    }
+}
+
+/// One node of the predicate in postfix order, as the contract has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Test {
+    Method(Vec<String>),
+    Path(String),
+    PathPrefix(String),
+    PathGlob(String),
+    Host(String),
+    HeaderPresent(String),
+    HeaderEquals(String, String),
+    HeaderPrefix(String, String),
+    HeaderContains(String, Vec<String>),
+    Client(Vec<String>),
+    All(u32),
+    Any(u32),
+    Negate,
+}
+
+/// Which exchanges the filter is called for. The host evaluates it, so that an exchange that does not match costs no
+/// call at all.
+///
+/// ```
+/// use sluicegate_sdk::Match;
+///
+/// let writes = Match::method(["POST", "PUT"]).and(Match::path_prefix("/api"));
+/// let strangers = !Match::client(["10.0.0.0/8"]);
+/// let both = writes.and(strangers.or(Match::header("x-audit")));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Match(Node);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Node {
+    Test(Test),
+    All(Vec<Node>),
+    Any(Vec<Node>),
+    Not(Box<Node>),
+}
+
+impl Match {
+    /// Any of these methods, case-sensitive.
+    pub fn method<M: Into<String>>(methods: impl IntoIterator<Item = M>) -> Self {
+        Self::test(Test::Method(methods.into_iter().map(Into::into).collect()))
+    }
+
+    /// The path without its query, byte by byte.
+    pub fn path(path: impl Into<String>) -> Self {
+        Self::test(Test::Path(path.into()))
+    }
+
+    /// The path starts with this at a segment boundary.
+    pub fn path_prefix(prefix: impl Into<String>) -> Self {
+        Self::test(Test::PathPrefix(prefix.into()))
+    }
+
+    /// The path matches this [glob](crate::Glob).
+    pub fn path_glob(glob: impl Into<String>) -> Self {
+        Self::test(Test::PathGlob(glob.into()))
+    }
+
+    /// The host without its port matches this [glob](crate::Glob), ignoring case.
+    pub fn host(glob: impl Into<String>) -> Self {
+        Self::test(Test::Host(glob.into()))
+    }
+
+    /// A field of this name is present.
+    pub fn header(name: &str) -> Self {
+        Self::test(Test::HeaderPresent(name.to_ascii_lowercase()))
+    }
+
+    /// Some line of the field equals `value`.
+    pub fn header_equals(name: &str, value: impl Into<String>) -> Self {
+        Self::test(Test::HeaderEquals(name.to_ascii_lowercase(), value.into()))
+    }
+
+    /// Some line of the field starts with `value`.
+    pub fn header_prefix(name: &str, value: impl Into<String>) -> Self {
+        Self::test(Test::HeaderPrefix(name.to_ascii_lowercase(), value.into()))
+    }
+
+    /// Some line of the field contains one of the values.
+    pub fn header_contains<V: Into<String>>(
+        name: &str,
+        values: impl IntoIterator<Item = V>,
+    ) -> Self {
+        Self::test(Test::HeaderContains(
+            name.to_ascii_lowercase(),
+            values.into_iter().map(Into::into).collect(),
+        ))
+    }
+
+    /// The client address lies in one of these networks, written as CIDR.
+    pub fn client<N: Into<String>>(networks: impl IntoIterator<Item = N>) -> Self {
+        Self::test(Test::Client(networks.into_iter().map(Into::into).collect()))
+    }
+
+    /// Every one of these; true when there is none.
+    pub fn all(matches: impl IntoIterator<Item = Match>) -> Self {
+        Self(Node::All(matches.into_iter().map(|m| m.0).collect()))
+    }
+
+    /// At least one of these; false when there is none.
+    pub fn any(matches: impl IntoIterator<Item = Match>) -> Self {
+        Self(Node::Any(matches.into_iter().map(|m| m.0).collect()))
+    }
+
+    #[must_use]
+    pub fn and(self, other: Match) -> Self {
+        Self(match self.0 {
+            Node::All(mut nodes) => {
+                nodes.push(other.0);
+                Node::All(nodes)
+            }
+            node => Node::All(vec![node, other.0]),
+        })
+    }
+
+    #[must_use]
+    pub fn or(self, other: Match) -> Self {
+        Self(match self.0 {
+            Node::Any(mut nodes) => {
+                nodes.push(other.0);
+                Node::Any(nodes)
+            }
+            node => Node::Any(vec![node, other.0]),
+        })
+    }
+
+    /// The nodes in postfix order.
+    pub fn nodes(&self) -> Vec<Test> {
+        let mut out = Vec::new();
+        postfix(&self.0, &mut out);
+        out
+    }
+
+    fn test(test: Test) -> Self {
+        Self(Node::Test(test))
+    }
+}
+
+impl ops::Not for Match {
+    type Output = Self;
+
+    fn not(self) -> Self {
+        Self(match self.0 {
+            Node::Not(node) => *node,
+            node => Node::Not(Box::new(node)),
+        })
+    }
+}
+
+fn postfix(node: &Node, out: &mut Vec<Test>) {
+    match node {
+        Node::Test(test) => out.push(test.clone()),
+        Node::All(nodes) => {
+            nodes.iter().for_each(|n| postfix(n, out));
+            out.push(Test::All(nodes.len() as u32));
+        }
+        Node::Any(nodes) => {
+            nodes.iter().for_each(|n| postfix(n, out));
+            out.push(Test::Any(nodes.len() as u32));
+        }
+        Node::Not(node) => {
+            postfix(node, out);
+            out.push(Test::Negate);
+        }
+    }
+}
+
+/// A pool the filter may route to, with the setting that names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolUse {
+    pub name: String,
+    pub path: String,
+}
+
+/// What the host will do for this filter. [`Setup`] makes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    pub phases: Phases,
+    /// Postfix; no nodes means every exchange.
+    pub matches: Vec<Test>,
+    pub request_fields: Interest,
+    pub response_fields: Interest,
+    pub pools: Vec<PoolUse>,
+    pub first_bytes: u32,
+}
+
+/// Given to [`Filter::configure`](crate::Filter::configure) to narrow what the host does for the filter. Left alone,
+/// the filter is called in every phase it implements, for every exchange, and is shown every field.
+#[derive(Debug)]
+pub struct Setup {
+    plan: Plan,
+    problems: Vec<Diagnostic>,
+}
+
+impl Setup {
+    pub(crate) fn new(phases: Phases) -> Self {
+        Self {
+            plan: Plan {
+                phases,
+                matches: Vec::new(),
+                request_fields: Interest::All,
+                response_fields: Interest::All,
+                pools: Vec::new(),
+                first_bytes: 0,
+            },
+            problems: Vec::new(),
+        }
+    }
+
+    /// Do not call the filter in this phase with these settings.
+    pub fn skip(&mut self, phase: Phase) {
+        self.plan.phases = self.plan.phases.without(phase);
+    }
+
+    /// Call the filter only for exchanges that match.
+    pub fn only_when(&mut self, matches: Match) {
+        self.plan.matches = matches.nodes();
+    }
+
+    /// Show the request phase these fields.
+    pub fn request_fields(&mut self, interest: Interest) {
+        self.plan.request_fields = interest;
+    }
+
+    /// Show the response phase these fields.
+    pub fn response_fields(&mut self, interest: Interest) {
+        self.plan.response_fields = interest;
+    }
+
+    /// Declares a pool to route to. `path` points at the setting that names it, so that the load can say where an
+    /// unknown pool was written.
+    pub fn pool(&mut self, name: &str, path: impl Into<Pointer>) -> Pool {
+        // Not merged by name: two settings with the same mistake are two diagnostics.
+        let index = self.plan.pools.len() as u32;
+        self.plan.pools.push(PoolUse {
+            name: name.to_owned(),
+            path: path.into().0,
+        });
+        Pool(index)
+    }
+
+    /// Streams: wait for so many first bytes, at most 16384.
+    pub fn first_bytes(&mut self, bytes: u32) {
+        self.plan.first_bytes = bytes.min(16384);
+    }
+
+    /// Notes a mistake and goes on, so that all of them are reported at once. With any of them the settings are
+    /// refused, whatever `configure` returns.
+    pub fn problem(&mut self, problem: Diagnostic) {
+        self.problems.push(problem);
+    }
+
+    pub(crate) fn finish(self) -> (Plan, Vec<Diagnostic>) {
+        (self.plan, self.problems)
+    }
+}

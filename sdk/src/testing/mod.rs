@@ -1,0 +1,226 @@
+//! Runs a filter natively, under plain `cargo test`: the settings come as JSON, the exchanges go through the packed
+//! blocks as they do in the proxy, the plan's predicate decides whether the filter is called, and a verdict that the
+//! host would refuse fails the test.
+//!
+//! ```
+//! use sluicegate_sdk::testing::{Harness, TestRequest, TestResponse, json};
+//! use sluicegate_sdk::*;
+
+//!
+//! struct Stamp;
+//!
+//! #[sluicegate_sdk::filter]
+//! impl Filter for Stamp {
+//!     type Settings = ();
+//!
+//!     fn configure(_: (), _: &mut Setup) -> Result<Self, Diagnostics> {
+//!         Ok(Stamp)
+//!     }
+//!
+//!     fn request(&mut self, _: &Request<'_>) -> RequestVerdict {
+//!         RequestVerdict::next().set("x-stamp", "1").state(7)
+//!     }
+//!
+//!     fn response(&mut self, response: &Response<'_>) -> ResponseVerdict {
+//!         assert_eq!(response.state(), 7);
+//!         ResponseVerdict::next().status(418)
+//!     }
+//! }
+//!
+//! let mut harness = Harness::<Stamp>::new(json!(null)).unwrap();
+//! let mut exchange = harness.exchange(TestRequest::get("/"));
+//! assert_eq!(exchange.request().field("x-stamp"), Some("1"));
+//! assert_eq!(exchange.response(&TestResponse::new(200)).status(), Some(418));
+//! ```
+
+mod answer;
+mod block;
+mod matching;
+mod message;
+
+use std::cell::RefCell;
+use std::fmt;
+
+use serde_json::Value;
+
+use crate::filter::{Exports, Filter};
+use crate::log::Level;
+use crate::plan::{Diagnostic, Phase, Plan};
+use crate::view::{Record, Request, Response, Stream};
+
+pub use serde_json::json;
+
+pub use answer::{Answer, Kind};
+pub use message::{TestEnd, TestRequest, TestResponse, TestStream};
+
+thread_local! {
+    /// Each test has a thread of its own, so that its lines do not meet another's.
+    static LINES: RefCell<Vec<(Level, String)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What the filter logged in this thread since the last call.
+pub fn lines() -> Vec<(Level, String)> {
+    LINES.with(|lines| lines.take())
+}
+
+pub(crate) fn collect(level: Level, message: String) {
+    LINES.with(|lines| lines.borrow_mut().push((level, message)));
+}
+
+/// A configured filter.
+pub struct Harness<F> {
+    filter: F,
+    plan: Plan,
+}
+
+impl<F: Filter + Exports> Harness<F> {
+    /// Configures the filter, or tells what is wrong with the settings.
+    pub fn new(settings: Value) -> Result<Self, Vec<Diagnostic>> {
+        let (filter, plan) = crate::__private::configure::<F>(&settings.to_string())?;
+        Ok(Self { filter, plan })
+    }
+
+    /// What the filter asked of the host.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The JSON Schema of the settings.
+    pub fn schema() -> Value {
+        serde_json::from_str(&crate::__private::schema::<F>()).unwrap_or_default()
+    }
+
+    /// An exchange with only a request phase.
+    pub fn request(&mut self, request: TestRequest) -> Answer {
+        self.exchange(request).request()
+    }
+
+    /// One exchange, whose phases share what the filter stores.
+    pub fn exchange(&mut self, request: TestRequest) -> Exchange<'_, F> {
+        Exchange {
+            harness: self,
+            request,
+            state: 0,
+            matched: None,
+        }
+    }
+
+    /// One connection of a stream listener.
+    pub fn session(&mut self, stream: TestStream) -> Session<'_, F> {
+        Session {
+            harness: self,
+            stream,
+            state: 0,
+        }
+    }
+
+    fn wants(&self, phase: Phase) -> bool {
+        self.plan.phases.contains(phase)
+    }
+}
+
+impl<F> fmt::Debug for Harness<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Harness")
+            .field("plan", &self.plan)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One HTTP exchange going through the filter.
+#[derive(Debug)]
+pub struct Exchange<'h, F> {
+    harness: &'h mut Harness<F>,
+    request: TestRequest,
+    state: u64,
+    /// Whether the predicate holds; found out once, when the first phase comes.
+    matched: Option<bool>,
+}
+
+impl<F: Filter + Exports> Exchange<'_, F> {
+    /// The request phase. The answer shows the request as the upstream would see it.
+    pub fn request(&mut self) -> Answer {
+        let fields = self.request.fields.clone();
+        if !self.matches() || !self.harness.wants(Phase::Request) {
+            return Answer::not_called(fields);
+        }
+        let block = self
+            .request
+            .block(self.state, &self.harness.plan.request_fields);
+        let verdict = self.harness.filter.request(&Request::new(&block));
+        self.settle(Phase::Request, &verdict.into_bytes(), fields)
+    }
+
+    /// The response phase. The answer shows the response as the client would see it.
+    pub fn response(&mut self, response: &TestResponse) -> Answer {
+        let fields = response.fields.clone();
+        if !self.matches() || !self.harness.wants(Phase::Response) {
+            return Answer::not_called(fields);
+        }
+        let interest = &self.harness.plan.response_fields;
+        let block = response.block(&self.request, self.state, interest);
+        let verdict = self.harness.filter.response(&Response::new(&block));
+        self.settle(Phase::Response, &verdict.into_bytes(), fields)
+    }
+
+    /// The log phase.
+    pub fn log(&mut self, end: &TestEnd) {
+        if self.matches() && self.harness.wants(Phase::Log) {
+            let block = end.block(&self.request, self.state);
+            self.harness.filter.log(&Record::new(&block));
+        }
+    }
+
+    fn matches(&mut self) -> bool {
+        let (plan, request) = (&self.harness.plan, &self.request);
+        *self
+            .matched
+            .get_or_insert_with(|| matching::matches(&plan.matches, request))
+    }
+
+    fn settle(&mut self, phase: Phase, verdict: &[u8], fields: message::Fields) -> Answer {
+        let answer = Answer::decode(phase, verdict, fields, &self.harness.plan.pools);
+        self.state = answer.state().unwrap_or(self.state);
+        answer
+    }
+}
+
+/// One connection going through the filter.
+#[derive(Debug)]
+pub struct Session<'h, F> {
+    harness: &'h mut Harness<F>,
+    stream: TestStream,
+    state: u64,
+}
+
+impl<F: Filter + Exports> Session<'_, F> {
+    pub fn connect(&mut self) -> Answer {
+        self.phase(Phase::Connect)
+    }
+
+    pub fn client_hello(&mut self) -> Answer {
+        self.phase(Phase::ClientHello)
+    }
+
+    pub fn first_bytes(&mut self) -> Answer {
+        self.phase(Phase::FirstBytes)
+    }
+
+    fn phase(&mut self, phase: Phase) -> Answer {
+        if !self.harness.wants(phase) {
+            return Answer::not_called(Vec::new());
+        }
+        let first_bytes = self.harness.plan.first_bytes as usize;
+        let block = self.stream.block(phase, self.state, first_bytes);
+        let (filter, view) = (&mut self.harness.filter, Stream::new(&block));
+        let verdict = match phase {
+            Phase::Connect => filter.connect(&view),
+            Phase::ClientHello => filter.client_hello(&view),
+            _ => filter.first_bytes(&view),
+        };
+        let pools = &self.harness.plan.pools;
+        let answer = Answer::decode(phase, &verdict.into_bytes(), Vec::new(), pools);
+        self.state = answer.state().unwrap_or(self.state);
+        answer
+    }
+}
