@@ -1,1 +1,201 @@
-fn main() {}
+//! What a filter costs: an exchange through a chain, a filter that does not match, a new instance.
+//!
+//! `cargo bench -p sluicegate --bench filters`. The guest is hand-written and does nothing, so that the host is measured.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use sluicegate::chain::{Chain, ExchangeState, Filter, Link, RequestFacts, ResponseFacts, Slot};
+use sluicegate::config::{
+    Capabilities, ConfigPath, FilterConfig, FilterLimits, ModuleSource, OnError,
+};
+use sluicegate::connection::Connection;
+use sluicegate::head::{Fields, RequestHead, ResponseHead, Version};
+use sluicegate::wasm::{Host, HostOptions, InstanceOptions, Module};
+
+/// Answers `next` to requests and responses. `%MATCH%` is the number of nodes of its predicate (one prefix, `/api`),
+/// `%SHOWN%` which fields it is shown (0 none, 2 all).
+const GUEST: &str = r#"(module
+  (memory (export "memory") 2)
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) i32.const 65536)
+  (func (export "sluicegate:filter/configuration@0.1.0#configure") (param i32 i32) (result i32)
+    (i32.store8 (i32.const 1028) (i32.const 3))
+    (i32.store (i32.const 1032) (i32.const 2048))
+    (i32.store (i32.const 1036) (i32.const %MATCH%))
+    (i32.store (i32.const 1040) (i32.const %SHOWN%))
+    (i32.store (i32.const 1052) (i32.const %SHOWN%))
+    (i32.store (i32.const 2048) (i32.const 2))
+    (i32.store (i32.const 2052) (i32.const 3072))
+    (i32.store (i32.const 2056) (i32.const 4))
+    i32.const 1024)
+  (func (export "sluicegate:filter/http-request@0.1.0#on-request") (param i32 i32) (result i32) i32.const 4096)
+  (func (export "sluicegate:filter/http-response@0.1.0#on-response") (param i32 i32) (result i32) i32.const 4096)
+  (data (i32.const 3072) "/api"))"#;
+
+fn module(host: &Host, nodes: u32, shown: u32) -> Arc<Module> {
+    let text = GUEST
+        .replace("%MATCH%", &nodes.to_string())
+        .replace("%SHOWN%", &shown.to_string());
+    let bytes = wat::parse_str(text).expect("valid text");
+    host.load("bench", &bytes).expect("a filter")
+}
+
+fn limits() -> FilterLimits {
+    FilterLimits {
+        memory: 16 * 1024 * 1024,
+        deadline: Duration::from_millis(10),
+        configure_deadline: Duration::from_secs(2),
+        output: 1024 * 1024,
+    }
+}
+
+fn chain(module: Arc<Module>) -> Chain {
+    let config = FilterConfig {
+        name: "bench".into(),
+        at: ConfigPath::default(),
+        module: ModuleSource::Builtin("bench".into()),
+        settings: serde_json::Value::Null,
+        limits: limits(),
+        capabilities: Capabilities::default(),
+        on_error: OnError::Fail,
+    };
+    let filter =
+        Filter::load(module, Arc::new(config), 1, Arc::new(|_| {})).expect("a configured filter");
+    let pools = filter
+        .pool_table(filter.config(), &[])
+        .expect("it names no pools");
+    Chain::new(vec![Link {
+        slot: Slot::new(filter, 0),
+        pools,
+    }])
+}
+
+/// What a browser sends, roughly: ten fields, six hundred bytes.
+fn request() -> RequestHead {
+    let mut fields = Fields::default();
+    for (name, value) in [
+        (
+            "user-agent",
+            "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+        ),
+        (
+            "accept",
+            "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+        ),
+        ("accept-language", "en-US,en;q=0.5"),
+        ("accept-encoding", "gzip, deflate, br, zstd"),
+        ("referer", "https://www.example.com/a/page/that/links/here"),
+        (
+            "cookie",
+            "session=0123456789abcdef0123456789abcdef; theme=dark",
+        ),
+        ("sec-fetch-dest", "document"),
+        ("sec-fetch-mode", "navigate"),
+        ("cache-control", "max-age=0"),
+        ("x-request-start", "1764000000.123"),
+    ] {
+        fields.append(name.as_bytes(), value.as_bytes());
+    }
+    RequestHead {
+        version: Version::Http11,
+        method: (*b"GET").into(),
+        authority: (*b"www.example.com").into(),
+        target: (*b"/a/page?with=a&query=string").into(),
+        fields,
+    }
+}
+
+fn response() -> ResponseHead {
+    let mut fields = Fields::default();
+    for (name, value) in [
+        ("content-type", "text/html; charset=utf-8"),
+        ("date", "Mon, 23 Nov 2026 10:00:00 GMT"),
+        ("server", "nginx"),
+        ("cache-control", "no-store"),
+    ] {
+        fields.append(name.as_bytes(), value.as_bytes());
+    }
+    ResponseHead {
+        version: Version::Http11,
+        status: 200,
+        fields,
+    }
+}
+
+fn facts(connection: &Connection) -> RequestFacts<'_> {
+    RequestFacts {
+        connection,
+        client: connection.peer.ip(),
+        client_text: &connection.peer_text,
+        client_port: connection.peer.port(),
+        scheme: "http",
+        request_id: "0198c2f0-0000-7000-8000-000000000000",
+        has_body: false,
+    }
+}
+
+fn filters(criterion: &mut Criterion) {
+    let host = Host::new(HostOptions::default()).expect("a host");
+    let connection = Connection::new(
+        "web".into(),
+        "10.0.0.9:4000".parse().expect("an address"),
+        "10.0.0.1:80".parse().expect("an address"),
+    );
+    let request_facts = facts(&connection);
+    let response_facts = ResponseFacts {
+        request: request_facts,
+        version: Version::Http11,
+        method: b"GET",
+        authority: b"www.example.com",
+        target: b"/a/page?with=a&query=string",
+        endpoint: "10.0.0.2:80",
+        pool: "web",
+    };
+    let (mut request, mut response) = (request(), response());
+
+    for (name, nodes, shown) in [
+        ("request, no fields shown", 0, 0),
+        ("request, ten fields shown", 0, 2),
+        ("request, not matched", 1, 2),
+    ] {
+        let chain = chain(module(&host, nodes, shown));
+        let mut state = ExchangeState::default();
+        criterion.bench_function(name, |bencher| {
+            bencher.iter(|| black_box(chain.request(&mut state, &request_facts, &mut request)));
+        });
+    }
+
+    let both = chain(module(&host, 0, 2));
+    let mut state = ExchangeState::default();
+    criterion.bench_function("request and response", |bencher| {
+        bencher.iter(|| {
+            black_box(both.request(&mut state, &request_facts, &mut request));
+            black_box(both.response(&mut state, &response_facts, &mut response))
+        });
+    });
+
+    let module = module(&host, 0, 2);
+    let options = InstanceOptions {
+        filter: "bench".into(),
+        limits: limits(),
+        capabilities: Capabilities::default(),
+    };
+    criterion.bench_function("new instance, configured", |bencher| {
+        bencher.iter_batched(
+            || (),
+            |()| {
+                let mut instance = module.instantiate(&options).expect("an instance");
+                instance
+                    .configure("null", Duration::from_secs(2))
+                    .expect("a plan");
+                instance
+            },
+            BatchSize::PerIteration,
+        );
+    });
+}
+
+criterion_group!(benches, filters);
+criterion_main!(benches);

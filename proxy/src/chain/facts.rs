@@ -67,8 +67,7 @@ pub struct StreamFacts<'a> {
 
 impl<'a> RequestFacts<'a> {
     fn common(&self, version: Version) -> Facts<'a> {
-        let mut facts =
-            Facts::of_connection(self.connection, self.client_text, self.client_port);
+        let mut facts = Facts::of_connection(self.connection, self.client_text, self.client_port);
         facts.http2 = version == Version::Http2;
         facts.has_body = self.has_body;
         facts.set(Fact::Scheme, self.scheme.as_bytes());
@@ -114,8 +113,7 @@ impl<'a> LogFacts<'a> {
 
 impl<'a> StreamFacts<'a> {
     pub(super) fn facts(&self) -> Facts<'a> {
-        let mut facts =
-            Facts::of_connection(self.connection, self.client_text, self.client_port);
+        let mut facts = Facts::of_connection(self.connection, self.client_text, self.client_port);
         if let Some(sni) = self.sni {
             facts.set(Fact::Sni, sni.as_bytes());
         }
@@ -126,12 +124,7 @@ impl<'a> StreamFacts<'a> {
     }
 }
 
-fn set_request<'a>(
-    facts: &mut Facts<'a>,
-    method: &'a [u8],
-    authority: &'a [u8],
-    target: &'a [u8],
-) {
+fn set_request<'a>(facts: &mut Facts<'a>, method: &'a [u8], authority: &'a [u8], target: &'a [u8]) {
     facts.set(Fact::Method, method);
     facts.set(Fact::Authority, authority);
     match memchr::memchr(b'?', target) {

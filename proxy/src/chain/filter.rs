@@ -260,9 +260,7 @@ fn make(
     settings: &str,
     deadline: Duration,
 ) -> Result<(Instance, Plan), ConfigureError> {
-    let mut instance = module
-        .instantiate(options)
-        .map_err(ConfigureError::Fault)?;
+    let mut instance = module.instantiate(options).map_err(ConfigureError::Fault)?;
     let plan = instance.configure(settings, deadline)?;
     Ok((instance, plan))
 }

@@ -56,8 +56,7 @@ impl Watch {
 
 impl Chain {
     pub fn new(links: Vec<Link>) -> Self {
-        let wanted =
-            Phase::ALL.map(|phase| links.iter().any(|link| link.slot.plan().wants(phase)));
+        let wanted = Phase::ALL.map(|phase| links.iter().any(|link| link.slot.plan().wants(phase)));
         let first_bytes = links
             .iter()
             .map(|link| link.slot.plan().first_bytes)

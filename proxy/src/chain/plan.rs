@@ -49,7 +49,10 @@ impl CheckedPlan {
         ] {
             if let Interest::Some(names) = interest {
                 if names.len() > NAMES_MAX {
-                    broken(format!("{what}: {} names, more than {NAMES_MAX}", names.len()));
+                    broken(format!(
+                        "{what}: {} names, more than {NAMES_MAX}",
+                        names.len()
+                    ));
                 }
                 if let Some(name) = names.iter().find(|name| !is_token(name.as_bytes())) {
                     broken(format!("{what}: {name:?} is no field name"));

@@ -130,7 +130,9 @@ impl Node {
             return false;
         };
         let lines = |name: &'_ [u8], test: &dyn Fn(&[u8]) -> bool| {
-            head.fields.iter().any(|(n, value)| n == name && test(value))
+            head.fields
+                .iter()
+                .any(|(n, value)| n == name && test(value))
         };
         match self {
             Node::Method(methods) => methods.contains(&head.method),
@@ -314,7 +316,10 @@ mod tests {
                 true,
             ),
             (Test::HeaderContains((s("user-agent"), vec![])), false),
-            (Test::Client(vec![s("192.168.0.0/16"), s("10.0.0.0/8")]), true),
+            (
+                Test::Client(vec![s("192.168.0.0/16"), s("10.0.0.0/8")]),
+                true,
+            ),
             (Test::Client(vec![s("10.1.2.4")]), false),
         ];
         for (test, expected) in cases {
@@ -334,7 +339,19 @@ mod tests {
         assert!(holds(&[no(), yes(), Test::Any(2)], &h));
         assert!(holds(&[Test::All(0)], &h));
         assert!(!holds(&[Test::Any(0)], &h));
-        assert!(holds(&[no(), yes(), no(), Test::Any(2), no(), Test::Negate, Test::All(2), Test::Any(2)], &h));
+        assert!(holds(
+            &[
+                no(),
+                yes(),
+                no(),
+                Test::Any(2),
+                no(),
+                Test::Negate,
+                Test::All(2),
+                Test::Any(2)
+            ],
+            &h
+        ));
     }
 
     #[test]
@@ -357,15 +374,27 @@ mod tests {
         assert_eq!(check(&[yes(), yes()]), E::Leftover(2));
         assert_eq!(
             check(&[yes(), Test::All(2)]),
-            E::Underflow { at: 1, wants: 2, has: 1 }
+            E::Underflow {
+                at: 1,
+                wants: 2,
+                has: 1
+            }
         );
         assert_eq!(
             check(&[Test::Negate]),
-            E::Underflow { at: 0, wants: 1, has: 0 }
+            E::Underflow {
+                at: 0,
+                wants: 1,
+                has: 0
+            }
         );
         assert_eq!(
             check(&[Test::Any(u32::MAX)]),
-            E::Underflow { at: 0, wants: u32::MAX as usize, has: 0 }
+            E::Underflow {
+                at: 0,
+                wants: u32::MAX as usize,
+                has: 0
+            }
         );
         assert_eq!(
             check(&[Test::Client(vec![s("10.0.0.0/33")])]),

@@ -1,8 +1,9 @@
 //! One worker's use of a filter: its instance, and what happens when that faults.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::counters::{Shard, VerdictKind};
 use super::filter::Filter;
@@ -10,12 +11,18 @@ use super::plan::CheckedPlan;
 use crate::config::OnError;
 use crate::wasm::{Facts, Fault, FaultKind, Instance, Kind, Phase, Shown, Verdict};
 
+/// How long a worker leaves a filter alone of which it could not get an instance: each try may take as long as the
+/// filter's `configure` does.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
 /// A worker's instance of a filter. One per worker and filter, shared by its chains.
 pub struct Slot {
     filter: Arc<Filter>,
     worker: usize,
     /// None after a fault until one can be had.
     instance: RefCell<Option<Instance>>,
+    /// No instance could be had: nobody tries again before this.
+    retry_at: Cell<Option<Instant>>,
 }
 
 /// What one call came to, when it did not fail or the policy is to go on.
@@ -27,21 +34,16 @@ pub(super) enum Answer {
 }
 
 impl Slot {
-    /// Takes an instance for worker number `worker`. When there is none, the first call tries again.
+    /// Takes an instance for worker number `worker`. When there is none, a later call tries again.
     pub fn new(filter: Arc<Filter>, worker: usize) -> Rc<Self> {
-        let instance = match filter.take() {
-            Ok(instance) => Some(instance),
-            Err(fault) => {
-                filter.shard(worker).fault(fault.kind);
-                filter.warn("start", &fault);
-                None
-            }
-        };
-        Rc::new(Self {
+        let slot = Self {
             filter,
             worker,
-            instance: RefCell::new(instance),
-        })
+            instance: RefCell::new(None),
+            retry_at: Cell::new(None),
+        };
+        slot.replace();
+        Rc::new(slot)
     }
 
     pub fn filter(&self) -> &Arc<Filter> {
@@ -89,22 +91,34 @@ impl Slot {
     }
 
     fn invoke(&self, phase: Phase, facts: &Facts<'_>, shown: Shown<'_>) -> Result<Vec<u8>, Fault> {
-        let mut instance = self.instance.borrow_mut();
-        match &mut *instance {
+        if let Some(instance) = &mut *self.instance.borrow_mut() {
+            return instance.call(phase, facts, shown);
+        }
+        self.replace();
+        match &mut *self.instance.borrow_mut() {
             Some(instance) => instance.call(phase, facts, shown),
-            none => none.insert(self.filter.take()?).call(phase, facts, shown),
+            None => Err(Fault::new(
+                FaultKind::Instance,
+                "there is no instance to call",
+            )),
         }
     }
 
-    /// Discards the instance after a fault. The next is taken at once, so that the next exchange finds it ready.
+    /// Takes another instance; the one there was, if any, is gone. At once after a fault, so that the next exchange
+    /// finds it ready.
     fn replace(&self) {
-        let mut instance = self.instance.borrow_mut();
-        *instance = None;
+        *self.instance.borrow_mut() = None;
+        if self.retry_at.get().is_some_and(|at| Instant::now() < at) {
+            return;
+        }
         match self.filter.take() {
-            Ok(next) => *instance = Some(next),
+            Ok(instance) => {
+                *self.instance.borrow_mut() = Some(instance);
+                self.retry_at.set(None);
+            }
             Err(fault) => {
-                self.shard().fault(fault.kind);
-                self.filter.warn("replace", &fault);
+                self.filter.warn("configure", &fault);
+                self.retry_at.set(Some(Instant::now() + RETRY_AFTER));
             }
         }
     }

@@ -66,7 +66,10 @@ pub enum Outcome {
     Drop,
     Reset,
     /// A filter failed and its policy is `fail`.
-    Fault { filter: Arc<str>, kind: FaultKind },
+    Fault {
+        filter: Arc<str>,
+        kind: FaultKind,
+    },
 }
 
 /// What a chain decided for a connection.

@@ -107,6 +107,8 @@ pub struct Plan {
 #[derive(Debug, Clone, Copy, ComponentType, Lift)]
 #[component(enum)]
 #[repr(u8)]
+// Made by lifting alone, by its number.
+#[allow(dead_code)]
 pub(super) enum LogLevel {
     #[component(name = "debug")]
     Debug,

@@ -10,7 +10,7 @@ use wasmparser::{Parser, Payload};
 use wit_component::{ComponentEncoder, StringEncoding};
 use wit_parser::Resolve;
 
-use super::module::{ModuleError, PACKAGE};
+use super::module::{LOG, ModuleError, PACKAGE};
 
 /// The contract, as published.
 const CONTRACT: &str = include_str!("../../../wit/filter.wit");
@@ -130,6 +130,10 @@ fn describe(bytes: &[u8], outline: &Outline) -> Result<Vec<u8>, ModuleError> {
     for name in exports.iter().copied().chain(&outline.imports) {
         super::module::check_version(name)?;
     }
+    // Without a world nothing says what types other imports have.
+    if let Some(unknown) = outline.imports.iter().find(|name| *name != LOG) {
+        return Err(ModuleError::UnknownImport(unknown.clone()));
+    }
     let mut world = String::from("package sluicegate:module;\nworld filter {\n");
     for name in &outline.imports {
         world.push_str(&format!("  import {name};\n"));
@@ -145,12 +149,7 @@ fn describe(bytes: &[u8], outline: &Outline) -> Result<Vec<u8>, ModuleError> {
         let package = resolve.push_source("module.wit", &world)?;
         let world = resolve.select_world(&[package], Some("filter"))?;
         let mut bytes = bytes.to_vec();
-        wit_component::embed_component_metadata(
-            &mut bytes,
-            &resolve,
-            world,
-            StringEncoding::UTF8,
-        )?;
+        wit_component::embed_component_metadata(&mut bytes, &resolve, world, StringEncoding::UTF8)?;
         Ok(bytes)
     };
     encode().map_err(|e| ModuleError::Encode(format!("{e:#}")))

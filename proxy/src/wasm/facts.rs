@@ -130,11 +130,12 @@ impl<'a> Shown<'a> {
             ShownFields::None => None,
             _ => self.fields,
         };
-        fields.into_iter().flat_map(Fields::iter).filter(
-            move |(name, _): &(&[u8], &[u8])| match self.which {
+        fields
+            .into_iter()
+            .flat_map(Fields::iter)
+            .filter(move |(name, _): &(&[u8], &[u8])| match self.which {
                 ShownFields::Some(names) => names.iter().any(|n| **n == **name),
                 _ => true,
-            },
-        )
+            })
     }
 }

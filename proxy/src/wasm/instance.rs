@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use wasmtime::component::{Linker, TypedFunc};
 use wasmtime::{ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
 
-use super::bindings::{Diagnostic, Field, LogLevel, Plan, ReadableFacts, RequestVerdict, ResponseVerdict};
+use super::bindings::{
+    Diagnostic, Field, LogLevel, Plan, ReadableFacts, RequestVerdict, ResponseVerdict,
+};
 use super::deadline::{Budget, Pulse};
 use super::facts::{Facts, Shown};
 use super::fault::{Fault, FaultKind};
@@ -132,7 +134,11 @@ impl Instance {
     }
 
     /// Hands over the settings, as JSON. To be called once, before any phase. `deadline` bounds the call.
-    pub fn configure(&mut self, settings: &str, deadline: Duration) -> Result<Plan, ConfigureError> {
+    pub fn configure(
+        &mut self,
+        settings: &str,
+        deadline: Duration,
+    ) -> Result<Plan, ConfigureError> {
         let fuel = self.store.hostcall_fuel();
         self.store.set_hostcall_fuel(PLAN_BYTES_MAX);
         begin(&mut self.store, deadline);
@@ -273,7 +279,7 @@ fn functions(
         });
     }
     Ok(Functions {
-        configure: instance.get_typed_func(&mut *store, &exports.configure)?,
+        configure: instance.get_typed_func(&mut *store, exports.configure)?,
         schema: match &exports.schema {
             Some(index) => Some(instance.get_typed_func(&mut *store, index)?),
             None => None,

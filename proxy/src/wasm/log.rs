@@ -13,9 +13,11 @@ pub enum Level {
     Error,
 }
 
+type Sink = dyn Fn(&str, Level, &str) + Send + Sync;
+
 /// Takes (filter, level, line). Called on the thread that runs the guest: it must not block.
 #[derive(Clone)]
-pub struct LogSink(Arc<dyn Fn(&str, Level, &str) + Send + Sync>);
+pub struct LogSink(Arc<Sink>);
 
 impl LogSink {
     pub fn new(sink: impl Fn(&str, Level, &str) + Send + Sync + 'static) -> Self {

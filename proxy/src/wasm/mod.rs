@@ -32,4 +32,6 @@ pub use fault::{Fault, FaultKind};
 pub use instance::{ConfigureError, Instance, InstanceOptions, SETTINGS_BYTES_MAX};
 pub use log::{Level, LogSink};
 pub use module::{Form, MODULE_BYTES_MAX, Module, ModuleError, Phase};
+#[cfg(test)]
+pub(crate) use verdict::Writer;
 pub use verdict::{BadVerdict, Kind, Op, Verdict, is_authority, is_target};

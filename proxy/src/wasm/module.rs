@@ -20,7 +20,8 @@ pub const MODULE_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub(super) const PACKAGE: &str = "sluicegate:filter/";
 /// The version of the contract this build serves, and with it every earlier 0.1.
 const SERVED: Version = Version(0, 1, 0);
-const LOG: &str = "sluicegate:filter/log@0.1.0";
+/// The one capability of this version.
+pub(super) const LOG: &str = "sluicegate:filter/log@0.1.0";
 
 /// When a filter is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -112,7 +113,9 @@ pub enum ModuleError {
     },
     #[error("imports {0}, which this build does not offer")]
     UnknownImport(String),
-    #[error("imports {0}, which no filter is given: filters have no files, sockets or HTTP of their own")]
+    #[error(
+        "imports {0}, which no filter is given: filters have no files, sockets or HTTP of their own"
+    )]
     Wasi(String),
     #[error(
         "imports {0}: built for WASI preview 1; build for wasm32-unknown-unknown or wasm32-wasip2"
@@ -364,8 +367,7 @@ fn exports(host: &Host, component: &Component) -> Result<Exports, ModuleError> {
         let instance = component.get_export_index(None, name.as_str())?;
         component.get_export_index(Some(&instance), function)
     };
-    let configure =
-        find(("configuration", "configure")).ok_or(ModuleError::NoConfiguration)?;
+    let configure = find(("configuration", "configure")).ok_or(ModuleError::NoConfiguration)?;
     let mut phases = [None; Phase::ALL.len()];
     for phase in Phase::ALL {
         let packed = find(phase.packed());
@@ -458,9 +460,6 @@ mod tests {
             message(b"hello\x01"),
             "not a WebAssembly binary: it begins with \"hello\\x01\""
         );
-        assert_eq!(
-            sniff(b"\0asm\x01"),
-            Err(ModuleError::Truncated { size: 5 })
-        );
+        assert_eq!(sniff(b"\0asm\x01"), Err(ModuleError::Truncated { size: 5 }));
     }
 }

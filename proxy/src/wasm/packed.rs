@@ -43,10 +43,7 @@ pub(super) fn encode(facts: &Facts<'_>, shown: Shown<'_>, out: &mut Vec<u8>) {
             Some(value) => push(out, value),
             None => (ABSENT, 0),
         };
-        put(
-            &mut out[HEADER + slot * FACT_SIZE..],
-            &[offset, length],
-        );
+        put(&mut out[HEADER + slot * FACT_SIZE..], &[offset, length]);
     }
     for (line, (name, value)) in shown.lines().enumerate() {
         let (name, name_len) = push(out, name);

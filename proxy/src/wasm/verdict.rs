@@ -158,9 +158,9 @@ pub fn is_authority(bytes: &[u8]) -> bool {
     } else {
         let end = memchr::memchr(b':', bytes).unwrap_or(bytes.len());
         let is_name = end > 0
-            && bytes[..end].iter().all(|&b| {
-                b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&b)
-            });
+            && bytes[..end]
+                .iter()
+                .all(|&b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&b));
         if !is_name {
             return false;
         }
@@ -298,8 +298,7 @@ impl Writer {
     pub(crate) fn op(&mut self, code: u8, name: &[u8], value: &[u8]) -> &mut Self {
         let name = &name[..name.len().min(usize::from(u16::MAX))];
         self.0.extend_from_slice(&[code, 0]);
-        self.0
-            .extend_from_slice(&(name.len() as u16).to_le_bytes());
+        self.0.extend_from_slice(&(name.len() as u16).to_le_bytes());
         self.0
             .extend_from_slice(&(value.len() as u32).to_le_bytes());
         self.0.extend_from_slice(name);
@@ -375,7 +374,11 @@ mod tests {
                 Bad::OperationNotAllowed(48),
             ),
             (op(49, b"", b"x"), request, Bad::OperationNotAllowed(49)),
-            (op(1, b"a", b"b"), Phase::Connect, Bad::OperationNotAllowed(1)),
+            (
+                op(1, b"a", b"b"),
+                Phase::Connect,
+                Bad::OperationNotAllowed(1),
+            ),
             (vec![0, 1], request, Bad::Overrun),
             (
                 vec![0, 49, 0, 0, 0, 255, 255, 255, 255],
@@ -431,7 +434,8 @@ mod tests {
             assert!(is_authority(good.as_bytes()), "{good}");
         }
         for bad in [
-            "", ":80", "a:b", "a:65536", "a:000080", "[::1", "[]", "[x]", "a@b", "a b", "[::1]x", "a/b", "a:1:2",
+            "", ":80", "a:b", "a:65536", "a:000080", "[::1", "[]", "[x]", "a@b", "a b", "[::1]x",
+            "a/b", "a:1:2",
         ] {
             assert!(!is_authority(bad.as_bytes()), "{bad}");
         }

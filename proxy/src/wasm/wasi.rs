@@ -136,13 +136,12 @@ fn answer(interface: &str, function: &str) -> Option<Answer> {
             "wasi:io/streams",
             "[method]output-stream.flush" | "[method]output-stream.blocking-flush",
         ) => |_, _| Ok(ok(None)),
-        (
-            "wasi:io/streams",
-            "[method]input-stream.read" | "[method]input-stream.blocking-read",
-        ) => |_, _| {
-            let closed = Val::Variant("closed".to_owned(), None);
-            Ok(Val::Result(Err(Some(Box::new(closed)))))
-        },
+        ("wasi:io/streams", "[method]input-stream.read" | "[method]input-stream.blocking-read") => {
+            |_, _| {
+                let closed = Val::Variant("closed".to_owned(), None);
+                Ok(Val::Result(Err(Some(Box::new(closed)))))
+            }
+        }
         _ => return None,
     })
 }
