@@ -31,9 +31,15 @@ pub struct Generation {
     /// In the order of `config.pools`.
     pub pools: Vec<Arc<Pool>>,
     /// In the order of `config.filters`.
-    pub filters: Vec<Arc<Filter>>,
+    pub filters: Vec<FilterUse>,
     /// In the order of `config.listeners`.
     pub listeners: Vec<Arc<Listener>>,
+}
+
+/// A filter with the pools it names, as indices into this generation's.
+pub struct FilterUse {
+    pub filter: Arc<Filter>,
+    pub pools: Arc<[usize]>,
 }
 
 /// A listener with what was loaded for it.

@@ -1,8 +1,8 @@
 //! From configuration to a generation, or to everything that is wrong with it. Changes nothing that serves.
 
-use crate::chain::Filter;
+use crate::chain::{Filter, Refill};
 use crate::config::{self, CertificateConfig, ConfigPath, Diagnostic, Environment, FilterConfig, Input, ListenerConfig, ModuleSource, Problem, Protocol, Severity, Sources};
-use crate::generation::{Generation, Listener};
+use crate::generation::{FilterUse, Generation, Listener};
 use crate::tls::ServerTls;
 use crate::upstream::{Pool, Registry};
 use crate::wasm::{Host, Module};
@@ -18,8 +18,25 @@ pub struct Builder {
     processors: usize,
     registry: Arc<Registry>,
     host: Option<Host>,
+    refill: Refill,
     /// Compiled modules that some generation still uses, by digest.
     modules: HashMap<[u8; 32], Weak<Module>>,
+}
+
+/// Makes instances anew, away from the workers, on a thread that lives while some filter can ask for it.
+fn refill() -> Refill {
+    let (asked, asks) = std::sync::mpsc::channel::<Arc<Filter>>();
+    let restocking = std::thread::Builder::new().name("restock".into()).spawn(move || {
+        for filter in asks {
+            filter.restock();
+        }
+    });
+    if let Err(error) = restocking {
+        tracing::warn!(%error, "no thread to restock filter instances: workers make their own");
+    }
+    Arc::new(move |filter| {
+        let _ = asked.send(filter);
+    })
 }
 
 /// Looks a variable of the environment up.
@@ -55,7 +72,7 @@ pub struct Changes {
 impl Builder {
     pub fn new(inputs: Vec<Input>, vars: Vars, cwd: PathBuf) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { inputs, vars, cwd, processors, registry: Registry::new(), host: None, modules: HashMap::new() }
+        Self { inputs, vars, cwd, processors, registry: Registry::new(), host: None, refill: refill(), modules: HashMap::new() }
     }
 
     /// Loads, compiles and configures everything. Blocks for as long as that takes.
@@ -79,7 +96,7 @@ impl Builder {
             .pools
             .iter()
             .map(|pool| {
-                let before = previous.and_then(|g| g.pools.iter().find(|p| *p.name() == *pool.name));
+                let before = previous.and_then(|g| g.pools.iter().find(|p| p.config.name == pool.name));
                 Pool::from_config(pool, before, &self.registry)
             })
             .collect();
@@ -101,9 +118,9 @@ impl Builder {
             for CertificateConfig { cert, key, .. } in listener.tls.iter().flat_map(|tls| &tls.certificates) {
                 watched.extend([cert.clone(), key.clone()]);
             }
-            match load_listener(listener, before) {
+            match load_listener(listener, before, &sources, &mut found) {
                 Ok(built) => listeners.push(built),
-                Err(problems) => found.extend(problems.into_iter().map(|p| sources.diagnose(p))),
+                Err(problems) => found.extend(problems),
             }
         }
 
@@ -124,7 +141,10 @@ impl Builder {
         all: &config::Config,
         sources: &Sources,
         previous: Option<&Arc<Generation>>,
-    ) -> Result<Arc<Filter>, Vec<Diagnostic>> {
+    ) -> Result<FilterUse, Vec<Diagnostic>> {
+        let diagnose = |problems: Vec<crate::chain::Problem>| -> Vec<Diagnostic> {
+            problems.into_iter().map(|p| sources.diagnose(problem_of("filter", p.at, p.message, p.help))).collect()
+        };
         let at = ConfigPath(format!("{}/module", config.at.0));
         let problem = |code, message: String| vec![sources.diagnose(Problem { at: at.clone(), code, message, help: None })];
         let (name, bytes) = match &config.module {
@@ -139,22 +159,18 @@ impl Builder {
         };
         let host = self.host(all).map_err(|error| problem("wasm-host", error))?;
         let module = self.module(&host, &name, &bytes).map_err(|error| problem("bad-module", error.to_string()))?;
-        let pools = |name: &str| all.pool_index(name);
-        if let Some(same) = previous.and_then(|g| g.filters.iter().find(|f| f.is_same(config, &module, &pools))) {
-            return Ok(same.clone());
-        }
-        let settings = ConfigPath(format!("{}/settings", config.at.0));
-        if let Ok(Some(schema)) = module.schema()
-            && let Ok(schema) = serde_json::from_str(&schema)
-        {
-            let wrong = sources.validate(&settings, &schema);
-            if !wrong.is_empty() {
-                return Err(wrong);
+        let same = previous.and_then(|g| g.filters.iter().find(|f| f.filter.is_same(config, module.digest())));
+        let filter = match same {
+            Some(same) => same.filter.clone(),
+            None => {
+                if let Some(wrong) = wrong_settings(&module, config, sources) {
+                    return Err(wrong);
+                }
+                Filter::load(module, config.clone(), all.workers, self.refill.clone()).map_err(diagnose)?
             }
-        }
-        let names: Vec<&str> = all.pools.iter().map(|p| &*p.name).collect();
-        Filter::load(config, &module, &names, all.workers)
-            .map_err(|problems| problems.into_iter().map(|p| sources.diagnose(p)).collect())
+        };
+        let pools = filter.pool_table(config, &all.pools).map_err(diagnose)?;
+        Ok(FilterUse { filter, pools })
     }
 
     /// The wasm host, made when the first filter needs it: a proxy without filters pays nothing for it.
@@ -181,7 +197,15 @@ impl Builder {
 }
 
 /// The listener with its TLS loaded; certificates are read anew each time, so that a reload picks up changed files.
-fn load_listener(config: &Arc<ListenerConfig>, before: Option<&Arc<Listener>>) -> Result<Arc<Listener>, Vec<Problem>> {
+fn load_listener(
+    config: &Arc<ListenerConfig>,
+    before: Option<&Arc<Listener>>,
+    sources: &Sources,
+    found: &mut Vec<Diagnostic>,
+) -> Result<Arc<Listener>, Vec<Diagnostic>> {
+    let diagnose = |p: &crate::tls::Problem| {
+        sources.diagnose(problem_of("tls", p.at.clone(), p.message.clone(), p.help.clone()))
+    };
     let offered: &[&str] = match (config.protocol, config.http.http2) {
         (Protocol::Http, true) => &["h2", "http/1.1"],
         (Protocol::Http, false) => &["http/1.1"],
@@ -190,7 +214,15 @@ fn load_listener(config: &Arc<ListenerConfig>, before: Option<&Arc<Listener>>) -
     let tls_before = before.and_then(|l| l.tls.as_ref());
     let tls = match &config.tls {
         None => None,
-        Some(tls) => Some(Arc::new(ServerTls::load(tls, offered, tls_before.map(|t| &**t))?)),
+        Some(tls) => {
+            let loaded = ServerTls::load(tls, offered, tls_before.map(|t| &**t))
+                .map_err(|problems| problems.iter().map(diagnose).collect::<Vec<_>>())?;
+            found.extend(loaded.warnings().iter().map(|warning| Diagnostic {
+                severity: Severity::Warning,
+                ..diagnose(warning)
+            }));
+            Some(Arc::new(loaded))
+        }
     };
     if let Some(before) = before
         && before.config == *config
@@ -199,6 +231,18 @@ fn load_listener(config: &Arc<ListenerConfig>, before: Option<&Arc<Listener>>) -
         return Ok(before.clone());
     }
     Ok(Arc::new(Listener { config: config.clone(), tls }))
+}
+
+/// What the module's own schema has against the settings, if anything.
+fn wrong_settings(module: &Arc<Module>, config: &FilterConfig, sources: &Sources) -> Option<Vec<Diagnostic>> {
+    let schema = serde_json::from_str(&module.schema().ok()??).ok()?;
+    let settings = ConfigPath(format!("{}/settings", config.at.0));
+    let wrong = sources.validate(&settings, &schema);
+    (!wrong.is_empty()).then_some(wrong)
+}
+
+fn problem_of(code: &'static str, at: ConfigPath, message: String, help: Option<String>) -> Problem {
+    Problem { at, code, message, help }
 }
 
 fn same_tls(a: Option<&ServerTls>, b: Option<&ServerTls>) -> bool {
@@ -213,8 +257,8 @@ impl Changes {
     fn between(before: &Generation, after: &Generation) -> Self {
         Self {
             listeners: changed(&before.listeners, &after.listeners, |a, b| Arc::ptr_eq(a, b)),
-            filters: changed(&before.filters, &after.filters, |a, b| Arc::ptr_eq(a, b)),
-            pools: changed(&before.pools, &after.pools, |a, b| a.config() == b.config()),
+            filters: changed(&before.filters, &after.filters, |a, b| Arc::ptr_eq(&a.filter, &b.filter)),
+            pools: changed(&before.pools, &after.pools, |a, b| a.config == b.config),
         }
     }
 }

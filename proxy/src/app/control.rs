@@ -9,7 +9,8 @@ use crate::admin::{self, Changed, Readiness, ReloadAnswer};
 use crate::config::{AccessLogConfig, ConfigPath, Problem, render};
 use crate::generation::Generation;
 use crate::telemetry::{AccessLog, Metrics, WorkerLog};
-use crate::upstream::Checks;
+use crate::discovery::{Resolve, SystemResolver};
+use crate::upstream::{Checks, Pool};
 use arc_swap::ArcSwap;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -70,7 +71,9 @@ struct Server {
     serving: Arc<ArcSwap<Generation>>,
     sockets: Sockets,
     access_log: Option<(AccessLogConfig, AccessLog)>,
-    checks: Checks,
+    /// The checks of the pools that serve; they stop when their guard is dropped.
+    checks: Vec<(Arc<Pool>, Checks)>,
+    resolver: Arc<dyn Resolve>,
     state: Rc<State>,
     watch: Option<Watch>,
 }
@@ -96,7 +99,7 @@ impl admin::Control for State {
         let (reply, answer) = oneshot::channel();
         let asked = self.reloads.send(reply).is_ok();
         Box::pin(async move {
-            let ending = || ReloadAnswer::refused(0, Vec::new(), "the server is ending\n".into());
+            let ending = || ReloadAnswer::refused(0, serde_json::json!([]), "the server is ending\n".into());
             if !asked {
                 return ending();
             }
@@ -127,7 +130,15 @@ async fn serve(mut builder: Builder, options: RunOptions) -> Result<(), RunError
     });
     // The admin interface comes first: that its address is free shows that no other server runs on this configuration.
     let admin = match &config.admin.bind {
-        Some(bind) => Some(admin::Admin::bind(bind, state.clone()).await?),
+        Some(bind) => {
+            let admin = admin::Admin::bind(bind)?;
+            let state = state.clone();
+            Some(tokio::task::spawn_local(async move {
+                if let Err(error) = admin.serve(state).await {
+                    tracing::error!(%error, "the admin interface ended");
+                }
+            }))
+        }
         None => None,
     };
     let (changed, mut changes) = mpsc::unbounded_channel();
@@ -141,7 +152,8 @@ async fn serve(mut builder: Builder, options: RunOptions) -> Result<(), RunError
         serving: Arc::new(ArcSwap::new(build.generation.clone())),
         sockets: Sockets::default(),
         access_log,
-        checks: Checks::new(),
+        checks: Vec::new(),
+        resolver: Arc::new(SystemResolver::new()),
         state: state.clone(),
         watch,
     };
@@ -186,7 +198,9 @@ async fn serve(mut builder: Builder, options: RunOptions) -> Result<(), RunError
         }
     }
     server.drain(&mut signals).await;
-    drop(admin);
+    if let Some(admin) = admin {
+        admin.abort();
+    }
     Ok(())
 }
 
@@ -230,9 +244,9 @@ impl Server {
     async fn put_to_work(&mut self, build: Build, log: Option<Option<Vec<WorkerLog>>>) -> anyhow::Result<()> {
         let generation = build.generation;
         let config = &generation.config;
-        let opened = self.sockets.prepare(config).map_err(|(listener, error)| anyhow::anyhow!("listener {}: {error}", listener.name))?;
-        let gates = self.sockets.gates(config);
-        self.checks.follow(&generation.pools);
+        let opened = self.sockets.prepare(config)?;
+        let seats = self.sockets.seats(config);
+        self.follow_pools(&generation.pools);
         let mut logs = log;
         let mut acknowledged = Vec::with_capacity(self.workers.len());
         for (worker, sockets) in self.workers.iter().zip(opened) {
@@ -242,7 +256,7 @@ impl Server {
                 Some(None) => Some(None),
                 Some(Some(logs)) => Some(logs.pop()),
             };
-            let adopt = Command::Adopt { generation: generation.clone(), sockets, gates: gates.clone(), log, done };
+            let adopt = Command::Adopt { generation: generation.clone(), sockets, seats: seats.clone(), log, done };
             if worker.commands.send(adopt).is_ok() {
                 acknowledged.push(ack);
             }
@@ -261,6 +275,18 @@ impl Server {
         Ok(())
     }
 
+    /// Starts checks for pools that are new and stops those of pools that are gone.
+    fn follow_pools(&mut self, pools: &[Arc<Pool>]) {
+        let mut before = std::mem::take(&mut self.checks);
+        for pool in pools {
+            let checks = match before.iter().position(|(known, _)| Arc::ptr_eq(known, pool)) {
+                Some(at) => before.swap_remove(at).1,
+                None => Checks::spawn(pool, &self.resolver),
+            };
+            self.checks.push((pool.clone(), checks));
+        }
+    }
+
     fn ready(&self) -> Ready {
         let listeners = &self.generation.config.listeners;
         Ready { listeners: listeners.iter().map(|l| (l.name.clone(), self.sockets.addresses(l))).collect() }
@@ -275,14 +301,14 @@ impl Server {
             builder.lock().unwrap_or_else(PoisonError::into_inner).build(Some(&previous))
         });
         let answer = match built.await {
-            Ok(Ok(build)) => self.swap(build, started).await,
+            Ok(Ok(build)) => self.swap(build).await,
             Ok(Err(error)) => {
                 if let Some(watch) = &mut self.watch {
                     watch.follow(&error.watched);
                 }
                 Err(refused(from, &error))
             }
-            Err(panicked) => Err(ReloadAnswer::refused(from, Vec::new(), format!("the reload failed: {panicked}\n"))),
+            Err(panicked) => Err(ReloadAnswer::refused(from, serde_json::json!([]), format!("the reload failed: {panicked}\n"))),
         };
         match answer {
             Ok(changes) => {
@@ -304,11 +330,11 @@ impl Server {
         }
     }
 
-    async fn swap(&mut self, build: Build, _started: Instant) -> Result<Changes, ReloadAnswer> {
+    async fn swap(&mut self, build: Build) -> Result<Changes, ReloadAnswer> {
         let from = self.generation.number;
         let changes = build.changes;
         let config = build.generation.config.clone();
-        let fail = |text: String| ReloadAnswer::refused(from, Vec::new(), text);
+        let fail = |text: String| ReloadAnswer::refused(from, serde_json::json!([]), text);
         if config.workers != self.workers.len() {
             return Err(self.restart_needed(&build, "workers", config.workers.to_string()));
         }
@@ -331,7 +357,7 @@ impl Server {
             help: Some("restart the server, or set it back".into()),
         };
         let diagnostics = [build.sources.diagnose(problem)];
-        let json = render::json(&build.sources, &diagnostics).as_array().cloned().unwrap_or_default();
+        let json = render::json(&build.sources, &diagnostics);
         ReloadAnswer::refused(self.generation.number, json, render::text(&build.sources, &diagnostics, render::Colour::Never))
     }
 
@@ -392,6 +418,6 @@ impl Server {
 }
 
 fn refused(generation: u64, error: &BuildError) -> ReloadAnswer {
-    let json = render::json(&error.sources, &error.diagnostics).as_array().cloned().unwrap_or_default();
+    let json = render::json(&error.sources, &error.diagnostics);
     ReloadAnswer::refused(generation, json, render::text(&error.sources, &error.diagnostics, render::Colour::Never))
 }

@@ -2,17 +2,17 @@
 //! be had fails the reload and not the service.
 
 use crate::config::{Config, ListenerConfig};
-use crate::listen::{BindError, Gate};
+use crate::listen::{BindError, Claim, Seats};
 use std::collections::{HashMap, HashSet};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
-/// Which addresses are open, and the connection gates of listeners.
+/// Which addresses are open, and the connection seats of listeners.
 #[derive(Default)]
 pub struct Sockets {
     /// Configured address to the one bound, which differs for port 0.
     open: HashMap<SocketAddr, SocketAddr>,
-    gates: HashMap<Arc<str>, Arc<Gate>>,
+    seats: HashMap<Arc<str>, Arc<Seats>>,
 }
 
 /// What `prepare` opened for one worker.
@@ -20,7 +20,7 @@ pub type Opened = Vec<(SocketAddr, TcpListener)>;
 
 impl Sockets {
     /// Opens what `config` needs and is not open yet, one socket a worker. Nothing is kept when one fails.
-    pub fn prepare(&mut self, config: &Config) -> Result<Vec<Opened>, (Arc<ListenerConfig>, BindError)> {
+    pub fn prepare(&mut self, config: &Config) -> Result<Vec<Opened>, BindError> {
         let mut per_worker: Vec<Opened> = (0..config.workers).map(|_| Vec::new()).collect();
         let mut opened = HashMap::new();
         for listener in &config.listeners {
@@ -28,9 +28,10 @@ impl Sockets {
                 if self.open.contains_key(&address) {
                     continue;
                 }
-                let sockets = crate::listen::bind(address, &listener.tcp, config.workers).map_err(|e| (listener.clone(), e))?;
-                for (worker, socket) in per_worker.iter_mut().zip(sockets) {
-                    opened.entry(address).or_insert_with(|| socket.local_addr().unwrap_or(address));
+                let claim = if self.overlaps(address) { Claim::Shared } else { Claim::Alone };
+                let bound = crate::listen::bind(&listener.name, address, config.workers, &listener.tcp, claim)?;
+                opened.insert(address, bound.address);
+                for (worker, socket) in per_worker.iter_mut().zip(bound.sockets) {
                     worker.push((address, socket));
                 }
             }
@@ -39,21 +40,26 @@ impl Sockets {
         Ok(per_worker)
     }
 
+    /// True when this process listens on the port already, on an address that may cover this one.
+    fn overlaps(&self, address: SocketAddr) -> bool {
+        self.open.values().any(|open| open.port() == address.port())
+    }
+
     /// Forgets what the adopted configuration no longer has; the workers have closed it.
     pub fn settle(&mut self, config: &Config) {
         let wanted: HashSet<SocketAddr> = config.listeners.iter().flat_map(|l| l.bind.iter().copied()).collect();
         self.open.retain(|address, _| wanted.contains(address));
-        self.gates.retain(|name, _| config.listeners.iter().any(|l| l.name == *name));
+        self.seats.retain(|name, _| config.listeners.iter().any(|l| l.name == *name));
     }
 
-    /// The connection gate of each listener; one that exists keeps its count and takes the new limit.
-    pub fn gates(&mut self, config: &Config) -> HashMap<Arc<str>, Arc<Gate>> {
+    /// The connection limit of each listener; one that exists keeps its count and takes the new limit.
+    pub fn seats(&mut self, config: &Config) -> HashMap<Arc<str>, Arc<Seats>> {
         for listener in &config.listeners {
             let limit = listener.limits.connections;
-            let gate = self.gates.entry(listener.name.clone()).or_insert_with(|| Arc::new(Gate::new(limit)));
-            gate.set_limit(limit);
+            let seats = self.seats.entry(listener.name.clone()).or_insert_with(|| Seats::new(limit));
+            seats.set_limit(limit);
         }
-        self.gates.clone()
+        self.seats.clone()
     }
 
     /// Where a listener can be reached: the bound addresses, real ports.

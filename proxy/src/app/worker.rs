@@ -1,9 +1,9 @@
 //! A worker: one thread, one current-thread runtime, every listener's sockets, and all that it accepts.
 
-use crate::chain::{Filter, Slot};
+use crate::chain::{Chain, Link, Slots};
 use crate::config::Protocol;
 use crate::generation::{Generation, Listener, Service, ServiceSlot, Worker};
-use crate::listen::{self, Gate};
+use crate::listen::{self, Seats};
 use crate::telemetry::{ListenerMetrics, Metrics, WorkerLog};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -20,7 +20,7 @@ pub enum Command {
     Adopt {
         generation: Arc<Generation>,
         sockets: Vec<(SocketAddr, std::net::TcpListener)>,
-        gates: HashMap<Arc<str>, Arc<Gate>>,
+        seats: HashMap<Arc<str>, Arc<Seats>>,
         /// The access log, when the configuration of it changed.
         log: Option<Option<WorkerLog>>,
         done: oneshot::Sender<()>,
@@ -49,7 +49,7 @@ pub fn start(index: usize, metrics: Arc<Metrics>, log: Option<WorkerLog>) -> std
             }
         };
         let local = LocalSet::new();
-        local.block_on(&runtime, serve(inbox, metrics, log));
+        local.block_on(&runtime, serve(index, inbox, metrics, log));
         // Dropping the set ends what a cut left running; each exchange still writes its record.
         drop(local);
     })?;
@@ -61,7 +61,7 @@ struct Post {
     worker: Rc<Worker>,
     metrics: Arc<Metrics>,
     listeners: RefCell<HashMap<SocketAddr, Bound>>,
-    slots: RefCell<Vec<Rc<Slot>>>,
+    slots: Slots,
     counters: RefCell<HashMap<Arc<str>, Rc<ListenerMetrics>>>,
     running: Rc<std::cell::Cell<usize>>,
     idle: Rc<tokio::sync::Notify>,
@@ -70,15 +70,16 @@ struct Post {
 /// A socket this worker accepts from.
 struct Bound {
     slot: Rc<ServiceSlot>,
-    stop: listen::Stop,
+    /// Ends the accept loop when dropped.
+    _stop: oneshot::Sender<()>,
 }
 
-async fn serve(mut inbox: mpsc::UnboundedReceiver<Command>, metrics: Arc<Metrics>, log: Option<WorkerLog>) {
+async fn serve(index: usize, mut inbox: mpsc::UnboundedReceiver<Command>, metrics: Arc<Metrics>, log: Option<WorkerLog>) {
     let post = Rc::new(Post {
         worker: Rc::new(Worker::new(log)),
         metrics,
         listeners: RefCell::default(),
-        slots: RefCell::default(),
+        slots: Slots::new(index),
         counters: RefCell::default(),
         running: Rc::default(),
         idle: Rc::default(),
@@ -95,17 +96,15 @@ async fn serve(mut inbox: mpsc::UnboundedReceiver<Command>, metrics: Arc<Metrics
     });
     while let Some(command) = inbox.recv().await {
         match command {
-            Command::Adopt { generation, sockets, gates, log, done } => {
+            Command::Adopt { generation, sockets, seats, log, done } => {
                 if let Some(log) = log {
                     post.worker.set_log(log);
                 }
-                post.adopt(&generation, sockets, &gates);
+                post.adopt(&generation, sockets, &seats);
                 let _ = done.send(());
             }
             Command::Drain { window, done } => {
-                for (_, bound) in post.listeners.borrow_mut().drain() {
-                    bound.stop.stop();
-                }
+                post.listeners.borrow_mut().clear();
                 post.worker.begin_drain(window);
                 let post = post.clone();
                 tokio::task::spawn_local(async move {
@@ -124,23 +123,19 @@ async fn serve(mut inbox: mpsc::UnboundedReceiver<Command>, metrics: Arc<Metrics
 
 impl Post {
     /// Makes the generation's services; connections that are open find them at their next exchange.
-    fn adopt(self: &Rc<Self>, generation: &Arc<Generation>, sockets: Vec<(SocketAddr, std::net::TcpListener)>, gates: &HashMap<Arc<str>, Arc<Gate>>) {
-        let slots: Vec<Rc<Slot>> = {
-            let old = self.slots.borrow();
-            generation.filters.iter().map(|filter| slot_for(&old, filter)).collect()
-        };
+    fn adopt(self: &Rc<Self>, generation: &Arc<Generation>, sockets: Vec<(SocketAddr, std::net::TcpListener)>, seats: &HashMap<Arc<str>, Arc<Seats>>) {
         let mut sockets: HashMap<SocketAddr, std::net::TcpListener> = sockets.into_iter().collect();
         let mut bound = self.listeners.borrow_mut();
         let mut kept = HashMap::with_capacity(bound.len());
         for listener in &generation.listeners {
-            let service = self.service(generation, listener, &slots);
+            let service = self.service(generation, listener);
             for address in &listener.config.bind {
                 if let Some(old) = bound.remove(address) {
                     old.slot.replace(service.clone());
                     kept.insert(*address, old);
                 } else if let Some(socket) = sockets.remove(address) {
-                    let Some(gate) = gates.get(&listener.config.name) else { continue };
-                    match self.accept(service.clone(), socket, gate.clone()) {
+                    let Some(seats) = seats.get(&listener.config.name) else { continue };
+                    match self.accept(service.clone(), socket, seats.clone()) {
                         Ok(opened) => {
                             kept.insert(*address, opened);
                         }
@@ -149,16 +144,11 @@ impl Post {
                 }
             }
         }
-        // What is left belongs to no listener any more.
-        for (_, gone) in bound.drain() {
-            gone.stop.stop();
-        }
+        // What is left in `bound` belongs to no listener any more: dropping it ends the accept loop.
         *bound = kept;
-        drop(bound);
-        *self.slots.borrow_mut() = slots;
     }
 
-    fn service(&self, generation: &Arc<Generation>, listener: &Arc<Listener>, slots: &[Rc<Slot>]) -> Rc<Service> {
+    fn service(&self, generation: &Arc<Generation>, listener: &Arc<Listener>) -> Rc<Service> {
         let name = &listener.config.name;
         let metrics = self
             .counters
@@ -166,10 +156,11 @@ impl Post {
             .entry(name.clone())
             .or_insert_with(|| Rc::new(self.metrics.listener(name)))
             .clone();
-        let chain = crate::chain::Chain::new(
-            listener.config.filters.iter().filter_map(|&index| slots.get(index).cloned()),
-            |pool| generation.config.pool_index(pool),
-        );
+        let links = listener.config.filters.iter().filter_map(|&index| {
+            let filter = generation.filters.get(index)?;
+            Some(Link { slot: self.slots.slot(&filter.filter), pools: filter.pools.clone() })
+        });
+        let chain = Chain::new(links.collect());
         Rc::new(Service {
             generation: generation.clone(),
             listener: listener.clone(),
@@ -179,27 +170,31 @@ impl Post {
         })
     }
 
-    fn accept(self: &Rc<Self>, service: Rc<Service>, socket: std::net::TcpListener, gate: Arc<Gate>) -> std::io::Result<Bound> {
+    fn accept(self: &Rc<Self>, service: Rc<Service>, socket: std::net::TcpListener, seats: Arc<Seats>) -> std::io::Result<Bound> {
         let socket = tokio::net::TcpListener::from_std(socket)?;
         debug_assert!(matches!(service.listener.config.protocol, Protocol::Tcp | Protocol::Http));
         let name = service.listener.config.name.clone();
         let slot = Rc::new(ServiceSlot::new(service));
-        let (stop, stopped) = listen::stop();
+        let (stop, stopped) = oneshot::channel::<()>();
         let post = self.clone();
         let serving = slot.clone();
         tokio::task::spawn_local(async move {
-            listen::accept(&socket, &name, &gate, stopped, |stream, peer, permit| {
+            let stopped = async {
+                // Dropping the sender is the signal.
+                let _ = stopped.await;
+            };
+            let take = |stream, peer, seat| {
                 let (slot, post) = (serving.clone(), post.clone());
                 post.running.set(post.running.get() + 1);
                 tokio::task::spawn_local(async move {
                     let _running = Leaving(post);
                     listen::serve::serve(slot, stream, peer).await;
-                    drop(permit);
+                    drop(seat);
                 });
-            })
-            .await;
+            };
+            listen::accept(&name, socket, &seats, stopped, take).await;
         });
-        Ok(Bound { slot, stop })
+        Ok(Bound { slot, _stop: stop })
     }
 }
 
@@ -214,9 +209,4 @@ impl Drop for Leaving {
             self.0.idle.notify_one();
         }
     }
-}
-
-/// The worker's instance of a filter lives on while the filter does.
-fn slot_for(old: &[Rc<Slot>], filter: &Arc<Filter>) -> Rc<Slot> {
-    old.iter().find(|slot| slot.is_of(filter)).cloned().unwrap_or_else(|| Rc::new(Slot::new(filter.clone())))
 }

@@ -22,8 +22,8 @@ pub(super) fn request(
 ) {
     for op in verdict.ops() {
         match op {
-            Op::Target(target) => head.target = target.into(),
-            Op::Authority(authority) => head.authority = authority.into(),
+            Op::Target(target) => head.set_target(target),
+            Op::Authority(authority) => head.set_authority(authority),
             Op::State(value) => *state = value,
             op if field(op, &mut head.fields) => {}
             op => routed(op, route, pools),

@@ -78,7 +78,7 @@ impl<'a> RequestFacts<'a> {
 
     pub(super) fn facts(&self, head: &'a RequestHead) -> Facts<'a> {
         let mut facts = self.common(head.version);
-        set_request(&mut facts, &head.method, &head.authority, &head.target);
+        set_request(&mut facts, head.method(), head.authority(), head.target());
         facts
     }
 }

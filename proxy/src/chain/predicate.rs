@@ -135,11 +135,11 @@ impl Node {
                 .any(|(n, value)| n == name && test(value))
         };
         match self {
-            Node::Method(methods) => methods.contains(&head.method),
+            Node::Method(methods) => methods.iter().any(|m| **m == *head.method()),
             Node::Path(path) => head.path() == &**path,
             Node::PathPrefix(prefix) => is_below(head.path(), prefix),
             Node::PathGlob(glob) => glob.matches(head.path()),
-            Node::Host(glob) => glob.matches(without_port(&head.authority)),
+            Node::Host(glob) => glob.matches(without_port(head.authority())),
             Node::HeaderPresent(name) => has(&head.fields, name),
             Node::HeaderEquals(name, value) => lines(name, &|v| v == &**value),
             Node::HeaderPrefix(name, value) => lines(name, &|v| v.starts_with(value)),

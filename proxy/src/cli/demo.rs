@@ -100,16 +100,20 @@ fn backend(name: &'static str) -> std::io::Result<SocketAddr> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async move {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            loop {
-                let (stream, _) = listener.accept().await?;
+            let served: std::io::Result<()> = loop {
+                let stream = match listener.accept().await {
+                    Ok((stream, _)) => stream,
+                    Err(error) => break Err(error),
+                };
                 tokio::spawn(async move {
                     let answer = hyper::service::service_fn(move |request| async move { Ok::<_, Infallible>(answer(name, &request)) });
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(hyper_util::rt::TokioIo::new(stream), answer)
                         .await;
                 });
-            }
-        }) as std::io::Result<()>
+            };
+            served
+        })
     })?;
     Ok(address)
 }

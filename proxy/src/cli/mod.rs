@@ -4,6 +4,7 @@
 
 mod cert;
 mod check;
+mod client;
 mod config;
 mod demo;
 mod proxy;
@@ -44,7 +45,7 @@ enum Verb {
     /// Print the schema, the reference, or the configuration in effect
     Config(config::ConfigArgs),
     /// Make certificates
-    Cert(cert::CertArgs),
+    Cert(cert::Cert),
     /// Print the version and what it was built with
     Version,
 }
@@ -81,14 +82,22 @@ pub fn main() -> ExitCode {
     let code = match cli.verb {
         Verb::Run(args) => run::run(args),
         Verb::Check(args) => check::run(args),
-        Verb::Reload(args) => reload::run(args),
+        Verb::Reload(args) => reload::run(&args, &args.address(), &mut std::io::stdout(), &mut std::io::stderr()),
         Verb::Demo(args) => demo::run(args),
         Verb::Proxy(args) => proxy::run(args),
         Verb::Config(args) => config::run(args),
-        Verb::Cert(args) => cert::run(args),
+        Verb::Cert(args) => finish(args.run(&mut std::io::stdout())),
         Verb::Version => version(),
     };
     ExitCode::from(code)
+}
+
+/// The exit code of a verb that either did its work or says why not.
+fn finish(outcome: anyhow::Result<()>) -> u8 {
+    match outcome {
+        Ok(()) => 0,
+        Err(error) => report::fail(format_args!("{error:#}")),
+    }
 }
 
 fn version() -> u8 {

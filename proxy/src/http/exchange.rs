@@ -17,7 +17,8 @@ use crate::generation::{RequestId, Service};
 use crate::head::{RequestHead, ResponseHead, Version};
 use crate::io::timer::Timer;
 use crate::telemetry::{self as record, Record};
-use crate::upstream::{EndpointId, Lease, Pick, PickError, Pool};
+use crate::upstream::{EndpointId, Failure, Lease, Pick, PickError, Pool};
+use crate::wasm::Phase;
 use smallvec::SmallVec;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -155,7 +156,7 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
             id,
             client,
             hop,
-            state: service.chain.begin(),
+            state: ExchangeState::default(),
             replay: None,
             upload: Upload::Running,
             journal: Journal {
@@ -220,10 +221,6 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
 
     // ------------------------------------------------------------ filters and route
 
-    fn request_facts(&self) -> RequestFacts<'_> {
-        request_facts(self.connection, &self.client, &self.id, self.framing)
-    }
-
     fn request_filters(&mut self) -> Outcome {
         if self.service.chain.is_empty() {
             return Outcome::Continue;
@@ -233,14 +230,17 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
     }
 
     fn response_filters(&mut self, head: &mut ResponseHead) -> Outcome {
-        if !self.service.chain.wants_response() {
+        if !self.service.chain.wants(Phase::Response) {
             return Outcome::Continue;
         }
         let facts = ResponseFacts {
             request: request_facts(self.connection, &self.client, &self.id, self.framing),
-            head: &self.head,
+            version: self.head.version,
+            method: self.head.method(),
+            authority: self.head.authority(),
+            target: self.head.target(),
             endpoint: self.journal.endpoint.as_deref().unwrap_or(""),
-            pool: self.journal.pool.as_ref().map_or("", |p| p.name()),
+            pool: self.journal.pool.as_ref().map_or("", |p| &*p.config.name),
         };
         self.service.chain.response(&mut self.state, &facts, head)
     }
@@ -269,13 +269,15 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
 
     /// Asks endpoint after endpoint until one answers with a response head.
     async fn upstream_response(&mut self, pool: &Arc<Pool>) -> Result<(Upstream, ParsedResponse, Lease), Reason> {
-        if !pool.is_checked() {
+        if !pool.is_settled() {
             pool.first_checks().await;
         }
         let mut tried: SmallVec<[EndpointId; 4]> = SmallVec::new();
-        let mut left = self.state.route.retries.unwrap_or(pool.config().retries);
+        let mut left = self.state.route.retries.unwrap_or(pool.config.retries);
         let mut last = None;
         let mut fresh = false;
+        // Held while the retry it is for runs.
+        let mut _permit = None;
         loop {
             let lease = match self.pick(pool, &tried) {
                 Ok(lease) => lease,
@@ -298,15 +300,19 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
             match failed.retry {
                 Retry::No => {
                     if failed.reason.is_upstream() {
-                        lease.failed(failed.reason);
+                        self.blame(&lease, failed.reason);
                     }
                     return Err(failed.reason);
                 }
                 Retry::Fresh => fresh = true,
                 Retry::Elsewhere => {
-                    lease.failed(failed.reason);
-                    if left == 0 || !pool.may_retry() {
+                    self.blame(&lease, failed.reason);
+                    if left == 0 {
                         return Err(failed.reason);
+                    }
+                    match pool.retry() {
+                        Some(granted) => _permit = Some(granted),
+                        None => return Err(failed.reason),
                     }
                     left -= 1;
                     tried.push(lease.endpoint.id);
@@ -314,6 +320,13 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
                     self.back_off(pool, tried.len()).await?;
                 }
             }
+        }
+    }
+
+    /// Tells the endpoint's health what happened. Dialling has counted its own failures.
+    fn blame(&self, lease: &Lease, reason: Reason) {
+        if !matches!(reason, Reason::ConnectRefused | Reason::ConnectTimeout) {
+            lease.failed(Failure::Broken);
         }
     }
 
@@ -328,7 +341,7 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
 
     /// Waits a random time before a further try, when the pool has no other endpoint to go to at once.
     async fn back_off(&mut self, pool: &Arc<Pool>, tries: usize) -> Result<(), Reason> {
-        if pool.len() > tries {
+        if pool.members().len() > tries {
             return Ok(());
         }
         let delay = crate::upstream::backoff(tries as u32 - 1);
@@ -379,7 +392,7 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
         let stream = match kept {
             Some(stream) => stream,
             None => {
-                let configured = pool.config().connect_timeout;
+                let configured = pool.config.connect_timeout;
                 let timeout = self.state.route.try_timeout.map_or(configured, |t| t.min(configured));
                 let timeout = self.until_total(timeout).map_err(no)?;
                 match lease.connect(timeout, &self.service.listener.config.tcp).await {
@@ -401,7 +414,7 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
             Framing::Length(n) => BodyFraming::Length(n),
             Framing::Chunked => BodyFraming::Chunked,
         };
-        let host = host_for(&self.head, pool.config(), &lease.endpoint.authority);
+        let host = host_for(&self.head, &pool.config, &lease.endpoint.authority);
         write::request(&mut out, &self.head, host.as_ref(), framing, self.wanted_upgrade(), self.hop.trailers);
         Ok(Upstream::new(stream, reused, out, framing))
     }
@@ -600,7 +613,7 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
             }
             Ok(Err(reason)) => {
                 if reason == Reason::UpstreamTruncated {
-                    lease.failed(reason);
+                    lease.failed(Failure::Broken);
                 }
                 self.abort(reason)
             }
@@ -654,7 +667,7 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
         let answered = forward::strip_hop_by_hop(&mut head.fields).upgrade;
         let wanted = self.wanted_upgrade().map(<[u8]>::to_vec);
         if answered.is_none() || answered != wanted {
-            lease.failed(Reason::UpstreamMalformed);
+            lease.failed(Failure::Broken);
             return self.fail(Reason::UpstreamMalformed).await;
         }
         self.journal.upgraded = true;
@@ -703,7 +716,7 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
 
     fn keep(&self, upstream: Upstream, lease: &Lease, pool: &Arc<Pool>) {
         if let Some(stream) = upstream.into_kept() {
-            self.service.worker.keep(lease.endpoint.id, stream, pool.config());
+            self.service.worker.keep(lease.endpoint.id, stream, &pool.config);
         }
     }
 
@@ -778,22 +791,25 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
         let journal = &self.journal;
         let duration = journal.started.elapsed();
         let service = self.service;
-        if service.chain.wants_log() {
+        if service.chain.wants(Phase::Log) {
             let facts = LogFacts {
                 response: ResponseFacts {
-                    request: self.request_facts(),
-                    head: &self.head,
+                    request: request_facts(self.connection, &self.client, &self.id, self.framing),
+                    version: self.head.version,
+                    method: self.head.method(),
+                    authority: self.head.authority(),
+                    target: self.head.target(),
                     endpoint: journal.endpoint.as_deref().unwrap_or(""),
-                    pool: journal.pool.as_ref().map_or("", |p| p.name()),
+                    pool: journal.pool.as_ref().map_or("", |p| &*p.config.name),
                 },
                 status: journal.status,
                 duration,
                 bytes_in: journal.bytes_in,
                 bytes_out: journal.bytes_out,
                 reason: journal.reason,
+                fields: None,
             };
-            // The facts borrow the head; the states are a field of their own.
-            service.chain.log(&self.state, &facts);
+            service.chain.log(&mut self.state, &facts);
         }
         service.metrics.request(journal.status, duration, journal.bytes_in, journal.bytes_out);
         if let Some(reason) = journal.reason {
@@ -822,7 +838,7 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
             }),
             bytes_in: journal.bytes_in,
             bytes_out: journal.bytes_out,
-            pool: journal.pool.as_ref().map(|p| p.name()),
+            pool: journal.pool.as_ref().map(|p| &*p.config.name),
             endpoint: journal.endpoint.as_deref(),
             tries: journal.tries,
             filter_time: self.state.filter_time,
@@ -898,8 +914,10 @@ impl<C: ClientSide> Drop for Exchange<'_, C> {
 fn request_facts<'a>(connection: &'a Connection, client: &'a Client, id: &'a RequestId, framing: Framing) -> RequestFacts<'a> {
     RequestFacts {
         connection,
-        client: client.text(connection),
+        client: client.ip,
+        client_text: client.text(connection),
         client_port: client.port,
+        scheme: if connection.tls.is_some() { "https" } else { "http" },
         request_id: id.as_str(),
         has_body: framing.has_body(),
     }

@@ -6,8 +6,10 @@ pub mod close;
 pub mod pipe;
 pub mod scratch;
 pub mod timer;
+pub mod transport;
 
 pub use close::{DropBounds, drop_quietly, reset_on_close};
 pub use pipe::{Pipe, Pipes};
 pub use scratch::Scratch;
 pub use timer::{Elapsed, Timer};
+pub use transport::{Io, Rewound};

@@ -1,14 +1,13 @@
 //! One relayed connection, phase by phase: stream filters, the pool, the endpoint, then bytes both ways.
 
-use super::relay::{self, RelayOptions};
+use super::relay::{RelayEnd, RelayOptions, Tally, relay};
 use crate::chain::{ExchangeState, StreamFacts, StreamOutcome};
 use crate::connection::Connection;
 use crate::error::Reason;
 use crate::generation::Service;
-use crate::io::{DropBounds, drop_quietly, reset_on_close};
-use crate::io::transport::Io;
+use crate::io::{DropBounds, Io, Timer, drop_quietly, reset_on_close};
+use crate::wasm::Phase;
 use crate::telemetry::Record;
-use crate::tls::ClientHello;
 use crate::upstream::{EndpointId, Lease, Pick, PickError, Pool};
 use smallvec::SmallVec;
 use std::rc::Rc;
@@ -24,8 +23,6 @@ struct Journal {
     pool: Option<Arc<Pool>>,
     endpoint: Option<Arc<str>>,
     tries: u32,
-    bytes_in: u64,
-    bytes_out: u64,
     upstream_time: Option<Duration>,
     reason: Option<Reason>,
 }
@@ -35,6 +32,8 @@ struct Session<'a> {
     connection: &'a Connection,
     state: ExchangeState,
     journal: Journal,
+    /// Bytes delivered, true at every moment.
+    tally: Tally,
     ended: bool,
 }
 
@@ -44,18 +43,17 @@ pub async fn serve(service: Rc<Service>, connection: Rc<Connection>, io: Io) {
     let mut session = Session {
         service: &service,
         connection: &connection,
-        state: service.chain.begin(),
+        state: ExchangeState::default(),
         journal: Journal {
             started: Instant::now(),
             started_at: SystemTime::now(),
             pool: None,
             endpoint: None,
             tries: 0,
-            bytes_in: 0,
-            bytes_out: 0,
             upstream_time: None,
             reason: None,
         },
+        tally: Tally::default(),
         ended: false,
     };
     session.phases(io).await;
@@ -73,7 +71,8 @@ impl Session<'_> {
             Ok(connected) => connected,
             Err(reason) => return self.refuse(io, reason).await,
         };
-        self.relay(io, upstream, initial, &lease).await;
+        self.relay(io, upstream, initial).await;
+        drop(lease);
     }
 
     // ------------------------------------------------------------ filters
@@ -85,23 +84,32 @@ impl Session<'_> {
         if chain.is_empty() {
             return Ok(());
         }
-        let facts = StreamFacts { connection, sni: None, offered_alpn: "", first_bytes: &[] };
+        let facts = StreamFacts {
+            connection,
+            client: connection.peer.ip(),
+            client_text: &connection.peer_text,
+            client_port: connection.peer.port(),
+            sni: None,
+            offered_alpn: None,
+        };
         decided(chain.connect(&mut self.state, &facts))?;
         let deadline = tokio::time::Instant::now() + service.listener.config.timeouts.head;
-        if chain.wants_client_hello() && matches!(io, Io::Tcp(_)) {
-            let hello = read_until(io, initial, deadline, ClientHello::parse).await?;
-            if let Some(hello) = hello.flatten() {
-                let offered = hello.alpn.join(",");
-                let facts = StreamFacts { connection, sni: hello.sni.as_deref(), offered_alpn: &offered, first_bytes: &[] };
+        if chain.wants(Phase::ClientHello)
+            && let Io::Tcp(stream) = io
+        {
+            let read = tokio::time::timeout_at(deadline, crate::tls::client_hello(stream, initial)).await;
+            if let Ok(Ok(Some(hello))) = read {
+                let offered: Vec<_> = hello.alpn.iter().map(|p| String::from_utf8_lossy(p)).collect();
+                let offered = offered.join(",");
+                let facts = StreamFacts { sni: hello.sni.as_deref(), offered_alpn: Some(&offered), ..facts };
                 decided(chain.client_hello(&mut self.state, &facts))?;
             }
         }
         let wanted = chain.first_bytes();
         if wanted > 0 {
-            read_until(io, initial, deadline, |bytes| (bytes.len() >= wanted).then_some(())).await?;
+            read_at_least(io, initial, wanted, deadline).await?;
             let shown = &initial[..initial.len().min(wanted)];
-            let facts = StreamFacts { connection, sni: None, offered_alpn: "", first_bytes: shown };
-            decided(chain.first_bytes_arrived(&mut self.state, &facts))?;
+            decided(chain.first_bytes_seen(&mut self.state, &facts, shown))?;
         }
         Ok(())
     }
@@ -114,11 +122,11 @@ impl Session<'_> {
         let index = self.state.route.pool.or(service.listener.config.pool).ok_or(Reason::NoRoute)?;
         let pool = service.generation.pools.get(index).ok_or(Reason::NoRoute)?.clone();
         self.journal.pool = Some(pool.clone());
-        if !pool.is_checked() {
+        if !pool.is_settled() {
             pool.first_checks().await;
         }
         let mut tried: SmallVec<[EndpointId; 4]> = SmallVec::new();
-        let mut left = self.state.route.retries.unwrap_or(pool.config().retries);
+        let mut left = self.state.route.retries.unwrap_or(pool.config.retries);
         let mut last = None;
         loop {
             let pick = pool.pick(&Pick {
@@ -136,7 +144,7 @@ impl Session<'_> {
             self.journal.tries += 1;
             self.journal.endpoint = Some(lease.endpoint.text.clone());
             let started = Instant::now();
-            let dialled = lease.connect(pool.config().connect_timeout, &service.listener.config.tcp).await;
+            let dialled = lease.connect(pool.config.connect_timeout, &service.listener.config.tcp).await;
             self.journal.upstream_time = Some(started.elapsed());
             match dialled {
                 Ok(stream) => {
@@ -155,17 +163,27 @@ impl Session<'_> {
 
     // ------------------------------------------------------------ bytes
 
-    async fn relay(&mut self, io: Io, upstream: TcpStream, initial: Vec<u8>, _lease: &Lease) {
+    async fn relay(&mut self, mut io: Io, mut upstream: TcpStream, initial: Vec<u8>) {
         let config = &self.service.listener.config;
-        let options = RelayOptions { splice: config.tcp.splice, idle: config.timeouts.stream_idle };
         let worker = &self.service.worker;
-        let end = match io {
-            Io::Tcp(client) => relay::tcp(client, upstream, &initial, &options, &worker.scratch, &worker.pipes).await,
-            Io::Tls(client) => relay::stream(*client, upstream, &initial, &options, &worker.scratch).await,
+        let timer = Timer::new();
+        let options = RelayOptions {
+            scratch: &worker.scratch,
+            pipes: config.tcp.splice.then_some(&worker.pipes),
+            idle: config.timeouts.stream_idle,
+            timer: &timer,
+            tally: &self.tally,
         };
-        self.journal.bytes_in = end.bytes_up;
-        self.journal.bytes_out = end.bytes_down;
-        self.journal.reason = end.reason();
+        let end = match &mut io {
+            Io::Tcp(client) => relay(client, &mut upstream, &initial, &options).await,
+            Io::Tls(client) => relay(client.as_mut(), &mut upstream, &initial, &options).await,
+        };
+        self.journal.reason = match end {
+            RelayEnd::Finished => None,
+            RelayEnd::ClientReset => Some(Reason::ClientGone),
+            RelayEnd::UpstreamReset => Some(Reason::UpstreamTruncated),
+            RelayEnd::Idle => Some(Reason::IdleTimeout),
+        };
     }
 
     /// Ends a connection that will not be relayed: before any byte, quietly or with a reset.
@@ -181,7 +199,8 @@ impl Session<'_> {
     /// The one record of this session.
     fn record(&self) {
         let (journal, connection, service) = (&self.journal, self.connection, self.service);
-        service.metrics.session_ended(journal.bytes_in, journal.bytes_out);
+        let (bytes_in, bytes_out) = (self.tally.up.get(), self.tally.down.get());
+        service.metrics.session_ended(bytes_in, bytes_out);
         if let Some(reason) = journal.reason {
             service.metrics.reason(reason);
         }
@@ -193,9 +212,9 @@ impl Session<'_> {
             peer: &connection.peer_text,
             request_id: "",
             exchange: None,
-            bytes_in: journal.bytes_in,
-            bytes_out: journal.bytes_out,
-            pool: journal.pool.as_ref().map(|pool| pool.name()),
+            bytes_in,
+            bytes_out,
+            pool: journal.pool.as_ref().map(|pool| &*pool.config.name),
             endpoint: journal.endpoint.as_deref(),
             tries: journal.tries,
             filter_time: self.state.filter_time,
@@ -226,21 +245,19 @@ fn decided(outcome: StreamOutcome) -> Result<(), Reason> {
     }
 }
 
-/// Reads until `look` finds what it wants in the bytes so far, the client ends, or `deadline` passes; what was found.
-async fn read_until<T>(
+/// Reads until `wanted` bytes are there, the client ends, or `deadline` passes.
+async fn read_at_least(
     io: &mut Io,
     bytes: &mut Vec<u8>,
+    wanted: usize,
     deadline: tokio::time::Instant,
-    look: impl Fn(&[u8]) -> Option<T>,
-) -> Result<Option<T>, Reason> {
-    loop {
-        if let Some(found) = look(bytes) {
-            return Ok(Some(found));
-        }
+) -> Result<(), Reason> {
+    while bytes.len() < wanted {
         match tokio::time::timeout_at(deadline, io.read_buf(bytes)).await {
             Ok(Ok(1..)) => {}
-            Ok(Ok(0)) | Err(_) => return Ok(None),
+            Ok(Ok(0)) | Err(_) => break,
             Ok(Err(_)) => return Err(Reason::ClientGone),
         }
     }
+    Ok(())
 }

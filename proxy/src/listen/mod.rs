@@ -2,10 +2,9 @@
 
 pub mod accept;
 pub mod bind;
-pub mod peek;
 pub mod seats;
+pub mod serve;
 
 pub use accept::accept;
 pub use bind::{BindError, Bound, Claim, bind};
-pub use peek::{ClientHello, FirstBytes};
 pub use seats::{Seat, Seats};
