@@ -9,7 +9,8 @@ use super::plan::CheckedPlan;
 use super::problem::{Problem, setting};
 use crate::config::{FilterConfig, PoolConfig};
 use crate::wasm::{
-    ConfigureError, Fault, FaultKind, Instance, InstanceOptions, Module, Plan, SETTINGS_BYTES_MAX,
+    ConfigureError, Fault, FaultKind, Instance, InstanceOptions, Module, Phases, Plan,
+    SETTINGS_BYTES_MAX,
 };
 
 /// Ready instances kept beside those in use, for workers whose instance faulted.
@@ -29,7 +30,7 @@ pub struct Filter {
     options: InstanceOptions,
     settings: String,
     plan: CheckedPlan,
-    raw_plan: Plan,
+    phases: Phases,
     stock: Mutex<Vec<Instance>>,
     refill: Refill,
     refill_asked: AtomicBool,
@@ -71,9 +72,10 @@ impl Filter {
             capabilities: config.capabilities,
         };
         let deadline = config.limits.configure_deadline;
-        let (first, raw_plan) = make(&module, &options, &settings, deadline)
+        let (first, plan) = make(&module, &options, &settings, deadline)
             .map_err(|error| problems(&config, error))?;
-        let plan = CheckedPlan::check(raw_plan.clone(), &module, &config.at)?;
+        let phases = plan.phases;
+        let plan = CheckedPlan::check(plan, &module, &config.at)?;
 
         let filter = Arc::new(Self {
             shards: (0..workers.max(1)).map(|_| Shard::default()).collect(),
@@ -83,7 +85,7 @@ impl Filter {
             options,
             settings,
             plan,
-            raw_plan,
+            phases,
             refill,
             refill_asked: AtomicBool::new(false),
             born: Instant::now(),
@@ -225,10 +227,15 @@ impl Filter {
         }
     }
 
-    /// One more instance with the same settings. It must answer the same plan: what the workers read was made of it.
+    /// One more instance with the same settings. It must answer the same plan where instances are bound to it: an
+    /// index into pools that come in another order would route to the wrong one.
     fn make(&self, deadline: Duration) -> Result<Instance, Fault> {
         match make(&self.module, &self.options, &self.settings, deadline) {
-            Ok((instance, plan)) if plan == self.raw_plan => Ok(instance),
+            Ok((instance, plan))
+                if *plan.pools == *self.plan.pools && plan.phases == self.phases =>
+            {
+                Ok(instance)
+            }
             Ok(_) => Err(Fault::new(
                 FaultKind::Instance,
                 "configure answered another plan than the first time",
@@ -300,17 +307,16 @@ fn unknown_pool(
     wanted: &crate::wasm::PoolUse,
     pools: &[Arc<PoolConfig>],
 ) -> Problem {
-    /// Less alike than this is no typing mistake.
-    const ALIKE: f64 = 0.7;
     let message = format!("pool {:?} is not defined", wanted.name);
     let problem = Problem::new(setting(&config.at, &wanted.path), message);
     let nearest = pools
         .iter()
-        .map(|pool| (strsim::jaro_winkler(&pool.name, &wanted.name), &pool.name))
-        .max_by(|a, b| a.0.total_cmp(&b.0));
+        .map(|pool| (strsim::damerau_levenshtein(&pool.name, &wanted.name), pool))
+        .min_by_key(|(distance, _)| *distance);
     match nearest {
-        Some((alike, name)) if alike >= ALIKE => {
-            problem.help(format!("did you mean {:?}?", &**name))
+        // A third of the letters wrong is a typing mistake; more is another name.
+        Some((distance, pool)) if distance <= (wanted.name.len() / 3).max(1) => {
+            problem.help(format!("did you mean {:?}?", &*pool.name))
         }
         _ => problem,
     }

@@ -703,6 +703,72 @@ fn an_empty_chain_does_nothing() {
     assert!(x.chain.is_empty());
 }
 
+/// The standard filters, as the proxy carries them.
+fn builtin(name: &str, settings: serde_json::Value) -> Result<Arc<Filter>, Vec<Problem>> {
+    let host = Host::new(HostOptions::default()).unwrap();
+    let module = host
+        .load(name, crate::builtin::builtin(name).unwrap())
+        .unwrap();
+    assert!(module.schema().unwrap().is_some_and(|s| s.starts_with('{')));
+    let mut config = config(name);
+    config.limits.memory = 16 * 1024 * 1024;
+    config.settings = settings;
+    Filter::load(module, Arc::new(config), 1, Arc::new(|_| {}))
+}
+
+#[test]
+fn the_builtin_filters_do_their_work() {
+    let block = builtin("ua-block", serde_json::json!({"deny": ["badcurl*"]})).unwrap();
+    let mut x = Exchange::new(chain_of(std::slice::from_ref(&block)));
+    x.head.fields.append(b"user-agent", b"curl/8");
+    assert!(is_continue(&x.request()));
+    x.head.fields.set(b"user-agent", b"badcurl/1.0");
+    assert!(matches!(x.request(), Outcome::Drop));
+
+    let settings = serde_json::json!({
+        "rules": [{"match": {"path-prefix": "/api"}, "pool": "api"}],
+        "default": {"pool": "web"}
+    });
+    let router = builtin("router", settings).unwrap();
+    let mut x = Exchange::new(chain_of(std::slice::from_ref(&router)));
+    assert!(is_continue(&x.request()));
+    assert_eq!(x.state.route.pool, Some(0));
+    x.head = request("/api/v1");
+    assert!(is_continue(&x.request()));
+    assert_eq!(x.state.route.pool, Some(1));
+
+    let settings = serde_json::json!({
+        "request": [{"append": "x-forwarded-by", "value": "${server.address}:${server.port}"}],
+        "response": [{"set": "x-served", "value": "yes"}]
+    });
+    let headers = builtin("headers", settings).unwrap();
+    let sticky = builtin("sticky", serde_json::json!({"by": "source"})).unwrap();
+    let mut x = Exchange::new(chain_of(&[headers, sticky]));
+    assert!(is_continue(&x.request()));
+    assert_eq!(
+        x.head.fields.get(b"x-forwarded-by"),
+        Some(&b"10.0.0.1:80"[..])
+    );
+    assert!(x.state.route.sticky_key.is_some());
+    assert!(is_continue(&x.response()));
+    assert_eq!(x.response.fields.get(b"x-served"), Some(&b"yes"[..]));
+}
+
+#[test]
+fn mistakes_in_builtin_settings_are_pointed_at() {
+    let settings = serde_json::json!({"deny": ["a"], "acton": "drop"});
+    let problems = builtin("ua-block", settings).unwrap_err();
+    assert!(
+        problems[0].at.0.starts_with("/filters/ua-block/settings"),
+        "{problems:?}"
+    );
+    let settings = serde_json::json!({"rules": [{"match": {"path": "/"}, "pool": "wbe"}]});
+    let router = builtin("router", settings).unwrap();
+    let problems = router.pool_table(router.config(), &pools()).unwrap_err();
+    assert_eq!(problems[0].at.0, "/filters/router/settings/rules/0/pool");
+    assert_eq!(problems[0].help.as_deref(), Some("did you mean \"web\"?"));
+}
+
 #[test]
 fn filters_are_shared_by_threads() {
     let filter = load("f", &Guest::answering(Phase::Request, &append("x")));

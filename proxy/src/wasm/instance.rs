@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wasmtime::component::{Linker, TypedFunc};
+use wasmtime::component::{
+    ComponentExportIndex, ComponentNamedList, Lift, Linker, Lower, TypedFunc,
+};
 use wasmtime::{ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
 
 use super::bindings::{
@@ -110,10 +112,15 @@ impl Instance {
         begin(&mut store, options.limits.configure_deadline);
 
         let failed = |store: &mut Store<Context>, error: wasmtime::Error| {
-            let mut message = format!("cannot be instantiated: {error:#}");
-            if store.data().memory_refused {
-                message.push_str(" (limits.memory is what it may have)");
+            let context = store.data();
+            if context.memory_refused {
+                let message = format!(
+                    "needs more memory to begin with than its limit of {} KiB",
+                    context.memory_max / 1024
+                );
+                return Fault::new(FaultKind::Memory, message);
             }
+            let message = format!("cannot be instantiated: {error:#}");
             Fault::new(FaultKind::Instance, message)
         };
         let instance = match module.pre().instantiate(&mut store) {
@@ -265,26 +272,40 @@ fn functions(
         let Some((form, index)) = &exports.phases[phase as usize] else {
             continue;
         };
+        let name = phase.as_str();
         phases[phase as usize] = Some(match (form, phase) {
-            (Form::Packed, Phase::Log) => {
-                Function::Log(instance.get_typed_func(&mut *store, index)?)
-            }
-            (Form::Packed, _) => Function::Packed(instance.get_typed_func(&mut *store, index)?),
+            (Form::Packed, Phase::Log) => Function::Log(typed(instance, store, index, name)?),
+            (Form::Packed, _) => Function::Packed(typed(instance, store, index, name)?),
             (Form::Readable, Phase::Response) => {
-                Function::ReadableResponse(instance.get_typed_func(&mut *store, index)?)
+                Function::ReadableResponse(typed(instance, store, index, name)?)
             }
-            (Form::Readable, _) => {
-                Function::ReadableRequest(instance.get_typed_func(&mut *store, index)?)
-            }
+            (Form::Readable, _) => Function::ReadableRequest(typed(instance, store, index, name)?),
         });
     }
     Ok(Functions {
-        configure: instance.get_typed_func(&mut *store, exports.configure)?,
+        configure: typed(instance, store, &exports.configure, "configure")?,
         schema: match &exports.schema {
-            Some(index) => Some(instance.get_typed_func(&mut *store, index)?),
+            Some(index) => Some(typed(instance, store, index, "schema")?),
             None => None,
         },
         phases,
+    })
+}
+
+fn typed<Params, Results>(
+    instance: &wasmtime::component::Instance,
+    store: &mut Store<Context>,
+    index: &ComponentExportIndex,
+    name: &str,
+) -> wasmtime::Result<TypedFunc<Params, Results>>
+where
+    Params: ComponentNamedList + Lower,
+    Results: ComponentNamedList + Lift,
+{
+    instance.get_typed_func(store, index).map_err(|error| {
+        wasmtime::Error::msg(format!(
+            "its function for {name} has another type than the contract says: {error:#}"
+        ))
     })
 }
 

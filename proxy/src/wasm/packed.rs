@@ -12,21 +12,49 @@ const FLAG_TLS: u16 = 1;
 const FLAG_HTTP2: u16 = 2;
 const FLAG_BODY: u16 = 4;
 
-/// Writes the block over what `out` held. Allocates only when `out` is too small.
+/// Writes the block over what `out` held, in one pass over a buffer of the right size. Allocates only when `out` is too
+/// small.
 pub(super) fn encode(facts: &Facts<'_>, shown: Shown<'_>, out: &mut Vec<u8>) {
-    let lines = shown.lines().count();
+    let (lines, line_bytes) = shown.lines().fold((0, 0), |(lines, bytes), (name, value)| {
+        (lines + 1, bytes + name.len() + value.len())
+    });
+    let fact_bytes: usize = facts.slots.iter().flatten().map(|fact| fact.len()).sum();
     let fields_at = HEADER + FACTS * FACT_SIZE;
     let bytes_at = fields_at + lines * FIELD_SIZE;
-    out.clear();
-    out.resize(bytes_at, 0);
+    // Not cleared: every byte is written below, so that only growth is filled.
+    out.resize(bytes_at + fact_bytes + line_bytes, 0);
 
+    let (tables, bytes) = out.split_at_mut(bytes_at);
+    let (header, tables) = tables.split_at_mut(HEADER);
+    let (fact_table, field_table) = tables.split_at_mut(FACTS * FACT_SIZE);
+    header.copy_from_slice(&header_of(facts, lines as u32));
+    let mut bytes = Bytes {
+        rest: bytes,
+        at: bytes_at as u32,
+    };
+    for (slot, value) in fact_table.chunks_exact_mut(FACT_SIZE).zip(&facts.slots) {
+        let (offset, length) = match value {
+            Some(value) => bytes.push(value),
+            None => (ABSENT, 0),
+        };
+        put(slot, [offset, length]);
+    }
+    let entries = field_table.chunks_exact_mut(FIELD_SIZE);
+    for (entry, (name, value)) in entries.zip(shown.lines()) {
+        let (name, name_len) = bytes.push(name);
+        let (value, value_len) = bytes.push(value);
+        put(entry, [name, name_len, value, value_len]);
+    }
+}
+
+fn header_of(facts: &Facts<'_>, fields: u32) -> [u8; HEADER] {
     let flags = (if facts.tls { FLAG_TLS } else { 0 })
         | (if facts.http2 { FLAG_HTTP2 } else { 0 })
         | (if facts.has_body { FLAG_BODY } else { 0 });
-    let header = &mut out[..HEADER];
+    let mut header = [0; HEADER];
     header[0..2].copy_from_slice(&FORMAT.to_le_bytes());
     header[2..4].copy_from_slice(&(FACTS as u16).to_le_bytes());
-    header[4..8].copy_from_slice(&(lines as u32).to_le_bytes());
+    header[4..8].copy_from_slice(&fields.to_le_bytes());
     header[8..12].copy_from_slice(&(HEADER as u32).to_le_bytes());
     header[12..14].copy_from_slice(&facts.status.to_le_bytes());
     header[14..16].copy_from_slice(&flags.to_le_bytes());
@@ -37,33 +65,30 @@ pub(super) fn encode(facts: &Facts<'_>, shown: Shown<'_>, out: &mut Vec<u8>) {
     header[32..40].copy_from_slice(&facts.duration_us.to_le_bytes());
     header[40..48].copy_from_slice(&facts.bytes_in.to_le_bytes());
     header[48..56].copy_from_slice(&facts.bytes_out.to_le_bytes());
+    header
+}
 
-    for (slot, value) in facts.slots.iter().enumerate() {
-        let (offset, length) = match value {
-            Some(value) => push(out, value),
-            None => (ABSENT, 0),
-        };
-        put(&mut out[HEADER + slot * FACT_SIZE..], &[offset, length]);
-    }
-    for (line, (name, value)) in shown.lines().enumerate() {
-        let (name, name_len) = push(out, name);
-        let (value, value_len) = push(out, value);
-        put(
-            &mut out[fields_at + line * FIELD_SIZE..],
-            &[name, name_len, value, value_len],
-        );
+/// The end of the block, filled from the front.
+struct Bytes<'a> {
+    rest: &'a mut [u8],
+    at: u32,
+}
+
+impl Bytes<'_> {
+    /// Answers (offset, length). The caller has summed the same values up, so there is room; heads are bounded far below
+    /// 4 GiB by whoever reads them from the network.
+    fn push(&mut self, value: &[u8]) -> (u32, u32) {
+        let (to, rest) = std::mem::take(&mut self.rest).split_at_mut(value.len());
+        to.copy_from_slice(value);
+        self.rest = rest;
+        let at = self.at;
+        self.at += value.len() as u32;
+        (at, value.len() as u32)
     }
 }
 
-/// Heads are bounded far below 4 GiB by whoever reads them from the network.
-fn push(out: &mut Vec<u8>, bytes: &[u8]) -> (u32, u32) {
-    let at = out.len() as u32;
-    out.extend_from_slice(bytes);
-    (at, bytes.len() as u32)
-}
-
-fn put(at: &mut [u8], words: &[u32]) {
-    for (bytes, word) in at.chunks_exact_mut(4).zip(words) {
+fn put<const N: usize>(to: &mut [u8], words: [u32; N]) {
+    for (bytes, word) in to.chunks_exact_mut(4).zip(words) {
         bytes.copy_from_slice(&word.to_le_bytes());
     }
 }
@@ -110,7 +135,8 @@ mod tests {
         facts.set(Fact::Path, b"/");
         facts.set(Fact::Query, b"");
         let fields = sample();
-        let mut block = vec![9; 3];
+        // What an earlier, longer call left behind.
+        let mut block = vec![9; 999];
         let shown = Shown {
             fields: Some(&fields),
             which: &ShownFields::All,

@@ -203,8 +203,8 @@ fn a_module_that_begins_over_the_limit_is_refused() {
     let guest = Guest::answering(Phase::Request, &[]).pages(100);
     let module = host().load("test", &guest.build()).unwrap();
     let fault = module.instantiate(&options()).expect_err("too large");
-    assert_eq!(fault.kind, FaultKind::Instance);
-    assert!(fault.message.contains("limits.memory"), "{fault}");
+    assert_eq!(fault.kind, FaultKind::Memory);
+    assert!(fault.message.contains("limit of 1024 KiB"), "{fault}");
 }
 
 #[test]
@@ -577,6 +577,7 @@ fn a_thousand_instances_come_and_go() {
     let module = host()
         .load("test", &Guest::answering(Phase::Request, &[2]).build())
         .unwrap();
+    assert!(module.host().is_pooled());
     for _ in 0..100 {
         let mut held: Vec<_> = (0..10)
             .map(|_| module.instantiate(&options()).unwrap())
