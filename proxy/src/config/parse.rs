@@ -68,7 +68,10 @@ struct Frame {
 
 enum Content {
     List(Vec<Arc<Node>>),
-    Map { entries: Vec<(Key, Placed)>, key: Option<Key> },
+    Map {
+        entries: Vec<(Key, Placed)>,
+        key: Option<Key>,
+    },
 }
 
 /// A finished value and what it costs to spell out.
@@ -95,7 +98,11 @@ impl Builder<'_> {
             }
             Event::Alias(anchor) => {
                 let Some(target) = self.anchors.get(&anchor).cloned() else {
-                    return Err(self.fatal("alias-recursion", "this alias refers to the value it is part of", span));
+                    return Err(self.fatal(
+                        "alias-recursion",
+                        "this alias refers to the value it is part of",
+                        span,
+                    ));
                 };
                 self.expand(target.cost, span)?;
                 self.place(target, span)
@@ -103,8 +110,15 @@ impl Builder<'_> {
             Event::Scalar(text, style, anchor, tag) => {
                 let plain = style == ScalarStyle::Plain && !self.is_text(tag.as_deref(), span)?;
                 let cost = VALUE_COST + text.len();
-                let scalar = Scalar { text: text.into_owned(), plain, secret: false };
-                let node = Node { at: self.location(span), value: NodeValue::Scalar(scalar) };
+                let scalar = Scalar {
+                    text: text.into_owned(),
+                    plain,
+                    secret: false,
+                };
+                let node = Node {
+                    at: self.location(span),
+                    value: NodeValue::Scalar(scalar),
+                };
                 self.finish(node, cost, anchor, span)
             }
             Event::SequenceStart(anchor, tag) => {
@@ -113,7 +127,14 @@ impl Builder<'_> {
             }
             Event::MappingStart(anchor, tag) => {
                 self.is_text(tag.as_deref(), span)?;
-                self.open(Content::Map { entries: Vec::new(), key: None }, anchor, span)
+                self.open(
+                    Content::Map {
+                        entries: Vec::new(),
+                        key: None,
+                    },
+                    anchor,
+                    span,
+                )
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(span),
         }
@@ -125,7 +146,12 @@ impl Builder<'_> {
             return Err(self.fatal("too-deep", message, span));
         }
         let at = self.location(span);
-        self.frames.push(Frame { at, anchor, cost: VALUE_COST, content });
+        self.frames.push(Frame {
+            at,
+            anchor,
+            cost: VALUE_COST,
+            content,
+        });
         Ok(())
     }
 
@@ -146,13 +172,22 @@ impl Builder<'_> {
         self.finish(Node { at, value }, cost, frame.anchor, span)
     }
 
-    fn finish(&mut self, node: Node, cost: usize, anchor: usize, span: Span) -> Result<(), Diagnostic> {
+    fn finish(
+        &mut self,
+        node: Node,
+        cost: usize,
+        anchor: usize,
+        span: Span,
+    ) -> Result<(), Diagnostic> {
         self.values += 1;
         if self.values > VALUES_MAX {
             let message = format!("more than {VALUES_MAX} values in one file");
             return Err(self.fatal("too-large", message, span));
         }
-        let placed = Placed { node: Arc::new(node), cost };
+        let placed = Placed {
+            node: Arc::new(node),
+            cost,
+        };
         if anchor != 0 {
             self.anchors.insert(anchor, placed.clone());
         }
@@ -171,8 +206,19 @@ impl Builder<'_> {
             Content::Map { entries, key } => match key.take() {
                 Some(key) => entries.push((key, placed)),
                 None => match &placed.node.value {
-                    NodeValue::Scalar(scalar) => *key = Some(Key { text: scalar.text.as_str().into(), at: here }),
-                    _ => return Err(self.fatal("complex-key", "a key is a scalar, not a list or a map", span)),
+                    NodeValue::Scalar(scalar) => {
+                        *key = Some(Key {
+                            text: scalar.text.as_str().into(),
+                            at: here,
+                        })
+                    }
+                    _ => {
+                        return Err(self.fatal(
+                            "complex-key",
+                            "a key is a scalar, not a list or a map",
+                            span,
+                        ));
+                    }
                 },
             },
         }
@@ -180,8 +226,13 @@ impl Builder<'_> {
     }
 
     /// Refuses duplicate keys and folds `<<` in. Answers the entries and what the folding added to their cost.
-    fn merge(&mut self, entries: Vec<(Key, Placed)>, span: Span) -> Result<(Vec<Entry>, usize), Diagnostic> {
-        let (merges, own): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(key, _)| &*key.text == "<<");
+    fn merge(
+        &mut self,
+        entries: Vec<(Key, Placed)>,
+        span: Span,
+    ) -> Result<(Vec<Entry>, usize), Diagnostic> {
+        let (merges, own): (Vec<_>, Vec<_>) =
+            entries.into_iter().partition(|(key, _)| &*key.text == "<<");
         let mut known: HashMap<Arc<str>, Location> = HashMap::with_capacity(own.len());
         let mut out = Vec::with_capacity(own.len());
         for (key, placed) in own {
@@ -190,13 +241,18 @@ impl Builder<'_> {
                     let path = self.path().join(&key.text);
                     let message = format!("key {} is given twice", quoted(&key.text));
                     self.found.push(
-                        Diagnostic::error("duplicate-key", message).at(&path, key.at).label(*first, "first given here"),
+                        Diagnostic::error("duplicate-key", message)
+                            .at(&path, key.at)
+                            .label(*first, "first given here"),
                     );
                 }
                 continue;
             }
             known.insert(key.text.clone(), key.at);
-            out.push(Entry { key, value: placed.node });
+            out.push(Entry {
+                key,
+                value: placed.node,
+            });
         }
         let mut added = 0usize;
         for (key, placed) in merges {
@@ -207,7 +263,9 @@ impl Builder<'_> {
             for source in sources {
                 let Some(inherited) = source.map() else {
                     let message = "`<<` takes a map or a list of maps";
-                    return Err(Diagnostic::error("merge-key", message).at(&self.path().join("<<"), key.at));
+                    return Err(
+                        Diagnostic::error("merge-key", message).at(&self.path().join("<<"), key.at)
+                    );
                 };
                 for entry in inherited {
                     if !known.contains_key(&entry.key.text) {
@@ -239,7 +297,11 @@ impl Builder<'_> {
             (true, "map" | "seq" | "int" | "float" | "bool" | "null") => Ok(false),
             (false, "") if tag.handle == "!" || tag.handle.is_empty() => Ok(true),
             (false, "!") => Ok(true),
-            _ => Err(self.fatal("unknown-tag", format!("tag {} has no meaning here", quoted(&tag.to_string())), span)),
+            _ => Err(self.fatal(
+                "unknown-tag",
+                format!("tag {} has no meaning here", quoted(&tag.to_string())),
+                span,
+            )),
         }
     }
 
@@ -261,7 +323,13 @@ impl Builder<'_> {
     }
 
     fn syntax(&self, at: &Marker, info: &str) -> Diagnostic {
-        self.fatal("syntax", info, Span::new(*at, *at))
+        // The scanner runs ahead of us by a few brackets and has a bound of its own.
+        let code = if info.contains("recursion limit") {
+            "too-deep"
+        } else {
+            "syntax"
+        };
+        self.fatal(code, info, Span::new(*at, *at))
     }
 
     fn location(&self, span: Span) -> Location {
