@@ -3,7 +3,7 @@
 use super::model::ConfigPath;
 use super::node::Location;
 
-/// At most this many diagnostics are collected; a file that is wrong in more places is wrong as a whole.
+/// At most this many errors are collected, and as many warnings; a file that is wrong in more places is wrong as a whole.
 pub(super) const DIAGNOSTICS_MAX: usize = 200;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,7 +81,13 @@ pub(super) fn sort(diagnostics: &mut Vec<Diagnostic>) {
     diagnostics.sort_by(|a, b| (a.severity, a.at, a.code).cmp(&(b.severity, b.at, b.code)));
     let mut seen = std::collections::HashSet::new();
     diagnostics.retain(|d| seen.insert((d.code, d.at, d.message.clone())));
-    diagnostics.truncate(DIAGNOSTICS_MAX);
+    diagnostics.truncate(2 * DIAGNOSTICS_MAX);
+}
+
+/// Whether no more of this severity is wanted. Warnings never crowd out an error.
+pub(super) fn is_full(found: &[Diagnostic], severity: Severity) -> bool {
+    found.len() >= DIAGNOSTICS_MAX
+        && found.iter().filter(|d| d.severity == severity).count() >= DIAGNOSTICS_MAX
 }
 
 /// User text inside a message: quoted, without control characters, at most 80 characters.

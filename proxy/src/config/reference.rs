@@ -190,6 +190,12 @@ fn kind(root: &Json, schema: &Json) -> String {
         Some(each) if schema.get("type").is_some_and(|name| name == "array") => {
             format!("list of: {}", kind(root, each))
         }
+        _ if !["type", "enum", "const", "anyOf", "oneOf", "$ref"]
+            .iter()
+            .any(|word| schema.get(word).is_some()) =>
+        {
+            "anything".to_owned()
+        }
         _ => validate::describe(root, schema)
             .replace(" such as `10s`", "")
             .replace(" such as `64KiB`", ""),

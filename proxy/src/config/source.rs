@@ -39,6 +39,9 @@ pub(super) struct Source {
     pub text: Arc<str>,
 }
 
+/// Files of one directory.
+const FILES_MAX: usize = 1024;
+
 /// Top-level maps whose entries may be spread over files, and the list that is concatenated.
 const MERGED_MAPS: [&str; 2] = ["pools", "filters"];
 const MERGED_LIST: &str = "listeners";
@@ -219,6 +222,14 @@ fn directory(
         .filter(|name| !name.to_string_lossy().starts_with('.'))
         .collect();
     names.sort();
+    if names.len() > FILES_MAX {
+        let message = format!(
+            "directory {} has more than {FILES_MAX} files",
+            quoted(&shown.display().to_string())
+        );
+        found.push(Diagnostic::error("too-large", message));
+        return;
+    }
     if names.is_empty() {
         let message = format!(
             "directory {} has no *.yaml file",
@@ -271,6 +282,9 @@ fn unreadable(path: &Path, why: &str) -> Diagnostic {
 #[derive(Default)]
 struct Merged {
     entries: Vec<Entry>,
+    /// Where each top-level key is in `entries`.
+    places: HashMap<Arc<str>, usize>,
+    /// The entries of the maps that are merged.
     index: HashMap<(usize, Arc<str>), Location>,
     /// A root that is no map, kept so that validation can say so.
     odd: Option<Node>,
@@ -283,13 +297,10 @@ impl Merged {
             return;
         };
         for entry in entries {
-            match self
-                .entries
-                .iter()
-                .position(|known| known.key.text == entry.key.text)
-            {
+            match self.places.get(&entry.key.text).copied() {
                 None => {
                     let place = self.entries.len();
+                    self.places.insert(entry.key.text.clone(), place);
                     self.remember(place, &entry);
                     self.entries.push(entry);
                 }

@@ -70,8 +70,8 @@ pub(super) fn bind(text: &str) -> Result<SocketAddr, &'static str> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
-    if text.parse::<IpAddr>().is_ok() {
-        return Err("the port is missing");
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Err(portless(ip));
     }
     match text.rsplit_once(':') {
         Some((host, port)) if self::port(port).is_some() && host.contains(':') => {
@@ -90,10 +90,13 @@ pub(super) fn endpoint(text: &str) -> Result<EndpointAddress, &'static str> {
             _ => Ok(EndpointAddress::Ip(address)),
         };
     }
-    if text.parse::<IpAddr>().is_ok() {
-        return Err("the port is missing");
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Err(portless(ip));
     }
     let (host, port) = text.rsplit_once(':').ok_or("the port is missing")?;
+    if text.contains("//") {
+        return Err("an endpoint is a host and a port, without a scheme or path");
+    }
     if host.contains(':') {
         return Err("an IPv6 address goes into brackets: `[::1]:80`");
     }
@@ -105,6 +108,14 @@ pub(super) fn endpoint(text: &str) -> Result<EndpointAddress, &'static str> {
         host: host.to_ascii_lowercase(),
         port,
     })
+}
+
+/// What `::1:80` is: an address of its own, though hardly the one that was meant.
+fn portless(ip: IpAddr) -> &'static str {
+    match ip {
+        IpAddr::V4(_) => "the port is missing",
+        IpAddr::V6(_) => "the port is missing; an IPv6 address goes into brackets: `[::1]:80`",
+    }
 }
 
 fn port(text: &str) -> Option<u16> {

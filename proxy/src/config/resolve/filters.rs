@@ -1,6 +1,6 @@
 //! `filters:` and where modules are found.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,15 +40,14 @@ impl Resolver<'_> {
         ModulesConfig { paths, cache }
     }
 
-    /// The named filters, and where each name is in the list.
+    /// The named filters.
     pub(super) fn filters(
         &mut self,
         raw: &BTreeMap<String, RawFilter>,
         modules: &ModulesConfig,
-    ) -> (Vec<Arc<FilterConfig>>, HashMap<String, usize>) {
+    ) -> Vec<Arc<FilterConfig>> {
         let section = ConfigPath::default().join("filters");
         let mut filters = Vec::with_capacity(raw.len());
-        let mut named = HashMap::with_capacity(raw.len());
         for name in self.order(&section) {
             let Some(filter) = raw.get(&name) else {
                 continue;
@@ -61,9 +60,8 @@ impl Resolver<'_> {
                 at,
                 modules,
             )));
-            named.insert(name, filters.len() - 1);
         }
-        (filters, named)
+        filters
     }
 
     pub(super) fn filter(

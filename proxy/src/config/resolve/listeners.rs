@@ -6,35 +6,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::chain::Scope;
 use super::{Diagnostic, Resolver, quoted, units};
 use crate::config::model::{
-    CertificateConfig, ConfigPath, FilterConfig, Forwarded, HttpOptions, ListenerConfig,
-    ListenerLimits, ModulesConfig, PoolConfig, Protocol, TcpOptions, Timeouts, TlsConfig,
-    TlsVersion,
+    CertificateConfig, ConfigPath, Forwarded, HttpOptions, ListenerConfig, ListenerLimits,
+    ModulesConfig, Protocol, TcpOptions, Timeouts, TlsConfig, TlsVersion,
 };
 use crate::config::raw::{
-    DurationOrOff, HTTP_ONLY, HTTP_ONLY_LIMITS, HTTP_ONLY_TIMEOUTS, RawFilter, RawFilterUse,
-    RawForwarded, RawLimits, RawListener, RawProtocol, RawTcp, RawTimeouts, RawTls,
+    DurationOrOff, HTTP_ONLY, HTTP_ONLY_LIMITS, HTTP_ONLY_TIMEOUTS, RawForwarded, RawLimits,
+    RawListener, RawProtocol, RawTcp, RawTimeouts, RawTls,
 };
-
-/// Filters of one listener; a chain that is longer is a mistake of a generator.
-const CHAIN_MAX: usize = 64;
-
-/// What listeners refer to.
-pub(super) struct Scope<'a> {
-    pub pools: &'a [Arc<PoolConfig>],
-    pub named: &'a HashMap<String, usize>,
-    /// Anonymous filters are added.
-    pub filters: &'a mut Vec<Arc<FilterConfig>>,
-    /// For the named ones.
-    pub used: &'a mut Vec<bool>,
-}
 
 impl Resolver<'_> {
     pub(super) fn listeners(
         &mut self,
         raw: &[RawListener],
-        scope: &mut Scope<'_>,
+        scope: &mut Scope,
         modules: &ModulesConfig,
     ) -> Vec<Arc<ListenerConfig>> {
         let section = ConfigPath::default().join("listeners");
@@ -59,7 +46,7 @@ impl Resolver<'_> {
         &mut self,
         raw: &RawListener,
         at: ConfigPath,
-        scope: &mut Scope<'_>,
+        scope: &mut Scope,
         modules: &ModulesConfig,
         binds: &mut HashMap<SocketAddr, ConfigPath>,
     ) -> ListenerConfig {
@@ -153,102 +140,6 @@ impl Resolver<'_> {
             );
         }
         out
-    }
-
-    fn pool_index(
-        &mut self,
-        raw: &RawListener,
-        name: &str,
-        at: &ConfigPath,
-        scope: &Scope<'_>,
-    ) -> Option<usize> {
-        let index = scope.pools.iter().position(|pool| &*pool.name == name);
-        if index.is_none() && !self.has(&ConfigPath::default().join("pools").join(name)) {
-            let message = format!(
-                "listener {} names pool {}, which is not defined",
-                quoted(&raw.name),
-                quoted(name)
-            );
-            self.undefined(
-                "unknown-pool",
-                message,
-                at,
-                name,
-                scope.pools.iter().map(|pool| &*pool.name),
-                "pools",
-            );
-        }
-        index
-    }
-
-    fn chain(
-        &mut self,
-        raw: &RawListener,
-        at: &ConfigPath,
-        scope: &mut Scope<'_>,
-        modules: &ModulesConfig,
-    ) -> Vec<usize> {
-        let at = at.join("filters");
-        if raw.filters.len() > CHAIN_MAX {
-            self.error(
-                &at,
-                "out-of-range",
-                format!("a listener has at most {CHAIN_MAX} filters"),
-            );
-            return Vec::new();
-        }
-        let mut out = Vec::with_capacity(raw.filters.len());
-        for (i, one) in raw.filters.iter().enumerate() {
-            let at = at.join(i);
-            match one {
-                RawFilterUse::Named(name) => match scope.named.get(name) {
-                    Some(index) => {
-                        scope.used[*index] = true;
-                        if out.contains(index) {
-                            let message = format!("filter {} is in this chain twice", quoted(name));
-                            self.push(Diagnostic::warning("duplicate-filter", message), &at);
-                        }
-                        out.push(*index);
-                    }
-                    None if self.has(&ConfigPath::default().join("filters").join(name)) => {}
-                    None => self.unknown_filter(raw, name, &at, scope),
-                },
-                RawFilterUse::Inline(filter) => {
-                    let name = anonymous(&raw.name, filter, scope.filters);
-                    let filter = self.filter(name, filter, at, modules);
-                    scope.filters.push(Arc::new(filter));
-                    out.push(scope.filters.len() - 1);
-                }
-            }
-        }
-        out
-    }
-
-    fn unknown_filter(
-        &mut self,
-        raw: &RawListener,
-        name: &str,
-        at: &ConfigPath,
-        scope: &Scope<'_>,
-    ) {
-        let message = format!(
-            "listener {} names filter {}, which is not defined",
-            quoted(&raw.name),
-            quoted(name)
-        );
-        if name.starts_with("builtin:") || name.ends_with(".wasm") {
-            let help = format!("a module in place is a map: `{{module: {name}}}`");
-            self.push(Diagnostic::error("unknown-filter", message).help(help), at);
-            return;
-        }
-        self.undefined(
-            "unknown-filter",
-            message,
-            at,
-            name,
-            scope.named.keys().map(String::as_str),
-            "filters",
-        );
     }
 
     fn tls(&mut self, raw: &RawTls, at: ConfigPath) -> TlsConfig {
@@ -397,7 +288,7 @@ impl Resolver<'_> {
     fn http_only(&mut self, at: &ConfigPath, keys: &[&str]) {
         for key in keys {
             let at = at.join(key);
-            if self.has(&at) {
+            if self.has(&at) && !self.is_full() {
                 let message = format!("`{key}` means nothing with `protocol: tcp`");
                 let mut diagnostic = Diagnostic::error("http-only", message)
                     .help("remove it, or use `protocol: http`");
@@ -409,32 +300,15 @@ impl Resolver<'_> {
     }
 
     fn twice(&mut self, code: &'static str, message: String, at: &ConfigPath, first: &ConfigPath) {
+        if self.is_full() {
+            return;
+        }
         let mut diagnostic = Diagnostic::error(code, message);
         if let Some(first) = self.sources.locate(first) {
             diagnostic = diagnostic.label(first, "first used here");
         }
         self.push(diagnostic, at);
     }
-}
-
-/// `LISTENER/MODULE`, numbered when that is taken.
-fn anonymous(listener: &str, filter: &RawFilter, taken: &[Arc<FilterConfig>]) -> Arc<str> {
-    let module = match filter.module.strip_prefix("builtin:") {
-        Some(name) => name.to_owned(),
-        None => Path::new(&filter.module)
-            .file_stem()
-            .map_or("module".into(), |stem| stem.to_string_lossy().into()),
-    };
-    let base = format!("{listener}/{module}");
-    let free = |name: &str| !taken.iter().any(|filter| &*filter.name == name);
-    if free(&base) {
-        return base.into();
-    }
-    (2..)
-        .map(|n| format!("{base}-{n}"))
-        .find(|name| free(name))
-        .unwrap_or(base)
-        .into()
 }
 
 fn probe(path: &Path) -> Result<(), String> {

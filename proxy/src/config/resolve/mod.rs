@@ -1,6 +1,7 @@
 //! From shapes to checked values. Every function here answers something even when it found a mistake, so that all
 //! mistakes of a file are found in one go; the caller drops the result when there was an error.
 
+mod chain;
 mod filters;
 mod listeners;
 mod pools;
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Environment;
-use super::diagnostic::{DIAGNOSTICS_MAX, Diagnostic, closest, quoted};
+use super::diagnostic::{Diagnostic, Severity, closest, is_full, quoted};
 use super::model::{Config, ConfigPath};
 use super::node::{Location, Node};
 use super::raw::{RawConfig, RawDuration, RawSize};
@@ -41,17 +42,11 @@ pub(super) fn resolve(
     let root = ConfigPath::default();
     let modules = resolver.modules(&raw.modules, &root.join("modules"));
     let pools = resolver.pools(&raw.pools);
-    let (mut filters, named) = resolver.filters(&raw.filters, &modules);
-    let mut used = vec![false; filters.len()];
-    let listeners = {
-        let mut scope = listeners::Scope {
-            pools: &pools,
-            named: &named,
-            filters: &mut filters,
-            used: &mut used,
-        };
-        resolver.listeners(&raw.listeners, &mut scope, &modules)
-    };
+    let filters = resolver.filters(&raw.filters, &modules);
+    let mut scope = chain::Scope::new(&pools, filters);
+    let listeners = resolver.listeners(&raw.listeners, &mut scope, &modules);
+    let used = scope.used;
+    let filters = scope.filters;
     let config = Config {
         workers: resolver.workers(&raw.workers),
         pools,
@@ -79,11 +74,16 @@ struct Resolver<'a> {
 
 impl Resolver<'_> {
     fn push(&mut self, mut diagnostic: Diagnostic, path: &ConfigPath) {
-        if self.found.len() < DIAGNOSTICS_MAX && !self.is_blamed(path) {
+        if !is_full(self.found, diagnostic.severity) && !self.is_blamed(path) {
             diagnostic.path = path.clone();
             diagnostic.at = self.sources.locate(path);
             self.found.push(diagnostic);
         }
+    }
+
+    /// Whether enough is wrong already. Asked before costly preparations.
+    fn is_full(&self) -> bool {
+        is_full(self.found, Severity::Error)
     }
 
     fn error(&mut self, path: &ConfigPath, code: &'static str, message: impl Into<String>) {
@@ -215,7 +215,11 @@ impl Resolver<'_> {
         known: impl Iterator<Item = &'n str>,
         section: &str,
     ) {
-        let known: Vec<&str> = known.collect();
+        if self.is_full() {
+            return;
+        }
+        let mut known: Vec<&str> = known.collect();
+        known.sort_unstable();
         let help = match closest(name, known.iter().copied()) {
             Some(near) => {
                 let at = self.key_location(&ConfigPath::default().join(section).join(near));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Diagnostic, Resolver, quoted, units};
+use super::{Diagnostic, Resolver, Severity, is_full, quoted, units};
 use crate::config::model::{
     Balance, CheckConfig, CheckKind, ConfigPath, EndpointAddress, EndpointConfig, HostPolicy,
     Panic, PoolConfig,
@@ -87,7 +87,9 @@ impl Resolver<'_> {
                     continue;
                 }
             };
-            if let Some(first) = known.get(&address) {
+            if let Some(first) = known.get(&address)
+                && !is_full(self.found, Severity::Warning)
+            {
                 let mut warning = Diagnostic::warning(
                     "duplicate-endpoint",
                     format!("endpoint {} is listed twice", quoted(text)),

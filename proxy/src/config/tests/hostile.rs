@@ -73,6 +73,32 @@ fn many_mistakes_are_bounded() {
 }
 
 #[test]
+fn many_of_everything_take_no_square_of_time() {
+    let bench = Bench::new();
+    let many = |line: &dyn Fn(usize) -> String| (0..9_000).map(line).collect::<String>();
+    let text = format!(
+        "pools:\n{}filters:\n{}listeners:\n{}",
+        many(&|i| format!("  p{i}: {{endpoints: ['a:1', 'a:1']}}\n")),
+        many(&|i| format!("  f{i}: {{module: builtin:sticky}}\n")),
+        many(&|i| format!(
+            "- {{name: l{}, bind: ':{}', protocol: tcp, pool: p{i}, filters: [{{module: builtin:sticky}}, g{i}]}}\n",
+            i / 2,
+            i + 1
+        )),
+    );
+    let keys: String = (0..100_000).map(|i| format!("k{i}: 1\n")).collect();
+    for text in [text, keys] {
+        let started = Instant::now();
+        assert!(bench.load(&text).is_err());
+        assert!(
+            started.elapsed() < Duration::from_secs(20),
+            "{:?}",
+            started.elapsed()
+        );
+    }
+}
+
+#[test]
 fn large_settings_load_quickly() {
     let bench = Bench::new();
     let rules: String = (0..10_000)
