@@ -39,13 +39,16 @@ pub(super) fn parse(file: u32, text: &str, found: &mut Vec<Diagnostic>) -> Optio
             Err(error) => Err(builder.syntax(error.marker(), error.info())),
         };
         if let Err(diagnostic) = step {
-            builder.found.push(diagnostic);
+            builder.found.push(*diagnostic);
             return None;
         }
     }
     let root = builder.root.take()?;
     Some(Arc::unwrap_or_clone(root))
 }
+
+/// A finding after which there is no tree.
+type Fatal = Box<Diagnostic>;
 
 struct Builder<'f> {
     file: u32,
@@ -84,15 +87,15 @@ struct Placed {
 type Anchored = Placed;
 
 impl Builder<'_> {
-    fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), Diagnostic> {
+    fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), Fatal> {
         match event {
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
             Event::DocumentStart(_) => {
                 self.documents += 1;
                 if self.documents > 1 {
-                    return Err(self.fatal("several-documents", "a file holds one document", span).help(
-                        "remove the `---`, or put the second document into a file of its own and pass both with -c",
-                    ));
+                    let help = "remove the `---`, or put the second document into a file of its own and pass both with -c";
+                    let fatal = *self.fatal("several-documents", "a file holds one document", span);
+                    return Err(Box::new(fatal.help(help)));
                 }
                 Ok(())
             }
@@ -140,7 +143,7 @@ impl Builder<'_> {
         }
     }
 
-    fn open(&mut self, content: Content, anchor: usize, span: Span) -> Result<(), Diagnostic> {
+    fn open(&mut self, content: Content, anchor: usize, span: Span) -> Result<(), Fatal> {
         if self.frames.len() == DEPTH_MAX {
             let message = format!("lists and maps are nested more than {DEPTH_MAX} deep");
             return Err(self.fatal("too-deep", message, span));
@@ -155,7 +158,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn close(&mut self, span: Span) -> Result<(), Diagnostic> {
+    fn close(&mut self, span: Span) -> Result<(), Fatal> {
         let Some(frame) = self.frames.pop() else {
             return Err(self.fatal("syntax", "unbalanced brackets", span));
         };
@@ -172,13 +175,7 @@ impl Builder<'_> {
         self.finish(Node { at, value }, cost, frame.anchor, span)
     }
 
-    fn finish(
-        &mut self,
-        node: Node,
-        cost: usize,
-        anchor: usize,
-        span: Span,
-    ) -> Result<(), Diagnostic> {
+    fn finish(&mut self, node: Node, cost: usize, anchor: usize, span: Span) -> Result<(), Fatal> {
         self.values += 1;
         if self.values > VALUES_MAX {
             let message = format!("more than {VALUES_MAX} values in one file");
@@ -194,7 +191,7 @@ impl Builder<'_> {
         self.place(placed, span)
     }
 
-    fn place(&mut self, placed: Placed, span: Span) -> Result<(), Diagnostic> {
+    fn place(&mut self, placed: Placed, span: Span) -> Result<(), Fatal> {
         let here = self.location(span);
         let Some(frame) = self.frames.last_mut() else {
             self.root = Some(placed.node);
@@ -230,7 +227,7 @@ impl Builder<'_> {
         &mut self,
         entries: Vec<(Key, Placed)>,
         span: Span,
-    ) -> Result<(Vec<Entry>, usize), Diagnostic> {
+    ) -> Result<(Vec<Entry>, usize), Fatal> {
         let (merges, own): (Vec<_>, Vec<_>) =
             entries.into_iter().partition(|(key, _)| &*key.text == "<<");
         let mut known: HashMap<Arc<str>, Location> = HashMap::with_capacity(own.len());
@@ -263,9 +260,10 @@ impl Builder<'_> {
             for source in sources {
                 let Some(inherited) = source.map() else {
                     let message = "`<<` takes a map or a list of maps";
-                    return Err(
-                        Diagnostic::error("merge-key", message).at(&self.path().join("<<"), key.at)
-                    );
+                    let path = self.path().join("<<");
+                    return Err(Box::new(
+                        Diagnostic::error("merge-key", message).at(&path, key.at),
+                    ));
                 };
                 for entry in inherited {
                     if !known.contains_key(&entry.key.text) {
@@ -280,7 +278,7 @@ impl Builder<'_> {
         Ok((out, added))
     }
 
-    fn expand(&mut self, cost: usize, span: Span) -> Result<(), Diagnostic> {
+    fn expand(&mut self, cost: usize, span: Span) -> Result<(), Fatal> {
         self.expanded = self.expanded.saturating_add(cost);
         if self.expanded > EXPANSION_MAX {
             let message = format!("aliases spell out to more than {} MiB", EXPANSION_MAX >> 20);
@@ -290,7 +288,7 @@ impl Builder<'_> {
     }
 
     /// Whether the tag makes the scalar text. The tags of YAML's own types say nothing new; others are refused.
-    fn is_text(&self, tag: Option<&Tag>, span: Span) -> Result<bool, Diagnostic> {
+    fn is_text(&self, tag: Option<&Tag>, span: Span) -> Result<bool, Fatal> {
         let Some(tag) = tag else { return Ok(false) };
         match (tag.is_yaml_core_schema(), tag.suffix.as_str()) {
             (true, "str") => Ok(true),
@@ -318,11 +316,11 @@ impl Builder<'_> {
         path
     }
 
-    fn fatal(&self, code: &'static str, message: impl Into<String>, span: Span) -> Diagnostic {
-        Diagnostic::error(code, message).at(&self.path(), self.location(span))
+    fn fatal(&self, code: &'static str, message: impl Into<String>, span: Span) -> Fatal {
+        Box::new(Diagnostic::error(code, message).at(&self.path(), self.location(span)))
     }
 
-    fn syntax(&self, at: &Marker, info: &str) -> Diagnostic {
+    fn syntax(&self, at: &Marker, info: &str) -> Fatal {
         // The scanner runs ahead of us by a few brackets and has a bound of its own.
         let code = if info.contains("recursion limit") {
             "too-deep"

@@ -63,7 +63,7 @@ pub fn reference(modules: &[ModuleSchema]) -> String {
         let _ = write!(out, "\n## Settings of `{module}`\n\n");
         let text = prose(own);
         if !text.is_empty() {
-            let _ = write!(out, "{text}\n");
+            let _ = writeln!(out, "{text}");
         }
         let mut rows = Vec::new();
         rows_of(own, own, "settings", 0, &mut rows);
