@@ -3,7 +3,7 @@
 use super::model::ConfigPath;
 use super::node::Location;
 
-/// At most this many diagnostics are collected; a file that is wrong in more places is wrong as a whole.
+/// At most this many errors are collected, and as many warnings; a file that is wrong in more places is wrong as a whole.
 pub(super) const DIAGNOSTICS_MAX: usize = 200;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,7 +53,10 @@ impl Diagnostic {
     }
 
     pub fn warning(code: &'static str, message: impl Into<String>) -> Diagnostic {
-        Diagnostic { severity: Severity::Warning, ..Diagnostic::error(code, message) }
+        Diagnostic {
+            severity: Severity::Warning,
+            ..Diagnostic::error(code, message)
+        }
     }
 
     pub fn at(mut self, path: &ConfigPath, at: Location) -> Diagnostic {
@@ -78,7 +81,13 @@ pub(super) fn sort(diagnostics: &mut Vec<Diagnostic>) {
     diagnostics.sort_by(|a, b| (a.severity, a.at, a.code).cmp(&(b.severity, b.at, b.code)));
     let mut seen = std::collections::HashSet::new();
     diagnostics.retain(|d| seen.insert((d.code, d.at, d.message.clone())));
-    diagnostics.truncate(DIAGNOSTICS_MAX);
+    diagnostics.truncate(2 * DIAGNOSTICS_MAX);
+}
+
+/// Whether no more of this severity is wanted. Warnings never crowd out an error.
+pub(super) fn is_full(found: &[Diagnostic], severity: Severity) -> bool {
+    found.len() >= DIAGNOSTICS_MAX
+        && found.iter().filter(|d| d.severity == severity).count() >= DIAGNOSTICS_MAX
 }
 
 /// User text inside a message: quoted, without control characters, at most 80 characters.
@@ -100,15 +109,25 @@ pub(super) fn quoted(text: &str) -> String {
 }
 
 /// The candidate that `word` was probably meant to be.
-pub(super) fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(super) fn closest<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
     if word.len() > 64 {
         return None;
     }
     candidates
         .into_iter()
         .filter(|candidate| candidate.len() <= 64)
-        .map(|candidate| (strsim::damerau_levenshtein(&word.to_lowercase(), &candidate.to_lowercase()), candidate))
-        .filter(|(distance, candidate)| *distance <= 1.max(word.chars().count().max(candidate.chars().count()) / 3))
+        .map(|candidate| {
+            (
+                strsim::damerau_levenshtein(&word.to_lowercase(), &candidate.to_lowercase()),
+                candidate,
+            )
+        })
+        .filter(|(distance, candidate)| {
+            *distance <= 1.max(word.chars().count().max(candidate.chars().count()) / 3)
+        })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }

@@ -11,7 +11,7 @@ use super::node::{Key, Location, Node, NodeValue, Scalar};
 
 /// Bytes of a file named by `${file:…}`.
 const SECRET_MAX: usize = 64 << 10;
-/// Bytes between the braces; what is longer is text. Keeps the search for the closing brace linear.
+/// Bytes between the braces; what is longer is text. Keeps the search for one linear.
 const REFERENCE_MAX: usize = 4 << 10;
 /// Bytes all interpolated values together may have.
 const INTERPOLATED_MAX: usize = 16 << 20;
@@ -35,7 +35,14 @@ impl<'a> Interpolation<'a> {
         found: &'a mut Vec<Diagnostic>,
         files: &'a mut Vec<PathBuf>,
     ) -> Self {
-        Interpolation { vars, dir, found, files, read: HashMap::new(), bytes: 0 }
+        Interpolation {
+            vars,
+            dir,
+            found,
+            files,
+            read: HashMap::new(),
+            bytes: 0,
+        }
     }
 
     pub fn apply(&mut self, root: &mut Node) {
@@ -68,9 +75,12 @@ impl<'a> Interpolation<'a> {
         if !scalar.text.contains("${") {
             return;
         }
-        let mut out = String::with_capacity(scalar.text.len());
-        let mut rest = scalar.text.as_str();
+        let text = std::mem::take(&mut scalar.text);
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text.as_str();
         let mut secret = false;
+        // Where the next closing brace is, counted from the end of the text; looked for once, not once a reference.
+        let mut brace = usize::MAX;
         while let Some(i) = rest.find("${") {
             let (before, after) = (&rest[..i], &rest[i + 2..]);
             if let Some(before) = before.strip_suffix('$') {
@@ -80,11 +90,15 @@ impl<'a> Interpolation<'a> {
                 continue;
             }
             out.push_str(before);
-            let Some(end) = after.bytes().take(REFERENCE_MAX).position(|b| b == b'}') else {
+            if brace > after.len() {
+                brace = after.find('}').map_or(0, |at| after.len() - at);
+            }
+            let end = after.len() - brace;
+            if brace == 0 || end > REFERENCE_MAX {
                 out.push_str("${");
                 rest = after;
                 continue;
-            };
+            }
             let body = &after[..end];
             match self.value(body) {
                 Reference::Foreign => {
@@ -122,7 +136,8 @@ impl<'a> Interpolation<'a> {
             return match &self.read[&path] {
                 Ok(text) => Reference::Secret(text.clone()),
                 Err(why) => {
-                    let message = format!("cannot read {}: {why}", quoted(&path.display().to_string()));
+                    let message =
+                        format!("cannot read {}: {why}", quoted(&path.display().to_string()));
                     Reference::Wrong(Diagnostic::error("unreadable-file", message))
                 }
             };
@@ -172,7 +187,9 @@ fn mentions(node: &Node) -> bool {
 
 fn is_variable(name: &str) -> bool {
     let mut bytes = name.bytes();
-    bytes.next().is_some_and(|b| b.is_ascii_uppercase() || b == b'_')
+    bytes
+        .next()
+        .is_some_and(|b| b.is_ascii_uppercase() || b == b'_')
         && bytes.all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
 }
 
@@ -184,7 +201,9 @@ fn secret(path: &Path) -> Result<String, String> {
     }
     let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
     let mut content = Vec::new();
-    file.take(SECRET_MAX as u64 + 1).read_to_end(&mut content).map_err(|e| e.to_string())?;
+    file.take(SECRET_MAX as u64 + 1)
+        .read_to_end(&mut content)
+        .map_err(|e| e.to_string())?;
     if content.len() > SECRET_MAX {
         return Err(format!("larger than {} KiB", SECRET_MAX >> 10));
     }
@@ -211,13 +230,23 @@ mod tests {
         let (mut found, mut files) = (Vec::new(), Vec::new());
         let mut node = Node {
             at: Location::default(),
-            value: NodeValue::Scalar(Scalar { text: text.into(), plain: true, secret: false }),
+            value: NodeValue::Scalar(Scalar {
+                text: text.into(),
+                plain: true,
+                secret: false,
+            }),
         };
         Interpolation::new(&vars, Path::new("/"), &mut found, &mut files).apply(&mut node);
-        let NodeValue::Scalar(scalar) = node.value else { unreachable!() };
+        let NodeValue::Scalar(scalar) = node.value else {
+            unreachable!()
+        };
         match expected {
             Ok(expected) => assert_eq!((scalar.text.as_str(), found), (expected, vec![]), "{text}"),
-            Err(code) => assert_eq!(found.iter().map(|d| d.code).collect::<Vec<_>>(), [code], "{text}"),
+            Err(code) => assert_eq!(
+                found.iter().map(|d| d.code).collect::<Vec<_>>(),
+                [code],
+                "{text}"
+            ),
         }
     }
 

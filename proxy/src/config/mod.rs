@@ -2,23 +2,24 @@
 //!
 //! The path of a text: [`source`] reads and merges, [`parse`] makes a tree that knows its lines, [`interpolate`]
 //! fills in variables, [`validate`] holds it against the schema of [`raw`], [`resolve`] makes the checked [`model`].
-//! Every step collects all it finds wrong, and a step is taken only when the one before found no error.
+//! Every step collects all it finds wrong. What validation refuses is left out of what is resolved, so that both kinds
+//! of mistakes are reported together.
 
-mod source;
-mod parse;
-mod node;
-mod interpolate;
-mod validate;
-mod raw;
-mod units;
-mod resolve;
-mod model;
 mod diagnostic;
-pub mod render;
+mod interpolate;
+mod model;
+mod node;
+mod parse;
+mod raw;
 mod reference;
+pub mod render;
+mod resolve;
 mod schema;
+mod source;
 #[cfg(test)]
 mod tests;
+mod units;
+mod validate;
 
 use std::path::{Path, PathBuf};
 
@@ -28,6 +29,8 @@ pub use node::{Kind, Location, Node};
 pub use reference::reference;
 pub use schema::{ModuleSchema, schema};
 pub use source::{Input, Sources};
+
+use serde_json::Value as Json;
 
 use raw::RawConfig;
 
@@ -41,6 +44,18 @@ pub struct Environment<'a> {
     pub cwd: PathBuf,
     /// What `workers: auto` means.
     pub processors: usize,
+}
+
+impl<'a> Environment<'a> {
+    /// This process's surroundings.
+    pub fn of_process(builtins: Vec<String>) -> std::io::Result<Environment<'a>> {
+        Ok(Environment {
+            vars: &|name| std::env::var(name).ok(),
+            builtins,
+            cwd: std::env::current_dir()?,
+            processors: std::thread::available_parallelism().map_or(1, usize::from),
+        })
+    }
 }
 
 /// A configuration without an error.
@@ -94,22 +109,34 @@ pub fn load(inputs: &[Input], env: &Environment<'_>) -> Result<Loaded, Box<Rejec
             &ConfigPath::default(),
             validate::Nulls::Absent,
         ));
-    }
-    if !any_error(&found)
-        && let Some(raw) = deserialize(&sources, false, &mut found)
-    {
-        made = Some(resolve::resolve(&raw, &sources, env, &mut found));
+        let mut json = as_json(&sources, false);
+        for wrong in &found {
+            prune(&mut json, &wrong.path, wrong.code);
+        }
+        if let Some(raw) = deserialize(json, &sources, &mut found) {
+            made = Some(resolve::resolve(&raw, &sources, env, &mut found));
+        }
     }
     diagnostic::sort(&mut found);
     match made {
         Some(config) if !any_error(&found) => {
-            let shown = deserialize(&sources, true, &mut Vec::new());
-            let shown = shown.and_then(|raw| serde_yaml::to_string(&raw).ok()).unwrap_or_else(|| {
+            let shown = deserialize(as_json(&sources, true), &sources, &mut Vec::new());
+            let shown = shown.and_then(|raw| show(&raw).ok()).unwrap_or_else(|| {
                 "# cannot be shown: a value other than text comes from a file\n".to_owned()
             });
-            Ok(Loaded { config, sources, warnings: found, watched, shown })
+            Ok(Loaded {
+                config,
+                sources,
+                warnings: found,
+                watched,
+                shown,
+            })
         }
-        _ => Err(Box::new(Rejected { diagnostics: found, sources, watched })),
+        _ => Err(Box::new(Rejected {
+            diagnostics: found,
+            sources,
+            watched,
+        })),
     }
 }
 
@@ -126,9 +153,19 @@ fn search(cwd: &Path, found: &mut Vec<Diagnostic>) -> Vec<Input> {
         .map(Input::Path)
         .collect();
     if parts.is_empty() {
-        let tried = [cwd.join(FILE), system.join(FILE), system.join("conf.d/*.yaml")];
-        let tried: Vec<String> = tried.iter().map(|path| path.display().to_string()).collect();
-        let help = format!("tried {}\npass a file or a directory with -c", tried.join("\n      "));
+        let tried = [
+            cwd.join(FILE),
+            system.join(FILE),
+            system.join("conf.d/*.yaml"),
+        ];
+        let tried: Vec<String> = tried
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        let help = format!(
+            "tried {}\npass a file or a directory with -c",
+            tried.join("\n      ")
+        );
         found.push(Diagnostic::error("no-config", "there is no configuration").help(help));
     }
     parts
@@ -140,13 +177,75 @@ fn is_stocked(path: &Path) -> bool {
     std::fs::read_dir(path).is_ok_and(|entries| entries.flatten().any(|entry| yaml(&entry.path())))
 }
 
-/// The validated tree as shapes. It fits; should schema and shapes ever disagree, the disagreement is reported like
-/// any mistake.
-fn deserialize(sources: &Sources, redact: bool, found: &mut Vec<Diagnostic>) -> Option<RawConfig> {
+/// The shapes as YAML, without the defaults of keys that mean nothing where they stand.
+fn show(raw: &RawConfig) -> Result<String, serde_yaml::Error> {
+    let mut yaml = serde_yaml::to_value(raw)?;
+    for (i, _) in raw
+        .listeners
+        .iter()
+        .enumerate()
+        .filter(|(_, listener)| listener.is_tcp())
+    {
+        let mut remove = |section: Option<&str>, keys: &[&str]| {
+            let mut place = yaml.get_mut("listeners").and_then(|list| list.get_mut(i));
+            if let Some(section) = section {
+                place = place.and_then(|listener| listener.get_mut(section));
+            }
+            if let Some(serde_yaml::Value::Mapping(entries)) = place {
+                keys.iter().for_each(|key| drop(entries.shift_remove(*key)));
+            }
+        };
+        remove(None, &raw::HTTP_ONLY);
+        remove(Some("timeouts"), &raw::HTTP_ONLY_TIMEOUTS);
+        remove(Some("limits"), &raw::HTTP_ONLY_LIMITS);
+    }
+    serde_yaml::to_string(&yaml)
+}
+
+fn as_json(sources: &Sources, redact: bool) -> Json {
     let mut json = sources.root().to_json(redact);
     drop_nulls(&mut json);
+    json
+}
+
+/// Takes a value out that validation refused, so that the rest can be looked at in the same go. What is missing then
+/// is not reported again: resolution keeps quiet about places that are to blame already.
+fn prune(json: &mut Json, path: &ConfigPath, code: &str) {
+    if code == "missing-key" {
+        return;
+    }
+    let Some((parent, token)) = path.0.rsplit_once('/') else {
+        *json = Json::Object(serde_json::Map::new());
+        return;
+    };
+    let token = token.replace("~1", "/").replace("~0", "~");
+    match json.pointer_mut(parent) {
+        Some(Json::Object(entries)) => {
+            entries.remove(&token);
+        }
+        Some(Json::Array(items)) => {
+            // The places of the others stay what they are.
+            let maps = parent.ends_with("/listeners") || parent.ends_with("/certificates");
+            let blank = if maps {
+                Json::Object(serde_json::Map::new())
+            } else {
+                Json::from("")
+            };
+            if let Some(item) = token.parse().ok().and_then(|i: usize| items.get_mut(i)) {
+                *item = blank;
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The validated tree as shapes. It fits; should schema and shapes ever disagree, the disagreement is reported like
+/// any mistake.
+fn deserialize(json: Json, sources: &Sources, found: &mut Vec<Diagnostic>) -> Option<RawConfig> {
     match serde_path_to_error::deserialize(json) {
         Ok(raw) => Some(raw),
+        // What is left of a wrong tree need not fit.
+        Err(_) if any_error(found) => None,
         Err(error) => {
             let mut path = ConfigPath::default();
             for segment in error.path() {
@@ -164,14 +263,17 @@ fn deserialize(sources: &Sources, redact: bool, found: &mut Vec<Diagnostic>) -> 
 }
 
 /// An empty value is an absent one, except inside settings, which are the module's to read.
-fn drop_nulls(json: &mut serde_json::Value) {
+fn drop_nulls(json: &mut Json) {
     match json {
-        serde_json::Value::Object(entries) => {
+        Json::Object(entries) => {
             entries.retain(|_, value| !value.is_null());
             let filter = entries.contains_key("module");
-            entries.iter_mut().filter(|(name, _)| !(filter && *name == "settings")).for_each(|(_, value)| drop_nulls(value));
+            entries
+                .iter_mut()
+                .filter(|(name, _)| !(filter && *name == "settings"))
+                .for_each(|(_, value)| drop_nulls(value));
         }
-        serde_json::Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        Json::Array(items) => items.iter_mut().for_each(drop_nulls),
         _ => {}
     }
 }

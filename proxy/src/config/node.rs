@@ -160,10 +160,12 @@ impl Node {
                         None => return (node, key, false),
                     }
                 }
-                NodeValue::List(items) => match token.parse::<usize>().ok().and_then(|i| items.get(i)) {
-                    Some(item) => (node, key) = (item, None),
-                    None => return (node, key, false),
-                },
+                NodeValue::List(items) => {
+                    match token.parse::<usize>().ok().and_then(|i| items.get(i)) {
+                        Some(item) => (node, key) = (item, None),
+                        None => return (node, key, false),
+                    }
+                }
                 NodeValue::Scalar(_) => return (node, key, false),
             }
         }
@@ -173,7 +175,11 @@ impl Node {
 
 impl Scalar {
     pub fn null() -> Scalar {
-        Scalar { text: String::new(), plain: true, secret: false }
+        Scalar {
+            text: String::new(),
+            plain: true,
+            secret: false,
+        }
     }
 
     /// The YAML 1.2 core schema: what an unquoted scalar means by its look.
@@ -195,7 +201,11 @@ impl ConfigPath {
     pub fn join(&self, token: impl std::fmt::Display) -> ConfigPath {
         let token = token.to_string();
         if token.contains(['~', '/']) {
-            ConfigPath(format!("{}/{}", self.0, token.replace('~', "~0").replace('/', "~1")))
+            ConfigPath(format!(
+                "{}/{}",
+                self.0,
+                token.replace('~', "~0").replace('/', "~1")
+            ))
         } else {
             ConfigPath(format!("{}/{}", self.0, token))
         }
@@ -211,7 +221,10 @@ impl ConfigPath {
     }
 
     fn tokens(&self) -> impl Iterator<Item = String> + '_ {
-        self.0.split('/').skip(1).map(|token| token.replace("~1", "/").replace("~0", "~"))
+        self.0
+            .split('/')
+            .skip(1)
+            .map(|token| token.replace("~1", "/").replace("~0", "~"))
     }
 }
 
@@ -258,7 +271,8 @@ fn is_float(text: &str) -> bool {
     };
     let digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let mantissa_fits = digits(whole) && digits(fraction) && !(whole.is_empty() && fraction.is_empty());
+    let mantissa_fits =
+        digits(whole) && digits(fraction) && !(whole.is_empty() && fraction.is_empty());
     let exponent_fits = exponent.is_none_or(|e| {
         let e = e.strip_prefix(['+', '-']).unwrap_or(e);
         !e.is_empty() && digits(e)
@@ -297,10 +311,18 @@ mod tests {
             ("0xzz", json!("0xzz")),
         ];
         for (text, expected) in cases {
-            let scalar = Scalar { text: text.into(), plain: true, secret: false };
+            let scalar = Scalar {
+                text: text.into(),
+                plain: true,
+                secret: false,
+            };
             assert_eq!(scalar.resolve(), expected, "{text}");
         }
-        let quoted = Scalar { text: "12".into(), plain: false, secret: false };
+        let quoted = Scalar {
+            text: "12".into(),
+            plain: false,
+            secret: false,
+        };
         assert_eq!(quoted.resolve(), json!("12"));
     }
 

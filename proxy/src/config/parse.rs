@@ -39,13 +39,16 @@ pub(super) fn parse(file: u32, text: &str, found: &mut Vec<Diagnostic>) -> Optio
             Err(error) => Err(builder.syntax(error.marker(), error.info())),
         };
         if let Err(diagnostic) = step {
-            builder.found.push(diagnostic);
+            builder.found.push(*diagnostic);
             return None;
         }
     }
     let root = builder.root.take()?;
     Some(Arc::unwrap_or_clone(root))
 }
+
+/// A finding after which there is no tree.
+type Fatal = Box<Diagnostic>;
 
 struct Builder<'f> {
     file: u32,
@@ -68,7 +71,10 @@ struct Frame {
 
 enum Content {
     List(Vec<Arc<Node>>),
-    Map { entries: Vec<(Key, Placed)>, key: Option<Key> },
+    Map {
+        entries: Vec<(Key, Placed)>,
+        key: Option<Key>,
+    },
 }
 
 /// A finished value and what it costs to spell out.
@@ -81,21 +87,25 @@ struct Placed {
 type Anchored = Placed;
 
 impl Builder<'_> {
-    fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), Diagnostic> {
+    fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), Fatal> {
         match event {
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
             Event::DocumentStart(_) => {
                 self.documents += 1;
                 if self.documents > 1 {
-                    return Err(self.fatal("several-documents", "a file holds one document", span).help(
-                        "remove the `---`, or put the second document into a file of its own and pass both with -c",
-                    ));
+                    let help = "remove the `---`, or put the second document into a file of its own and pass both with -c";
+                    let fatal = *self.fatal("several-documents", "a file holds one document", span);
+                    return Err(Box::new(fatal.help(help)));
                 }
                 Ok(())
             }
             Event::Alias(anchor) => {
                 let Some(target) = self.anchors.get(&anchor).cloned() else {
-                    return Err(self.fatal("alias-recursion", "this alias refers to the value it is part of", span));
+                    return Err(self.fatal(
+                        "alias-recursion",
+                        "this alias refers to the value it is part of",
+                        span,
+                    ));
                 };
                 self.expand(target.cost, span)?;
                 self.place(target, span)
@@ -103,8 +113,15 @@ impl Builder<'_> {
             Event::Scalar(text, style, anchor, tag) => {
                 let plain = style == ScalarStyle::Plain && !self.is_text(tag.as_deref(), span)?;
                 let cost = VALUE_COST + text.len();
-                let scalar = Scalar { text: text.into_owned(), plain, secret: false };
-                let node = Node { at: self.location(span), value: NodeValue::Scalar(scalar) };
+                let scalar = Scalar {
+                    text: text.into_owned(),
+                    plain,
+                    secret: false,
+                };
+                let node = Node {
+                    at: self.location(span),
+                    value: NodeValue::Scalar(scalar),
+                };
                 self.finish(node, cost, anchor, span)
             }
             Event::SequenceStart(anchor, tag) => {
@@ -113,23 +130,35 @@ impl Builder<'_> {
             }
             Event::MappingStart(anchor, tag) => {
                 self.is_text(tag.as_deref(), span)?;
-                self.open(Content::Map { entries: Vec::new(), key: None }, anchor, span)
+                self.open(
+                    Content::Map {
+                        entries: Vec::new(),
+                        key: None,
+                    },
+                    anchor,
+                    span,
+                )
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(span),
         }
     }
 
-    fn open(&mut self, content: Content, anchor: usize, span: Span) -> Result<(), Diagnostic> {
+    fn open(&mut self, content: Content, anchor: usize, span: Span) -> Result<(), Fatal> {
         if self.frames.len() == DEPTH_MAX {
             let message = format!("lists and maps are nested more than {DEPTH_MAX} deep");
             return Err(self.fatal("too-deep", message, span));
         }
         let at = self.location(span);
-        self.frames.push(Frame { at, anchor, cost: VALUE_COST, content });
+        self.frames.push(Frame {
+            at,
+            anchor,
+            cost: VALUE_COST,
+            content,
+        });
         Ok(())
     }
 
-    fn close(&mut self, span: Span) -> Result<(), Diagnostic> {
+    fn close(&mut self, span: Span) -> Result<(), Fatal> {
         let Some(frame) = self.frames.pop() else {
             return Err(self.fatal("syntax", "unbalanced brackets", span));
         };
@@ -146,20 +175,23 @@ impl Builder<'_> {
         self.finish(Node { at, value }, cost, frame.anchor, span)
     }
 
-    fn finish(&mut self, node: Node, cost: usize, anchor: usize, span: Span) -> Result<(), Diagnostic> {
+    fn finish(&mut self, node: Node, cost: usize, anchor: usize, span: Span) -> Result<(), Fatal> {
         self.values += 1;
         if self.values > VALUES_MAX {
             let message = format!("more than {VALUES_MAX} values in one file");
             return Err(self.fatal("too-large", message, span));
         }
-        let placed = Placed { node: Arc::new(node), cost };
+        let placed = Placed {
+            node: Arc::new(node),
+            cost,
+        };
         if anchor != 0 {
             self.anchors.insert(anchor, placed.clone());
         }
         self.place(placed, span)
     }
 
-    fn place(&mut self, placed: Placed, span: Span) -> Result<(), Diagnostic> {
+    fn place(&mut self, placed: Placed, span: Span) -> Result<(), Fatal> {
         let here = self.location(span);
         let Some(frame) = self.frames.last_mut() else {
             self.root = Some(placed.node);
@@ -171,8 +203,19 @@ impl Builder<'_> {
             Content::Map { entries, key } => match key.take() {
                 Some(key) => entries.push((key, placed)),
                 None => match &placed.node.value {
-                    NodeValue::Scalar(scalar) => *key = Some(Key { text: scalar.text.as_str().into(), at: here }),
-                    _ => return Err(self.fatal("complex-key", "a key is a scalar, not a list or a map", span)),
+                    NodeValue::Scalar(scalar) => {
+                        *key = Some(Key {
+                            text: scalar.text.as_str().into(),
+                            at: here,
+                        })
+                    }
+                    _ => {
+                        return Err(self.fatal(
+                            "complex-key",
+                            "a key is a scalar, not a list or a map",
+                            span,
+                        ));
+                    }
                 },
             },
         }
@@ -180,8 +223,13 @@ impl Builder<'_> {
     }
 
     /// Refuses duplicate keys and folds `<<` in. Answers the entries and what the folding added to their cost.
-    fn merge(&mut self, entries: Vec<(Key, Placed)>, span: Span) -> Result<(Vec<Entry>, usize), Diagnostic> {
-        let (merges, own): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(key, _)| &*key.text == "<<");
+    fn merge(
+        &mut self,
+        entries: Vec<(Key, Placed)>,
+        span: Span,
+    ) -> Result<(Vec<Entry>, usize), Fatal> {
+        let (merges, own): (Vec<_>, Vec<_>) =
+            entries.into_iter().partition(|(key, _)| &*key.text == "<<");
         let mut known: HashMap<Arc<str>, Location> = HashMap::with_capacity(own.len());
         let mut out = Vec::with_capacity(own.len());
         for (key, placed) in own {
@@ -190,13 +238,18 @@ impl Builder<'_> {
                     let path = self.path().join(&key.text);
                     let message = format!("key {} is given twice", quoted(&key.text));
                     self.found.push(
-                        Diagnostic::error("duplicate-key", message).at(&path, key.at).label(*first, "first given here"),
+                        Diagnostic::error("duplicate-key", message)
+                            .at(&path, key.at)
+                            .label(*first, "first given here"),
                     );
                 }
                 continue;
             }
             known.insert(key.text.clone(), key.at);
-            out.push(Entry { key, value: placed.node });
+            out.push(Entry {
+                key,
+                value: placed.node,
+            });
         }
         let mut added = 0usize;
         for (key, placed) in merges {
@@ -207,7 +260,10 @@ impl Builder<'_> {
             for source in sources {
                 let Some(inherited) = source.map() else {
                     let message = "`<<` takes a map or a list of maps";
-                    return Err(Diagnostic::error("merge-key", message).at(&self.path().join("<<"), key.at));
+                    let path = self.path().join("<<");
+                    return Err(Box::new(
+                        Diagnostic::error("merge-key", message).at(&path, key.at),
+                    ));
                 };
                 for entry in inherited {
                     if !known.contains_key(&entry.key.text) {
@@ -222,7 +278,7 @@ impl Builder<'_> {
         Ok((out, added))
     }
 
-    fn expand(&mut self, cost: usize, span: Span) -> Result<(), Diagnostic> {
+    fn expand(&mut self, cost: usize, span: Span) -> Result<(), Fatal> {
         self.expanded = self.expanded.saturating_add(cost);
         if self.expanded > EXPANSION_MAX {
             let message = format!("aliases spell out to more than {} MiB", EXPANSION_MAX >> 20);
@@ -232,14 +288,18 @@ impl Builder<'_> {
     }
 
     /// Whether the tag makes the scalar text. The tags of YAML's own types say nothing new; others are refused.
-    fn is_text(&self, tag: Option<&Tag>, span: Span) -> Result<bool, Diagnostic> {
+    fn is_text(&self, tag: Option<&Tag>, span: Span) -> Result<bool, Fatal> {
         let Some(tag) = tag else { return Ok(false) };
         match (tag.is_yaml_core_schema(), tag.suffix.as_str()) {
             (true, "str") => Ok(true),
             (true, "map" | "seq" | "int" | "float" | "bool" | "null") => Ok(false),
             (false, "") if tag.handle == "!" || tag.handle.is_empty() => Ok(true),
             (false, "!") => Ok(true),
-            _ => Err(self.fatal("unknown-tag", format!("tag {} has no meaning here", quoted(&tag.to_string())), span)),
+            _ => Err(self.fatal(
+                "unknown-tag",
+                format!("tag {} has no meaning here", quoted(&tag.to_string())),
+                span,
+            )),
         }
     }
 
@@ -256,12 +316,18 @@ impl Builder<'_> {
         path
     }
 
-    fn fatal(&self, code: &'static str, message: impl Into<String>, span: Span) -> Diagnostic {
-        Diagnostic::error(code, message).at(&self.path(), self.location(span))
+    fn fatal(&self, code: &'static str, message: impl Into<String>, span: Span) -> Fatal {
+        Box::new(Diagnostic::error(code, message).at(&self.path(), self.location(span)))
     }
 
-    fn syntax(&self, at: &Marker, info: &str) -> Diagnostic {
-        self.fatal("syntax", info, Span::new(*at, *at))
+    fn syntax(&self, at: &Marker, info: &str) -> Fatal {
+        // The scanner runs ahead of us by a few brackets and has a bound of its own.
+        let code = if info.contains("recursion limit") {
+            "too-deep"
+        } else {
+            "syntax"
+        };
+        self.fatal(code, info, Span::new(*at, *at))
     }
 
     fn location(&self, span: Span) -> Location {

@@ -25,7 +25,8 @@ entries of `pools` and `filters` and items of `listeners` may be spread over the
 - Relative paths start at the directory of the file they are written in.
 - `${NAME}` in a value is an environment variable, `${NAME:-text}` has a default, `${file:PATH}` is the content of a
   file (for secrets; never shown). `$${` is a literal `${`. Other placeholders, such as `${client.address}`, are left
-  to filters.
+  to filters. A quoted value stays text; unquoted, it becomes the number or truth value it looks like, but between
+  `{}` and `[]` YAML wants the quotes.
 - Anchors, aliases and merge keys (`<<`) work within a file.
 
 `sluicegate config schema` prints a JSON Schema for editors, `sluicegate config show` the configuration in effect with
@@ -36,9 +37,20 @@ all defaults filled in.
 pub fn reference(modules: &[ModuleSchema]) -> String {
     let root = schema::core();
     let mut out = String::from(INTRODUCTION);
-    let sections = ["listeners", "pools", "filters", "workers", "admin", "telemetry", "drain", "modules"];
+    let sections = [
+        "listeners",
+        "pools",
+        "filters",
+        "workers",
+        "admin",
+        "telemetry",
+        "drain",
+        "modules",
+    ];
     for name in sections {
-        let Some(section) = root.pointer(&format!("/properties/{name}")) else { continue };
+        let Some(section) = root.pointer(&format!("/properties/{name}")) else {
+            continue;
+        };
         let _ = write!(out, "\n## `{name}`\n\n{}\n", prose(section));
         let mut rows = Vec::new();
         rows_of(&root, section, name, 0, &mut rows);
@@ -51,7 +63,7 @@ pub fn reference(modules: &[ModuleSchema]) -> String {
         let _ = write!(out, "\n## Settings of `{module}`\n\n");
         let text = prose(own);
         if !text.is_empty() {
-            let _ = write!(out, "{text}\n");
+            let _ = writeln!(out, "{text}");
         }
         let mut rows = Vec::new();
         rows_of(own, own, "settings", 0, &mut rows);
@@ -94,14 +106,24 @@ fn rows_of(root: &Json, schema: &Json, path: &str, depth: usize, rows: &mut Vec<
     let schema = resolved(root, schema);
     if let Some(properties) = schema.get("properties").and_then(Json::as_object) {
         let required: Vec<&str> = strings(schema.get("required"));
-        let (first, rest): (Vec<_>, Vec<_>) = properties.iter().partition(|(name, _)| required.contains(&name.as_str()));
+        let (first, rest): (Vec<_>, Vec<_>) = properties
+            .iter()
+            .partition(|(name, _)| required.contains(&name.as_str()));
         for (name, property) in first.into_iter().chain(rest) {
             let path = format!("{path}.{name}");
-            rows.push(row(root, property, &path, required.contains(&name.as_str())));
+            rows.push(row(
+                root,
+                property,
+                &path,
+                required.contains(&name.as_str()),
+            ));
             rows_of(root, property, &path, depth + 1, rows);
         }
     }
-    if let Some(each) = schema.get("additionalProperties").filter(|each| each.is_object()) {
+    if let Some(each) = schema
+        .get("additionalProperties")
+        .filter(|each| each.is_object())
+    {
         rows_of(root, each, &format!("{path}.NAME"), depth + 1, rows);
     }
     if let Some(each) = schema.get("items") {
@@ -109,7 +131,9 @@ fn rows_of(root: &Json, schema: &Json, path: &str, depth: usize, rows: &mut Vec<
     }
     for branch in branches(schema) {
         // A list of filters may hold whole filters; those have a section of their own.
-        let is_filter = branch.get("$ref").is_some_and(|target| target == "#/$defs/Filter");
+        let is_filter = branch
+            .get("$ref")
+            .is_some_and(|target| target == "#/$defs/Filter");
         if !is_filter {
             rows_of(root, branch, path, depth + 1, rows);
         }
@@ -125,7 +149,10 @@ fn row(root: &Json, schema: &Json, path: &str, required: bool) -> Row {
         Some(Json::String(text)) => format!("`{text}`"),
         Some(other) => format!("`{other}`"),
     };
-    let format = schema.get("format").or_else(|| target.get("format")).and_then(Json::as_str);
+    let format = schema
+        .get("format")
+        .or_else(|| target.get("format"))
+        .and_then(Json::as_str);
     let unit = match (schema.get("x-unit").and_then(Json::as_str), format) {
         (Some(unit), _) => unit,
         (None, Some("duration")) => "time",
@@ -138,8 +165,15 @@ fn row(root: &Json, schema: &Json, path: &str, required: bool) -> Row {
     }
     let place = items(root, target).unwrap_or(target);
     for branch in branches(place) {
-        if let (Some(value), Some(text)) = (branch.get("const").and_then(Json::as_str), description_of(branch)) {
-            let _ = write!(description, "{}`{value}`: {text}", if description.is_empty() { "" } else { "<br>" });
+        if let (Some(value), Some(text)) = (
+            branch.get("const").and_then(Json::as_str),
+            description_of(branch),
+        ) {
+            let _ = write!(
+                description,
+                "{}`{value}`: {text}",
+                if description.is_empty() { "" } else { "<br>" }
+            );
         }
     }
     Row {
@@ -155,6 +189,12 @@ fn kind(root: &Json, schema: &Json) -> String {
     match items(root, schema) {
         Some(each) if schema.get("type").is_some_and(|name| name == "array") => {
             format!("list of: {}", kind(root, each))
+        }
+        _ if !["type", "enum", "const", "anyOf", "oneOf", "$ref"]
+            .iter()
+            .any(|word| schema.get(word).is_some()) =>
+        {
+            "anything".to_owned()
         }
         _ => validate::describe(root, schema)
             .replace(" such as `10s`", "")
@@ -174,13 +214,19 @@ fn items<'a>(root: &'a Json, schema: &'a Json) -> Option<&'a Json> {
 }
 
 fn branches(schema: &Json) -> impl Iterator<Item = &Json> {
-    ["oneOf", "anyOf"].into_iter().filter_map(|word| schema.get(word)?.as_array()).flatten()
+    ["oneOf", "anyOf"]
+        .into_iter()
+        .filter_map(|word| schema.get(word)?.as_array())
+        .flatten()
 }
 
 fn resolved<'a>(root: &'a Json, schema: &'a Json) -> &'a Json {
     let mut schema = schema;
     for _ in 0..DEPTH_MAX {
-        let target = schema.get("$ref").and_then(Json::as_str).and_then(|target| target.strip_prefix('#'));
+        let target = schema
+            .get("$ref")
+            .and_then(Json::as_str)
+            .and_then(|target| target.strip_prefix('#'));
         match target.and_then(|pointer| root.pointer(pointer)) {
             Some(target) => schema = target,
             None => break,
@@ -190,7 +236,11 @@ fn resolved<'a>(root: &'a Json, schema: &'a Json) -> &'a Json {
 }
 
 fn strings(list: Option<&Json>) -> Vec<&str> {
-    list.and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str).collect()
+    list.and_then(Json::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Json::as_str)
+        .collect()
 }
 
 fn description_of(schema: &Json) -> Option<&str> {
@@ -202,5 +252,8 @@ fn prose(schema: &Json) -> String {
 }
 
 fn cell(text: &str) -> String {
-    text.replace('|', "\\|").split_whitespace().collect::<Vec<_>>().join(" ")
+    text.replace('|', "\\|")
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
 }

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet, normalize_untrusted_str};
+use annotate_snippets::{
+    AnnotationKind, Group, Level, Origin, Renderer, Snippet, normalize_untrusted_str,
+};
 use serde_json::json;
 
 use super::diagnostic::{Diagnostic, Severity};
@@ -10,7 +12,7 @@ use super::node::Location;
 use super::source::Sources;
 
 /// Longest part of a line that is shown; a line that is longer is cut around the caret.
-const LINE_MAX: usize = 512;
+const LINE_MAX: usize = 16 << 10;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Colour {
@@ -36,7 +38,10 @@ pub fn text(sources: &Sources, diagnostics: &[Diagnostic], colour: Colour) -> St
 
 /// `2 errors, 1 warning`.
 pub fn summary(diagnostics: &[Diagnostic]) -> String {
-    let errors = diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
+    let errors = diagnostics
+        .iter()
+        .filter(|d| d.severity == Severity::Error)
+        .count();
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     match (errors, diagnostics.len() - errors) {
         (0, warnings) => count(warnings, "warning"),
@@ -71,17 +76,30 @@ pub fn github(sources: &Sources, diagnostics: &[Diagnostic]) -> String {
     for d in diagnostics {
         let _ = write!(out, "::{} ", word(d.severity));
         if let Some(at) = d.at {
-            let file = escape(sources.file_name(at.file)).replace(':', "%3A").replace(',', "%2C");
+            let file = escape(sources.file_name(at.file))
+                .replace(':', "%3A")
+                .replace(',', "%2C");
             let _ = write!(out, "file={file},line={},col={},", at.line, at.column);
         }
-        let help = d.help.as_deref().map(|help| format!("\nhelp: {help}")).unwrap_or_default();
-        let _ = writeln!(out, "title={}::{}", d.code, escape(&format!("{}{help}", d.message)));
+        let help = d
+            .help
+            .as_deref()
+            .map(|help| format!("\nhelp: {help}"))
+            .unwrap_or_default();
+        let _ = writeln!(
+            out,
+            "title={}::{}",
+            d.code,
+            escape(&format!("{}{help}", d.message))
+        );
     }
     out
 }
 
 fn escape(text: &str) -> String {
-    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
+    text.replace('%', "%25")
+        .replace('\r', "%0D")
+        .replace('\n', "%0A")
 }
 
 fn word(severity: Severity) -> &'static str {
@@ -96,12 +114,19 @@ fn one(sources: &Sources, diagnostic: &Diagnostic, renderer: &Renderer) -> Strin
         Severity::Warning => Level::WARNING,
         Severity::Error => Level::ERROR,
     };
-    let title = level.primary_title(diagnostic.message.as_str()).id(diagnostic.code);
+    let title = level
+        .primary_title(diagnostic.message.as_str())
+        .id(diagnostic.code);
     let mut group = Group::with_title(title);
     let mut excerpts: Vec<Excerpt> = Vec::new();
     if let Some(at) = diagnostic.at {
         excerpts.push(Excerpt::new(sources, at));
-        excerpts.extend(diagnostic.labels.iter().map(|(at, _)| Excerpt::new(sources, *at)));
+        excerpts.extend(
+            diagnostic
+                .labels
+                .iter()
+                .map(|(at, _)| Excerpt::new(sources, *at)),
+        );
     }
     for (i, excerpt) in excerpts.iter().enumerate() {
         let (kind, label) = match i.checked_sub(1).and_then(|i| diagnostic.labels.get(i)) {
@@ -112,11 +137,15 @@ fn one(sources: &Sources, diagnostic: &Diagnostic, renderer: &Renderer) -> Strin
         if let Some(label) = label {
             annotation = annotation.label(label);
         }
-        let mut snippet = Snippet::source(excerpt.line.as_str()).line_start(excerpt.number).fold(false);
+        let mut snippet = Snippet::source(excerpt.line.as_str())
+            .line_start(excerpt.number)
+            .fold(false);
         match excerpt.cut_column {
             // The header of a cut line cannot be computed from what is shown.
             Some(column) => {
-                let origin = Origin::path(excerpt.file.as_str()).line(excerpt.number).char_column(column);
+                let origin = Origin::path(excerpt.file.as_str())
+                    .line(excerpt.number)
+                    .char_column(column);
                 group = group.element(origin);
             }
             None => snippet = snippet.path(excerpt.file.as_str()),
@@ -125,7 +154,11 @@ fn one(sources: &Sources, diagnostic: &Diagnostic, renderer: &Renderer) -> Strin
     }
     let mut report = vec![group];
     if let Some(help) = &diagnostic.help {
-        let help = help.lines().map(normalize_untrusted_str).collect::<Vec<_>>().join("\n      ");
+        let help = help
+            .lines()
+            .map(normalize_untrusted_str)
+            .collect::<Vec<_>>()
+            .join("\n");
         report.push(Group::with_title(Level::HELP.secondary_title(help)));
     }
     // The help belongs to the finding: no blank rail between them.
@@ -147,10 +180,16 @@ impl Excerpt {
         let line = sources.line(at.file, at.line);
         let byte = |column: u32| {
             let chars = (column as usize).saturating_sub(1);
-            line.char_indices().nth(chars).map_or(line.len(), |(i, _)| i)
+            line.char_indices()
+                .nth(chars)
+                .map_or(line.len(), |(i, _)| i)
         };
         let start = byte(at.column);
-        let end = if at.end_line > at.line { line.trim_end().len() } else { byte(at.end_column) };
+        let end = if at.end_line > at.line {
+            line.trim_end().len()
+        } else {
+            byte(at.end_column)
+        };
         let (mut from, mut to) = (0, line.len());
         if line.len() > LINE_MAX {
             from = line.floor_char_boundary(start.saturating_sub(60));

@@ -20,7 +20,10 @@ pub fn schema(modules: &[ModuleSchema]) -> Json {
     let mut rules = Vec::new();
     let mut settings = Map::new();
     for (module, own) in modules {
-        let place = format!("settings-{}", module.replace([':', '/', '~', '%', '#'], "-"));
+        let place = format!(
+            "settings-{}",
+            module.replace([':', '/', '~', '%', '#'], "-")
+        );
         let mut own = own.clone();
         rebase(&mut own, &format!("#/$defs/{place}"));
         rules.push(json!({
@@ -43,7 +46,9 @@ pub fn schema(modules: &[ModuleSchema]) -> Json {
 /// Takes out what only Rust cares about: `null` for absent keys, number formats, defaults that say nothing.
 fn tidy(schema: &mut Json) {
     each_subschema(schema, &mut tidy);
-    let Some(keywords) = schema.as_object_mut() else { return };
+    let Some(keywords) = schema.as_object_mut() else {
+        return;
+    };
     if let Some(Json::Array(types)) = keywords.get_mut("type") {
         types.retain(|name| name != "null");
         if let [only] = types.as_slice() {
@@ -64,7 +69,10 @@ fn tidy(schema: &mut Json) {
     if keywords.get("default").is_some_and(Json::is_null) {
         keywords.remove("default");
     }
-    if keywords.get("format").is_some_and(|format| format != "duration" && format != "size") {
+    if keywords
+        .get("format")
+        .is_some_and(|format| format != "duration" && format != "size")
+    {
         keywords.remove("format");
     }
 }
@@ -72,7 +80,9 @@ fn tidy(schema: &mut Json) {
 /// Makes the references of a schema that is put inside another one point to where it went.
 fn rebase(schema: &mut Json, base: &str) {
     each_subschema(schema, &mut |schema| rebase(schema, base));
-    let Some(keywords) = schema.as_object_mut() else { return };
+    let Some(keywords) = schema.as_object_mut() else {
+        return;
+    };
     keywords.remove("$schema");
     keywords.remove("$id");
     if let Some(Json::String(target)) = keywords.get_mut("$ref")
@@ -84,16 +94,24 @@ fn rebase(schema: &mut Json, base: &str) {
 
 /// Visits the schemas directly inside a schema, and nothing that only looks like one (defaults, property names).
 fn each_subschema(schema: &mut Json, visit: &mut dyn FnMut(&mut Json)) {
-    let Some(keywords) = schema.as_object_mut() else { return };
+    let Some(keywords) = schema.as_object_mut() else {
+        return;
+    };
     for (name, value) in keywords {
         match (name.as_str(), value) {
-            ("properties" | "patternProperties" | "$defs" | "definitions", Json::Object(schemas)) => {
+            (
+                "properties" | "patternProperties" | "$defs" | "definitions",
+                Json::Object(schemas),
+            ) => {
                 schemas.values_mut().for_each(&mut *visit);
             }
             ("anyOf" | "oneOf" | "allOf" | "prefixItems", Json::Array(schemas)) => {
                 schemas.iter_mut().for_each(&mut *visit);
             }
-            ("items" | "additionalProperties" | "not" | "if" | "then" | "else" | "contains", schema) => visit(schema),
+            (
+                "items" | "additionalProperties" | "not" | "if" | "then" | "else" | "contains",
+                schema,
+            ) => visit(schema),
             _ => {}
         }
     }

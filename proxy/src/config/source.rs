@@ -39,6 +39,9 @@ pub(super) struct Source {
     pub text: Arc<str>,
 }
 
+/// Files of one directory.
+const FILES_MAX: usize = 1024;
+
 /// Top-level maps whose entries may be spread over files, and the list that is concatenated.
 const MERGED_MAPS: [&str; 2] = ["pools", "filters"];
 const MERGED_LIST: &str = "listeners";
@@ -78,25 +81,38 @@ impl Sources {
         if whole {
             return validate(schema, node, key, path, validate::Nulls::Values);
         }
-        let absent = Node { at: node.focus(key), value: NodeValue::Scalar(super::node::Scalar::null()) };
+        let absent = Node {
+            at: node.focus(key),
+            value: NodeValue::Scalar(super::node::Scalar::null()),
+        };
         validate(schema, &absent, None, path, validate::Nulls::Values)
     }
 
     /// The name of a location's file, as the user gave it.
     pub fn file_name(&self, file: u32) -> &str {
-        self.files.get(file as usize).map_or("?", |source| source.name.as_str())
+        self.files
+            .get(file as usize)
+            .map_or("?", |source| source.name.as_str())
     }
 
     /// A line of a file without its line break, counted from 1.
     pub(super) fn line(&self, file: u32, line: u32) -> &str {
-        let Some(source) = self.files.get(file as usize) else { return "" };
-        source.text.split('\n').nth((line as usize).saturating_sub(1)).unwrap_or("")
+        let Some(source) = self.files.get(file as usize) else {
+            return "";
+        };
+        source
+            .text
+            .split('\n')
+            .nth((line as usize).saturating_sub(1))
+            .unwrap_or("")
     }
 
     /// The directory that relative paths written at `path` start from.
     pub(super) fn dir(&self, path: &ConfigPath) -> &Path {
         let (node, _, _) = self.root.follow(path);
-        self.files.get(node.at.file as usize).map_or(Path::new(""), |source| source.dir.as_path())
+        self.files
+            .get(node.at.file as usize)
+            .map_or(Path::new(""), |source| source.dir.as_path())
     }
 
     pub(super) fn root(&self) -> &Node {
@@ -137,7 +153,11 @@ pub(super) fn read(
     for (i, source) in files.iter().enumerate() {
         let index = u32::try_from(i).unwrap_or(u32::MAX);
         if source.text.len() > TEXT_MAX {
-            let message = format!("{} is larger than {} MiB", quoted(&source.name), TEXT_MAX >> 20);
+            let message = format!(
+                "{} is larger than {} MiB",
+                quoted(&source.name),
+                TEXT_MAX >> 20
+            );
             found.push(Diagnostic::error("too-large", message));
             continue;
         }
@@ -157,13 +177,20 @@ pub(super) fn read(
         }
         merged.add(root, found);
     }
-    Sources { files, root: merged.finish() }
+    Sources {
+        files,
+        root: merged.finish(),
+    }
 }
 
 /// Line feeds only and no byte order mark, so that everyone counts lines alike.
 fn normalise(text: &str) -> String {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if text.contains('\r') { text.replace("\r\n", "\n").replace('\r', "\n") } else { text.to_owned() }
+    if text.contains('\r') {
+        text.replace("\r\n", "\n").replace('\r', "\n")
+    } else {
+        text.to_owned()
+    }
 }
 
 fn empty(source: &Source) -> Diagnostic {
@@ -187,12 +214,27 @@ fn directory(
     };
     let mut names: Vec<_> = entries
         .filter_map(|entry| entry.ok().map(|entry| entry.file_name()))
-        .filter(|name| Path::new(name).extension().is_some_and(|e| e == "yaml" || e == "yml"))
+        .filter(|name| {
+            Path::new(name)
+                .extension()
+                .is_some_and(|e| e == "yaml" || e == "yml")
+        })
         .filter(|name| !name.to_string_lossy().starts_with('.'))
         .collect();
     names.sort();
+    if names.len() > FILES_MAX {
+        let message = format!(
+            "directory {} has more than {FILES_MAX} files",
+            quoted(&shown.display().to_string())
+        );
+        found.push(Diagnostic::error("too-large", message));
+        return;
+    }
     if names.is_empty() {
-        let message = format!("directory {} has no *.yaml file", quoted(&shown.display().to_string()));
+        let message = format!(
+            "directory {} has no *.yaml file",
+            quoted(&shown.display().to_string())
+        );
         found.push(Diagnostic::error("no-config", message));
     }
     for name in names {
@@ -205,7 +247,9 @@ fn file(shown: &Path, absolute: &Path, found: &mut Vec<Diagnostic>) -> Option<So
     let read = || -> Result<String, String> {
         let file = std::fs::File::open(absolute).map_err(|e| e.to_string())?;
         let mut content = Vec::new();
-        file.take(TEXT_MAX as u64 + 1).read_to_end(&mut content).map_err(|e| e.to_string())?;
+        file.take(TEXT_MAX as u64 + 1)
+            .read_to_end(&mut content)
+            .map_err(|e| e.to_string())?;
         if content.len() > TEXT_MAX {
             return Err(format!("larger than {} MiB", TEXT_MAX >> 20));
         }
@@ -228,13 +272,19 @@ fn file(shown: &Path, absolute: &Path, found: &mut Vec<Diagnostic>) -> Option<So
 }
 
 fn unreadable(path: &Path, why: &str) -> Diagnostic {
-    Diagnostic::error("unreadable-file", format!("cannot read {}: {why}", quoted(&path.display().to_string())))
+    Diagnostic::error(
+        "unreadable-file",
+        format!("cannot read {}: {why}", quoted(&path.display().to_string())),
+    )
 }
 
 /// The sum of the files' trees.
 #[derive(Default)]
 struct Merged {
     entries: Vec<Entry>,
+    /// Where each top-level key is in `entries`.
+    places: HashMap<Arc<str>, usize>,
+    /// The entries of the maps that are merged.
     index: HashMap<(usize, Arc<str>), Location>,
     /// A root that is no map, kept so that validation can say so.
     odd: Option<Node>,
@@ -247,9 +297,10 @@ impl Merged {
             return;
         };
         for entry in entries {
-            match self.entries.iter().position(|known| known.key.text == entry.key.text) {
+            match self.places.get(&entry.key.text).copied() {
                 None => {
                     let place = self.entries.len();
+                    self.places.insert(entry.key.text.clone(), place);
                     self.remember(place, &entry);
                     self.entries.push(entry);
                 }
@@ -277,7 +328,8 @@ impl Merged {
                     match self.index.get(&(place, item.key.text.clone())) {
                         Some(first) => clash(&path.join(&item.key.text), &item.key, *first, found),
                         None => {
-                            self.index.insert((place, item.key.text.clone()), item.key.at);
+                            self.index
+                                .insert((place, item.key.text.clone()), item.key.at);
                             known.push(item.clone());
                         }
                     }
@@ -293,7 +345,11 @@ impl Merged {
     fn remember(&mut self, place: usize, entry: &Entry) {
         if MERGED_MAPS.contains(&&*entry.key.text) {
             let items = entry.value.map().unwrap_or_default();
-            self.index.extend(items.iter().map(|item| ((place, item.key.text.clone()), item.key.at)));
+            self.index.extend(
+                items
+                    .iter()
+                    .map(|item| ((place, item.key.text.clone()), item.key.at)),
+            );
         }
     }
 
@@ -301,14 +357,25 @@ impl Merged {
         if let Some(odd) = self.odd {
             return odd;
         }
-        let at = self.entries.first().map(|entry| entry.key.at).unwrap_or_default();
-        Node { at, value: NodeValue::Map(self.entries) }
+        let at = self
+            .entries
+            .first()
+            .map(|entry| entry.key.at)
+            .unwrap_or_default();
+        Node {
+            at,
+            value: NodeValue::Map(self.entries),
+        }
     }
 }
 
 fn clash(path: &ConfigPath, key: &Key, first: Location, found: &mut Vec<Diagnostic>) {
     if found.len() < DIAGNOSTICS_MAX {
         let message = format!("{} is defined in two files", quoted(&key.text));
-        found.push(Diagnostic::error("duplicate-key", message).at(path, key.at).label(first, "first defined here"));
+        found.push(
+            Diagnostic::error("duplicate-key", message)
+                .at(path, key.at)
+                .label(first, "first defined here"),
+        );
     }
 }

@@ -70,8 +70,8 @@ pub(super) fn bind(text: &str) -> Result<SocketAddr, &'static str> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
-    if text.parse::<IpAddr>().is_ok() {
-        return Err("the port is missing");
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Err(portless(ip));
     }
     match text.rsplit_once(':') {
         Some((host, port)) if self::port(port).is_some() && host.contains(':') => {
@@ -90,27 +90,48 @@ pub(super) fn endpoint(text: &str) -> Result<EndpointAddress, &'static str> {
             _ => Ok(EndpointAddress::Ip(address)),
         };
     }
-    if text.parse::<IpAddr>().is_ok() {
-        return Err("the port is missing");
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Err(portless(ip));
     }
     let (host, port) = text.rsplit_once(':').ok_or("the port is missing")?;
+    if text.contains("//") {
+        return Err("an endpoint is a host and a port, without a scheme or path");
+    }
     if host.contains(':') {
         return Err("an IPv6 address goes into brackets: `[::1]:80`");
     }
-    let port = self::port(port).filter(|port| *port != 0).ok_or("a port is a number from 1 to 65535")?;
+    let port = self::port(port)
+        .filter(|port| *port != 0)
+        .ok_or("a port is a number from 1 to 65535")?;
     host_name(host)?;
-    Ok(EndpointAddress::Name { host: host.to_ascii_lowercase(), port })
+    Ok(EndpointAddress::Name {
+        host: host.to_ascii_lowercase(),
+        port,
+    })
+}
+
+/// What `::1:80` is: an address of its own, though hardly the one that was meant.
+fn portless(ip: IpAddr) -> &'static str {
+    match ip {
+        IpAddr::V4(_) => "the port is missing",
+        IpAddr::V6(_) => "the port is missing; an IPv6 address goes into brackets: `[::1]:80`",
+    }
 }
 
 fn port(text: &str) -> Option<u16> {
-    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+    text.bytes()
+        .all(|b| b.is_ascii_digit())
+        .then(|| text.parse().ok())
+        .flatten()
 }
 
 fn host_name(host: &str) -> Result<(), &'static str> {
     let name = host.strip_suffix('.').unwrap_or(host);
     let label = |label: &str| {
         (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
@@ -132,21 +153,55 @@ mod tests {
 
     #[test]
     fn durations() {
-        let ok = [("250ms", 250), ("10s", 10_000), ("5m", 300_000), ("1h", 3_600_000), ("1m30s", 90_000), ("0", 0)];
+        let ok = [
+            ("250ms", 250),
+            ("10s", 10_000),
+            ("5m", 300_000),
+            ("1h", 3_600_000),
+            ("1m30s", 90_000),
+            ("0", 0),
+        ];
         for (text, millis) in ok {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        for text in ["", "10", "s", "-1s", "1.5s", "10 s", "10sec", "999999999999999999999s", "400d", "1µs", "ms10"] {
+        for text in [
+            "",
+            "10",
+            "s",
+            "-1s",
+            "1.5s",
+            "10 s",
+            "10sec",
+            "999999999999999999999s",
+            "400d",
+            "1µs",
+            "ms10",
+        ] {
             assert!(duration(text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn sizes() {
-        for (text, bytes) in [("0", 0), ("1024", 1024), ("64KiB", 65536), ("1 MiB", 1 << 20), ("1kB", 1000)] {
+        for (text, bytes) in [
+            ("0", 0),
+            ("1024", 1024),
+            ("64KiB", 65536),
+            ("1 MiB", 1 << 20),
+            ("1kB", 1000),
+        ] {
             assert_eq!(size(text), Ok(bytes), "{text}");
         }
-        for text in ["", "k", "64k", "64 kib", "-1", "99999999999999999999", "99999999999GiB", "1.5MiB"] {
+        for text in [
+            "",
+            "k",
+            "64k",
+            "64 kib",
+            "-1",
+            "99999999999999999999",
+            "99999999999GiB",
+            "1.5MiB",
+        ] {
             assert!(size(text).is_err(), "{text}");
         }
     }
@@ -162,7 +217,18 @@ mod tests {
         ] {
             assert_eq!(bind(text), Ok(expected.parse().unwrap()), "{text}");
         }
-        for text in ["", "80", ":", ":http", ":65536", "::1:80", "localhost:80", "127.0.0.1", "127.0.0.1:+80", "::1"] {
+        for text in [
+            "",
+            "80",
+            ":",
+            ":http",
+            ":65536",
+            "::1:80",
+            "localhost:80",
+            "127.0.0.1",
+            "127.0.0.1:+80",
+            "::1",
+        ] {
             assert!(bind(text).is_err(), "{text}");
         }
     }
@@ -172,9 +238,29 @@ mod tests {
         let ip = |text: &str| EndpointAddress::Ip(text.parse().unwrap());
         assert_eq!(endpoint("127.0.0.1:80"), Ok(ip("127.0.0.1:80")));
         assert_eq!(endpoint("[::1]:80"), Ok(ip("[::1]:80")));
-        assert_eq!(endpoint("Web-1.lan:80"), Ok(EndpointAddress::Name { host: "web-1.lan".into(), port: 80 }));
-        for text in ["", ":80", "web", "web:", "web:0", "web:http", "127.0.0.1:0", "127.0.0.300:80", "::1:80", "-a:80",
-            "a..b:80", "a b:80", "http://a:80", "127.0.0.1"] {
+        assert_eq!(
+            endpoint("Web-1.lan:80"),
+            Ok(EndpointAddress::Name {
+                host: "web-1.lan".into(),
+                port: 80
+            })
+        );
+        for text in [
+            "",
+            ":80",
+            "web",
+            "web:",
+            "web:0",
+            "web:http",
+            "127.0.0.1:0",
+            "127.0.0.300:80",
+            "::1:80",
+            "-a:80",
+            "a..b:80",
+            "a b:80",
+            "http://a:80",
+            "127.0.0.1",
+        ] {
             assert!(endpoint(text).is_err(), "{text}");
         }
     }

@@ -4,14 +4,19 @@
 //! foreign: keywords that are not known here are passed over, references may run in circles, and the work is bounded;
 //! what stays unsaid is said by the filter's `configure`.
 
+mod phrase;
+
 use serde_json::Value as Json;
 
 use super::diagnostic::{DIAGNOSTICS_MAX, Diagnostic, closest, quoted};
 use super::model::ConfigPath;
-use super::node::{Entry, Key, Kind, Node, NodeValue};
+use super::node::{Entry, Key, Node, NodeValue};
+use phrase::{Kinds, found, kinds};
+
+pub(super) use phrase::describe;
 
 /// Schema nodes looked at in one validation. A file at its size limit needs less, unless alternatives multiply.
-const STEPS_MAX: u32 = 20_000_000;
+const STEPS_MAX: u32 = 4_000_000;
 /// References and combinators inside each other, for schemas that run in circles.
 const DEPTH_MAX: u32 = 512;
 
@@ -25,8 +30,20 @@ pub enum Nulls {
 }
 
 /// Everything in which `node`, found at `path` under `key`, differs from `schema`.
-pub fn validate(schema: &Json, node: &Node, key: Option<&Key>, path: &ConfigPath, nulls: Nulls) -> Vec<Diagnostic> {
-    let mut walk = Walk { root: schema, nulls, steps: 0, path: path.clone(), found: Vec::new() };
+pub fn validate(
+    schema: &Json,
+    node: &Node,
+    key: Option<&Key>,
+    path: &ConfigPath,
+    nulls: Nulls,
+) -> Vec<Diagnostic> {
+    let mut walk = Walk {
+        root: schema,
+        nulls,
+        steps: 0,
+        path: path.clone(),
+        found: Vec::new(),
+    };
     walk.value(schema, node, key, 0);
     walk.found
 }
@@ -74,7 +91,15 @@ impl<'a> Walk<'a> {
         match &node.value {
             NodeValue::Map(entries) => self.map(schema, entries, node, key, depth),
             NodeValue::List(items) => {
-                self.bounds(schema, "minItems", "maxItems", items.len() as f64, "entries", node, key);
+                self.bounds(
+                    schema,
+                    "minItems",
+                    "maxItems",
+                    items.len() as f64,
+                    "entries",
+                    node,
+                    key,
+                );
                 if let Some(each) = keywords.get("items") {
                     for (i, item) in items.iter().enumerate() {
                         self.below(i, |walk| walk.value(each, item, None, depth + 1));
@@ -84,7 +109,15 @@ impl<'a> Walk<'a> {
             NodeValue::Scalar(scalar) => match scalar.resolve() {
                 Json::String(text) => {
                     let chars = text.chars().count() as f64;
-                    self.bounds(schema, "minLength", "maxLength", chars, "characters", node, key);
+                    self.bounds(
+                        schema,
+                        "minLength",
+                        "maxLength",
+                        chars,
+                        "characters",
+                        node,
+                        key,
+                    );
                 }
                 Json::Number(number) => {
                     let number = number.as_f64().unwrap_or(f64::NAN);
@@ -95,12 +128,32 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn map(&mut self, schema: &'a Json, entries: &[Entry], node: &Node, key: Option<&Key>, depth: u32) {
+    fn map(
+        &mut self,
+        schema: &'a Json,
+        entries: &[Entry],
+        node: &Node,
+        key: Option<&Key>,
+        depth: u32,
+    ) {
         let properties = schema.get("properties").and_then(Json::as_object);
         let extra = schema.get("additionalProperties");
         let patterns = schema.get("patternProperties").is_some();
+        let count = entries.len() as f64;
+        self.bounds(
+            schema,
+            "minProperties",
+            "maxProperties",
+            count,
+            "entries",
+            node,
+            key,
+        );
         for entry in entries {
-            if self.nulls == Nulls::Absent && entry.value.is_null() && extra.is_none_or(Json::is_boolean) {
+            if self.nulls == Nulls::Absent
+                && entry.value.is_null()
+                && extra.is_none_or(Json::is_boolean)
+            {
                 // Its name must be right all the same.
                 let known = properties.is_none_or(|p| p.contains_key(&*entry.key.text));
                 if known || extra != Some(&Json::Bool(false)) {
@@ -110,22 +163,34 @@ impl<'a> Walk<'a> {
             let value = match (properties.and_then(|p| p.get(&*entry.key.text)), extra) {
                 (Some(property), _) => property,
                 (None, Some(Json::Bool(false))) if !patterns => {
-                    let known = properties.into_iter().flat_map(|p| p.keys().map(String::as_str));
+                    let known = properties
+                        .into_iter()
+                        .flat_map(|p| p.keys().map(String::as_str));
                     self.unknown(entry, known.collect());
                     continue;
                 }
                 (None, Some(extra)) if extra.is_object() => extra,
                 _ => continue,
             };
-            self.below(&entry.key.text, |walk| walk.value(value, &entry.value, Some(&entry.key), depth + 1));
+            self.below(&entry.key.text, |walk| {
+                walk.value(value, &entry.value, Some(&entry.key), depth + 1)
+            });
         }
-        for name in schema.get("required").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str) {
+        for name in schema
+            .get("required")
+            .and_then(Json::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Json::as_str)
+        {
             let there = entries.iter().find(|entry| &*entry.key.text == name);
             if there.is_none_or(|entry| self.nulls == Nulls::Absent && entry.value.is_null()) {
-                let held = self.name();
-                let message = format!("{held} lacks the required key `{name}`");
+                let message = format!("{} lacks the required key `{name}`", self.name());
                 let key = there.map(|entry| &entry.key).or(key);
-                self.report("missing-key", message, node, key);
+                let at = node.focus(key);
+                let path = self.path.join(name);
+                self.found
+                    .push(Diagnostic::error("missing-key", message).at(&path, at));
             }
         }
     }
@@ -138,7 +203,11 @@ impl<'a> Walk<'a> {
             None if known.is_empty() => "no keys are known here".to_owned(),
             None => format!("known keys: {}", known.join(", ")),
         };
-        self.found.push(Diagnostic::error("unknown-key", message).at(&path, entry.key.at).help(help));
+        self.found.push(
+            Diagnostic::error("unknown-key", message)
+                .at(&path, entry.key.at)
+                .help(help),
+        );
     }
 
     /// One of several schemas is to fit. What is reported is what keeps the likeliest one from fitting.
@@ -151,13 +220,19 @@ impl<'a> Walk<'a> {
         depth: u32,
     ) {
         let kind = node.kind();
-        let fitting: Vec<&Json> = branches.iter().filter(|b| self.kinds(b, 0).contains(kind)).collect();
+        let fitting: Vec<&Json> = branches
+            .iter()
+            .filter(|b| self.kinds(b, 0).contains(kind))
+            .collect();
         if fitting.is_empty() {
             self.wrong_type(&describe(self.root, whole), node, key);
             return;
         }
         if fitting.iter().all(|branch| self.literals(branch).is_some()) {
-            let matches = |branch: &&Json| self.literals(branch).is_some_and(|l| l.contains(&&node_json(node)));
+            let matches = |branch: &&Json| {
+                self.literals(branch)
+                    .is_some_and(|l| l.contains(&&node_json(node)))
+            };
             if !fitting.iter().any(matches) {
                 self.bad_value(whole, node, key);
             }
@@ -177,7 +252,10 @@ impl<'a> Walk<'a> {
         for branch in fitting {
             self.value(branch, node, key, depth);
             let found = std::mem::take(&mut self.found);
-            if best.as_ref().is_none_or(|best| weight(&found) < weight(best)) {
+            if best
+                .as_ref()
+                .is_none_or(|best| weight(&found) < weight(best))
+            {
                 best = Some(found);
             }
             if best.as_ref().is_some_and(Vec::is_empty) {
@@ -193,7 +271,9 @@ impl<'a> Walk<'a> {
         let mut known = Vec::new();
         for branch in branches {
             let branch = self.resolved(branch);
-            let Some(properties) = branch.get("properties").and_then(Json::as_object) else { return false };
+            let Some(properties) = branch.get("properties").and_then(Json::as_object) else {
+                return false;
+            };
             if branch.get("additionalProperties") != Some(&Json::Bool(false)) {
                 return false;
             }
@@ -202,7 +282,10 @@ impl<'a> Walk<'a> {
         known.sort_unstable();
         known.dedup();
         let mut any = false;
-        for entry in entries.iter().filter(|entry| !known.contains(&&*entry.key.text)) {
+        for entry in entries
+            .iter()
+            .filter(|entry| !known.contains(&&*entry.key.text))
+        {
             self.unknown(entry, known.clone());
             any = true;
         }
@@ -211,7 +294,10 @@ impl<'a> Walk<'a> {
 
     fn literal(&mut self, schema: &'a Json, node: &Node, key: Option<&Key>) {
         let value = node_json(node);
-        let fits = match (schema.get("const"), schema.get("enum").and_then(Json::as_array)) {
+        let fits = match (
+            schema.get("const"),
+            schema.get("enum").and_then(Json::as_array),
+        ) {
             (Some(only), _) => *only == value,
             (None, Some(values)) => values.contains(&value),
             (None, None) => true,
@@ -224,7 +310,8 @@ impl<'a> Walk<'a> {
     fn bad_value(&mut self, schema: &'a Json, node: &Node, key: Option<&Key>) {
         let expected = describe(self.root, schema);
         let message = format!("{} is {expected}, not {}", self.name(), found(node));
-        let mut diagnostic = Diagnostic::error("bad-value", message).at(&self.path, node.focus(key));
+        let mut diagnostic =
+            Diagnostic::error("bad-value", message).at(&self.path, node.focus(key));
         let words = self.literals(schema).unwrap_or_default();
         if let NodeValue::Scalar(scalar) = &node.value
             && let Some(near) = closest(&scalar.text, words.iter().filter_map(|word| word.as_str()))
@@ -236,11 +323,15 @@ impl<'a> Walk<'a> {
 
     fn wrong_type(&mut self, expected: &str, node: &Node, key: Option<&Key>) {
         let message = format!("{} is {expected}, not {}", self.name(), found(node));
-        let mut diagnostic = Diagnostic::error("wrong-type", message).at(&self.path, node.focus(key));
+        let mut diagnostic =
+            Diagnostic::error("wrong-type", message).at(&self.path, node.focus(key));
         if let (NodeValue::Scalar(scalar), true) = (&node.value, expected.contains("a string"))
             && !scalar.text.is_empty()
         {
-            diagnostic = diagnostic.help(format!("quote it to make it a string: {}", quoted(&scalar.text)));
+            diagnostic = diagnostic.help(format!(
+                "quote it to make it a string: {}",
+                quoted(&scalar.text)
+            ));
         }
         self.found.push(diagnostic);
     }
@@ -257,19 +348,26 @@ impl<'a> Walk<'a> {
         key: Option<&Key>,
     ) {
         let bound = |name: &str| schema.get(name).and_then(Json::as_f64);
-        let space = if unit.is_empty() { "" } else { " " };
+        let say = |name: String, how: &str, limit: f64| match unit {
+            "" => format!("{name} is {how} {limit}, not {actual}"),
+            unit => format!("{name} has {actual} {unit}, but needs {how} {limit}"),
+        };
         if let Some(least) = bound(least).filter(|least| actual < *least) {
-            let message = format!("{} is at least {least}{space}{unit}, not {actual}", self.name());
-            self.report("out-of-range", message, node, key);
+            self.report(
+                "out-of-range",
+                say(self.name(), "at least", least),
+                node,
+                key,
+            );
         }
         if let Some(most) = bound(most).filter(|most| actual > *most) {
-            let message = format!("{} is at most {most}{space}{unit}, not {actual}", self.name());
-            self.report("out-of-range", message, node, key);
+            self.report("out-of-range", say(self.name(), "at most", most), node, key);
         }
     }
 
     fn report(&mut self, code: &'static str, message: String, node: &Node, key: Option<&Key>) {
-        self.found.push(Diagnostic::error(code, message).at(&self.path, node.focus(key)));
+        self.found
+            .push(Diagnostic::error(code, message).at(&self.path, node.focus(key)));
     }
 
     fn below(&mut self, token: impl std::fmt::Display, step: impl FnOnce(&mut Self)) {
@@ -285,14 +383,18 @@ impl<'a> Walk<'a> {
         match tokens.next() {
             None | Some("") => "the configuration".to_owned(),
             Some(index) if index.bytes().all(|b| b.is_ascii_digit()) => {
-                format!("an entry of `{}`", unescape(tokens.next().unwrap_or_default()))
+                format!(
+                    "an entry of `{}`",
+                    unescape(tokens.next().unwrap_or_default())
+                )
             }
             Some(name) => format!("`{}`", unescape(name)),
         }
     }
 
     fn target(&self, schema: &'a Json) -> Option<&'a Json> {
-        self.root.pointer(schema.get("$ref")?.as_str()?.strip_prefix('#')?)
+        self.root
+            .pointer(schema.get("$ref")?.as_str()?.strip_prefix('#')?)
     }
 
     fn resolved(&self, schema: &'a Json) -> &'a Json {
@@ -320,7 +422,9 @@ impl<'a> Walk<'a> {
         }
         for word in ["oneOf", "anyOf"] {
             if let Some(branches) = schema.get(word).and_then(Json::as_array) {
-                return branches.iter().fold(Kinds(0), |all, b| Kinds(all.0 | self.kinds(b, depth + 1).0));
+                return branches
+                    .iter()
+                    .fold(Kinds(0), |all, b| Kinds(all.0 | self.kinds(b, depth + 1).0));
             }
         }
         Kinds::ANY
@@ -335,139 +439,23 @@ impl<'a> Walk<'a> {
         if let Some(values) = schema.get("enum").and_then(Json::as_array) {
             return Some(values.iter().collect());
         }
-        let branches = schema.get("oneOf").or_else(|| schema.get("anyOf"))?.as_array()?;
+        let branches = schema
+            .get("oneOf")
+            .or_else(|| schema.get("anyOf"))?
+            .as_array()?;
         let mut all = Vec::new();
         for branch in branches {
             // One level suffices: alternatives of alternatives are written flat.
-            match (branch.get("const"), branch.get("enum").and_then(Json::as_array)) {
+            match (
+                branch.get("const"),
+                branch.get("enum").and_then(Json::as_array),
+            ) {
                 (Some(only), _) => all.push(only),
                 (None, Some(values)) => all.extend(values),
                 (None, None) => return None,
             }
         }
         Some(all)
-    }
-}
-
-/// A set of [`Kind`]s.
-#[derive(Clone, Copy)]
-struct Kinds(u8);
-
-impl Kinds {
-    const ANY: Kinds = Kinds(u8::MAX);
-
-    fn contains(self, kind: Kind) -> bool {
-        self.0 & (1 << kind as u8) != 0
-    }
-
-    fn with(self, kind: Kind) -> Kinds {
-        // Every integer is a number.
-        let integer = if kind == Kind::Number { 1 << Kind::Integer as u8 } else { 0 };
-        Kinds(self.0 | integer | 1 << kind as u8)
-    }
-
-    fn of(values: &[Json]) -> Kinds {
-        values.iter().fold(Kinds(0), |all, value| {
-            all.with(match value {
-                Json::Null => Kind::Null,
-                Json::Bool(_) => Kind::Bool,
-                Json::Number(number) if number.is_f64() => Kind::Number,
-                Json::Number(_) => Kind::Integer,
-                Json::String(_) => Kind::String,
-                Json::Array(_) => Kind::List,
-                Json::Object(_) => Kind::Map,
-            })
-        })
-    }
-}
-
-fn kinds(schema: &Json) -> Kinds {
-    let kind = |name: &str| match name {
-        "null" => Some(Kind::Null),
-        "boolean" => Some(Kind::Bool),
-        "integer" => Some(Kind::Integer),
-        "number" => Some(Kind::Number),
-        "string" => Some(Kind::String),
-        "array" => Some(Kind::List),
-        "object" => Some(Kind::Map),
-        _ => None,
-    };
-    let named = |value: &Json| value.as_str().and_then(kind);
-    match schema.get("type") {
-        Some(Json::Array(names)) => names.iter().filter_map(named).fold(Kinds(0), Kinds::with),
-        Some(name) => named(name).map_or(Kinds::ANY, |kind| Kinds(0).with(kind)),
-        None => Kinds::ANY,
-    }
-}
-
-/// What a schema expects, in words.
-pub(super) fn describe(root: &Json, schema: &Json) -> String {
-    let mut parts = Vec::new();
-    parts_of(root, schema, 0, &mut parts);
-    let (mut literals, mut rest): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
-    for (is_literal, text) in parts {
-        let list = if is_literal { &mut literals } else { &mut rest };
-        if !list.contains(&text) {
-            list.push(text);
-        }
-    }
-    literals.append(&mut rest);
-    match literals.as_slice() {
-        [] => "something else".to_owned(),
-        [one] => one.clone(),
-        [first, last] => format!("{first} or {last}"),
-        [most @ .., last] => format!("{} or {last}", most.join(", ")),
-    }
-}
-
-fn parts_of(root: &Json, schema: &Json, depth: u32, parts: &mut Vec<(bool, String)>) {
-    if depth > 8 || parts.len() > 32 {
-        return;
-    }
-    let literal = |value: &Json| match value {
-        Json::String(text) => (true, format!("`{text}`")),
-        other => (true, format!("`{other}`")),
-    };
-    if let Some(only) = schema.get("const") {
-        return parts.push(literal(only));
-    }
-    if let Some(values) = schema.get("enum").and_then(Json::as_array) {
-        return parts.extend(values.iter().map(literal));
-    }
-    for word in ["oneOf", "anyOf"] {
-        if let Some(branches) = schema.get(word).and_then(Json::as_array) {
-            return branches.iter().for_each(|branch| parts_of(root, branch, depth + 1, parts));
-        }
-    }
-    if let Some(target) = schema.get("$ref").and_then(Json::as_str).and_then(|r| root.pointer(r.strip_prefix('#')?)) {
-        return parts_of(root, target, depth + 1, parts);
-    }
-    if let Some(format) = schema.get("format").and_then(Json::as_str) {
-        match format {
-            "duration" => return parts.push((false, "a duration such as `10s`".into())),
-            "size" => return parts.push((false, "a size such as `64KiB`".into())),
-            _ => {}
-        }
-    }
-    let all = kinds(schema);
-    if schema.get("type").is_none() {
-        return;
-    }
-    for kind in [Kind::Bool, Kind::Integer, Kind::Number, Kind::String, Kind::List, Kind::Map, Kind::Null] {
-        if all.contains(kind) && !(kind == Kind::Integer && all.contains(Kind::Number)) {
-            parts.push((false, kind.phrase().to_owned()));
-        }
-    }
-}
-
-fn found(node: &Node) -> String {
-    match (node.kind(), &node.value) {
-        (Kind::Null, _) => "empty".to_owned(),
-        (Kind::Bool, NodeValue::Scalar(scalar)) => format!("the truth value `{}`", scalar.text),
-        (Kind::Integer | Kind::Number, NodeValue::Scalar(scalar)) => format!("the number {}", scalar.text),
-        (Kind::String, NodeValue::Scalar(scalar)) if scalar.secret => "the content of that file".to_owned(),
-        (Kind::String, NodeValue::Scalar(scalar)) => quoted(&scalar.text),
-        (kind, _) => kind.phrase().to_owned(),
     }
 }
 

@@ -6,10 +6,17 @@ use serde::{Deserialize, Serialize};
 use super::{DurationOrOff, OneOrMany, RawDuration, RawFilterUse, RawSize, RawTlsVersion};
 
 /// Keys that mean something for `protocol: http` only.
-pub(in crate::config) const HTTP_ONLY: [&str; 5] = ["forwarded", "trusted-proxies", "http2", "upgrade", "via"];
-pub(in crate::config) const HTTP_ONLY_TIMEOUTS: [&str; 5] = ["head", "body-idle", "response-head", "keep-alive", "total"];
-pub(in crate::config) const HTTP_ONLY_LIMITS: [&str; 5] =
-    ["header-bytes", "header-fields", "target-bytes", "streams", "replay-bytes"];
+pub(in crate::config) const HTTP_ONLY: [&str; 5] =
+    ["forwarded", "trusted-proxies", "http2", "upgrade", "via"];
+pub(in crate::config) const HTTP_ONLY_TIMEOUTS: [&str; 5] =
+    ["head", "body-idle", "response-head", "keep-alive", "total"];
+pub(in crate::config) const HTTP_ONLY_LIMITS: [&str; 5] = [
+    "header-bytes",
+    "header-fields",
+    "target-bytes",
+    "streams",
+    "replay-bytes",
+];
 
 /// An address and a protocol with its TLS, filters and default pool.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -46,6 +53,12 @@ pub(in crate::config) struct RawListener {
     pub upgrade: Vec<String>,
     /// The name in `Via` and `Proxy-Status` (`http` only).
     pub via: String,
+}
+
+impl RawListener {
+    pub fn is_tcp(&self) -> bool {
+        self.protocol == RawProtocol::Tcp
+    }
 }
 
 impl Default for RawListener {

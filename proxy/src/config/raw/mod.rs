@@ -28,10 +28,13 @@ pub(super) struct RawConfig {
     /// Worker threads. `auto` is one for each processor this process may use.
     pub workers: RawWorkers,
     /// Groups of backends, by name.
+    #[schemars(extend("maxProperties" = 10_000))]
     pub pools: BTreeMap<String, RawPool>,
     /// Configured uses of modules, by name.
+    #[schemars(extend("maxProperties" = 10_000))]
     pub filters: BTreeMap<String, RawFilter>,
     /// Addresses that are served.
+    #[schemars(length(max = 10_000))]
     pub listeners: Vec<RawListener>,
     /// The admin interface: `off`, or where it listens.
     pub admin: RawAdmin,
@@ -46,6 +49,7 @@ pub(super) struct RawConfig {
 /// One value, or a list of them.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(inline)]
 pub(super) enum OneOrMany<T> {
     One(T),
     Many(Vec<T>),

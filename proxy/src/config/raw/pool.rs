@@ -80,7 +80,10 @@ pub(in crate::config) struct RawWeighted {
 
 impl Default for RawWeighted {
     fn default() -> Self {
-        RawWeighted { address: String::new(), weight: 1 }
+        RawWeighted {
+            address: String::new(),
+            weight: 1,
+        }
     }
 }
 
@@ -122,7 +125,10 @@ pub(in crate::config) struct RawKeepAlive {
 
 impl Default for RawKeepAlive {
     fn default() -> Self {
-        RawKeepAlive { max: 256, timeout: "60s".into() }
+        RawKeepAlive {
+            max: 256,
+            timeout: "60s".into(),
+        }
     }
 }
 
@@ -168,7 +174,14 @@ pub(in crate::config) struct RawCheckMap {
 
 impl Default for RawCheckMap {
     fn default() -> Self {
-        RawCheckMap { tcp: None, http: None, interval: "10s".into(), timeout: "1s".into(), rise: 2, fall: 3 }
+        RawCheckMap {
+            tcp: None,
+            http: None,
+            interval: "10s".into(),
+            timeout: "1s".into(),
+            rise: 2,
+            fall: 3,
+        }
     }
 }
 

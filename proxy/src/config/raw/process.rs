@@ -31,7 +31,9 @@ pub(in crate::config) struct RawAdminMap {
 
 impl Default for RawAdminMap {
     fn default() -> Self {
-        RawAdminMap { bind: "unix:/run/sluicegate/admin.sock".into() }
+        RawAdminMap {
+            bind: "unix:/run/sluicegate/admin.sock".into(),
+        }
     }
 }
 
@@ -72,7 +74,10 @@ pub(in crate::config) struct RawAccessLogMap {
 
 impl Default for RawAccessLogMap {
     fn default() -> Self {
-        RawAccessLogMap { to: "stdout".into(), format: RawLogFormat::Text }
+        RawAccessLogMap {
+            to: "stdout".into(),
+            format: RawLogFormat::Text,
+        }
     }
 }
 
@@ -101,7 +106,10 @@ pub(in crate::config) struct RawDrain {
 
 impl Default for RawDrain {
     fn default() -> Self {
-        RawDrain { pre_stop: "0s".into(), timeout: "30s".into() }
+        RawDrain {
+            pre_stop: "0s".into(),
+            timeout: "30s".into(),
+        }
     }
 }
 

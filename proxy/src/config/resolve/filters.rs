@@ -1,6 +1,6 @@
 //! `filters:` and where modules are found.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,36 +17,51 @@ const MODULE_DIRS: [&str; 2] = ["/usr/lib/sluicegate/filters", "/var/lib/sluiceg
 impl Resolver<'_> {
     pub(super) fn modules(&mut self, raw: &RawModules, at: &ConfigPath) -> ModulesConfig {
         let paths_at = at.join("paths");
-        let paths = raw.paths.iter().enumerate().map(|(i, path)| self.path(path, &paths_at.join(i))).collect();
+        let paths = raw
+            .paths
+            .iter()
+            .enumerate()
+            .map(|(i, path)| self.path(path, &paths_at.join(i)))
+            .collect();
         let cache = match raw.cache.as_deref() {
             Some("off") => None,
             Some(path) => Some(self.path(path, &at.join("cache"))),
             None => {
-                let absolute = |name: &str| (self.env.vars)(name).map(PathBuf::from).filter(|path| path.is_absolute());
-                let base = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
+                let absolute = |name: &str| {
+                    (self.env.vars)(name)
+                        .map(PathBuf::from)
+                        .filter(|path| path.is_absolute())
+                };
+                let base = absolute("XDG_CACHE_HOME")
+                    .or_else(|| absolute("HOME").map(|home| home.join(".cache")));
                 base.map(|base| base.join("sluicegate"))
             }
         };
         ModulesConfig { paths, cache }
     }
 
-    /// The named filters, and where each name is in the list.
+    /// The named filters.
     pub(super) fn filters(
         &mut self,
         raw: &BTreeMap<String, RawFilter>,
         modules: &ModulesConfig,
-    ) -> (Vec<Arc<FilterConfig>>, HashMap<String, usize>) {
+    ) -> Vec<Arc<FilterConfig>> {
         let section = ConfigPath::default().join("filters");
         let mut filters = Vec::with_capacity(raw.len());
-        let mut named = HashMap::with_capacity(raw.len());
         for name in self.order(&section) {
-            let Some(filter) = raw.get(&name) else { continue };
+            let Some(filter) = raw.get(&name) else {
+                continue;
+            };
             let at = section.join(&name);
             self.name("filter", &name, &at);
-            filters.push(Arc::new(self.filter(name.as_str().into(), filter, at, modules)));
-            named.insert(name, filters.len() - 1);
+            filters.push(Arc::new(self.filter(
+                name.as_str().into(),
+                filter,
+                at,
+                modules,
+            )));
         }
-        (filters, named)
+        filters
     }
 
     pub(super) fn filter(
@@ -63,16 +78,35 @@ impl Resolver<'_> {
             module: self.module(&raw.module, &at.join("module"), modules),
             settings: raw.settings.clone(),
             limits: FilterLimits {
-                memory: self.size(&raw.limits.memory, &limits.join("memory"), 64 << 10, 4 << 30),
-                deadline: self.duration(&raw.limits.deadline, &limits.join("deadline"), millisecond),
+                memory: self.size(
+                    &raw.limits.memory,
+                    &limits.join("memory"),
+                    64 << 10,
+                    4 << 30,
+                ),
+                deadline: self.duration(
+                    &raw.limits.deadline,
+                    &limits.join("deadline"),
+                    millisecond,
+                ),
                 configure_deadline: self.duration(
                     &raw.limits.configure_deadline,
                     &limits.join("configure-deadline"),
                     millisecond,
                 ),
-                output: self.size(&raw.limits.output, &limits.join("output"), 1 << 10, 64 << 20),
+                output: self.size(
+                    &raw.limits.output,
+                    &limits.join("output"),
+                    1 << 10,
+                    64 << 20,
+                ),
             },
-            capabilities: Capabilities { log: raw.capabilities.iter().any(|c| matches!(c, RawCapability::Log)) },
+            capabilities: Capabilities {
+                log: raw
+                    .capabilities
+                    .iter()
+                    .any(|c| matches!(c, RawCapability::Log)),
+            },
             on_error: match raw.on_error {
                 RawOnError::Fail => OnError::Fail,
                 RawOnError::Bypass => OnError::Bypass,
@@ -105,7 +139,10 @@ impl Resolver<'_> {
         if let Some(path) = tried.iter().find(|path| path.is_file()) {
             return ModuleSource::File(path.clone());
         }
-        let lines: Vec<String> = tried.iter().map(|path| path.display().to_string()).collect();
+        let lines: Vec<String> = tried
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
         let mut help = format!("tried {}", lines.join("\n      "));
         let wanted = text.strip_suffix(".wasm").unwrap_or(text);
         if self.env.builtins.iter().any(|builtin| builtin == wanted) {

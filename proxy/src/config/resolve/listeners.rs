@@ -6,34 +6,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::chain::Scope;
 use super::{Diagnostic, Resolver, quoted, units};
 use crate::config::model::{
-    CertificateConfig, ConfigPath, FilterConfig, Forwarded, HttpOptions, ListenerConfig, ListenerLimits, ModulesConfig,
-    PoolConfig, Protocol, TcpOptions, Timeouts, TlsConfig, TlsVersion,
+    CertificateConfig, ConfigPath, Forwarded, HttpOptions, ListenerConfig, ListenerLimits,
+    ModulesConfig, Protocol, TcpOptions, Timeouts, TlsConfig, TlsVersion,
 };
 use crate::config::raw::{
-    DurationOrOff, HTTP_ONLY, HTTP_ONLY_LIMITS, HTTP_ONLY_TIMEOUTS, RawFilter, RawFilterUse, RawForwarded, RawLimits,
+    DurationOrOff, HTTP_ONLY, HTTP_ONLY_LIMITS, HTTP_ONLY_TIMEOUTS, RawForwarded, RawLimits,
     RawListener, RawProtocol, RawTcp, RawTimeouts, RawTls,
 };
-
-/// Filters of one listener; a chain that is longer is a mistake of a generator.
-const CHAIN_MAX: usize = 64;
-
-/// What listeners refer to.
-pub(super) struct Scope<'a> {
-    pub pools: &'a [Arc<PoolConfig>],
-    pub named: &'a HashMap<String, usize>,
-    /// Anonymous filters are added.
-    pub filters: &'a mut Vec<Arc<FilterConfig>>,
-    /// For the named ones.
-    pub used: &'a mut Vec<bool>,
-}
 
 impl Resolver<'_> {
     pub(super) fn listeners(
         &mut self,
         raw: &[RawListener],
-        scope: &mut Scope<'_>,
+        scope: &mut Scope,
         modules: &ModulesConfig,
     ) -> Vec<Arc<ListenerConfig>> {
         let section = ConfigPath::default().join("listeners");
@@ -58,7 +46,7 @@ impl Resolver<'_> {
         &mut self,
         raw: &RawListener,
         at: ConfigPath,
-        scope: &mut Scope<'_>,
+        scope: &mut Scope,
         modules: &ModulesConfig,
         binds: &mut HashMap<SocketAddr, ConfigPath>,
     ) -> ListenerConfig {
@@ -72,10 +60,23 @@ impl Resolver<'_> {
             self.http_only(&at.join("limits"), &HTTP_ONLY_LIMITS);
         }
         let filters = self.chain(raw, &at, scope, modules);
-        let pool = raw.pool.as_ref().and_then(|name| self.pool_index(raw, name, &at.join("pool"), scope));
-        if raw.pool.is_none() && raw.filters.is_empty() {
-            let message = format!("listener {} has neither a pool nor a filter", quoted(&raw.name));
-            self.push(Diagnostic::error("missing-pool", message).help("add `pool: NAME`"), &at);
+        let pool = raw
+            .pool
+            .as_ref()
+            .and_then(|name| self.pool_index(raw, name, &at.join("pool"), scope));
+        let serves = |key| self.has(&at.join(key));
+        if raw.filters.is_empty()
+            && !serves("pool")
+            && !(serves("filters") && self.is_blamed(&at.join("filters")))
+        {
+            let message = format!(
+                "listener {} has neither a pool nor a filter",
+                quoted(&raw.name)
+            );
+            self.push(
+                Diagnostic::error("missing-pool", message).help("add `pool: NAME`"),
+                &at,
+            );
         }
         ListenerConfig {
             name: raw.name.as_str().into(),
@@ -100,7 +101,11 @@ impl Resolver<'_> {
     ) -> Vec<SocketAddr> {
         let mut out = Vec::new();
         for (i, text) in raw.bind.as_slice().iter().enumerate() {
-            let at = if raw.bind.is_many() { at.join(i) } else { at.clone() };
+            let at = if raw.bind.is_many() {
+                at.join(i)
+            } else {
+                at.clone()
+            };
             let address = match units::bind(text) {
                 Ok(address) => address,
                 Err(why) => {
@@ -113,7 +118,12 @@ impl Resolver<'_> {
             if address.port() != 0 {
                 match known.get(&address) {
                     Some(first) => {
-                        self.twice("duplicate-bind", format!("{} is bound twice", quoted(text)), &at, &first.clone());
+                        self.twice(
+                            "duplicate-bind",
+                            format!("{} is bound twice", quoted(text)),
+                            &at,
+                            &first.clone(),
+                        );
                     }
                     None => {
                         known.insert(address, at);
@@ -123,67 +133,13 @@ impl Resolver<'_> {
             out.push(address);
         }
         if raw.bind.is_many() && raw.bind.as_slice().is_empty() {
-            self.error(at, "bad-address", format!("listener {} binds no address", quoted(&raw.name)));
+            self.error(
+                at,
+                "bad-address",
+                format!("listener {} binds no address", quoted(&raw.name)),
+            );
         }
         out
-    }
-
-    fn pool_index(&mut self, raw: &RawListener, name: &str, at: &ConfigPath, scope: &Scope<'_>) -> Option<usize> {
-        let index = scope.pools.iter().position(|pool| &*pool.name == name);
-        if index.is_none() {
-            let message =
-                format!("listener {} names pool {}, which is not defined", quoted(&raw.name), quoted(name));
-            self.undefined("unknown-pool", message, at, name, scope.pools.iter().map(|pool| &*pool.name), "pools");
-        }
-        index
-    }
-
-    fn chain(
-        &mut self,
-        raw: &RawListener,
-        at: &ConfigPath,
-        scope: &mut Scope<'_>,
-        modules: &ModulesConfig,
-    ) -> Vec<usize> {
-        let at = at.join("filters");
-        if raw.filters.len() > CHAIN_MAX {
-            self.error(&at, "out-of-range", format!("a listener has at most {CHAIN_MAX} filters"));
-            return Vec::new();
-        }
-        let mut out = Vec::with_capacity(raw.filters.len());
-        for (i, one) in raw.filters.iter().enumerate() {
-            let at = at.join(i);
-            match one {
-                RawFilterUse::Named(name) => match scope.named.get(name) {
-                    Some(index) => {
-                        scope.used[*index] = true;
-                        if out.contains(index) {
-                            let message = format!("filter {} is in this chain twice", quoted(name));
-                            self.push(Diagnostic::warning("duplicate-filter", message), &at);
-                        }
-                        out.push(*index);
-                    }
-                    None => self.unknown_filter(raw, name, &at, scope),
-                },
-                RawFilterUse::Inline(filter) => {
-                    let name = anonymous(&raw.name, filter, scope.filters);
-                    let filter = self.filter(name, filter, at, modules);
-                    scope.filters.push(Arc::new(filter));
-                    out.push(scope.filters.len() - 1);
-                }
-            }
-        }
-        out
-    }
-
-    fn unknown_filter(&mut self, raw: &RawListener, name: &str, at: &ConfigPath, scope: &Scope<'_>) {
-        let message = format!("listener {} names filter {}, which is not defined", quoted(&raw.name), quoted(name));
-        if name.starts_with("builtin:") || name.ends_with(".wasm") {
-            let help = format!("a module in place is a map: `{{module: {name}}}`");
-            self.push(Diagnostic::error("unknown-filter", message).help(help), at);
-            return;
-        }
-        self.undefined("unknown-filter", message, at, name, scope.named.keys().map(String::as_str), "filters");
     }
 
     fn tls(&mut self, raw: &RawTls, at: ConfigPath) -> TlsConfig {
@@ -205,7 +161,11 @@ impl Resolver<'_> {
         }
         TlsConfig {
             certificates,
-            min_version: if raw.min_version.is_1_3() { TlsVersion::V1_3 } else { TlsVersion::V1_2 },
+            min_version: if raw.min_version.is_1_3() {
+                TlsVersion::V1_3
+            } else {
+                TlsVersion::V1_2
+            },
             suites: raw.suites.clone(),
             alpn: raw.alpn.clone(),
             resumption: raw.resumption,
@@ -217,7 +177,10 @@ impl Resolver<'_> {
     fn readable(&mut self, what: &str, text: &str, at: &ConfigPath) -> PathBuf {
         let path = self.path(text, at);
         if let Err(why) = probe(&path) {
-            let message = format!("cannot read the {what} {}: {why}", quoted(&path.display().to_string()));
+            let message = format!(
+                "cannot read the {what} {}: {why}",
+                quoted(&path.display().to_string())
+            );
             self.error(at, "unreadable-file", message);
         }
         path
@@ -227,7 +190,10 @@ impl Resolver<'_> {
         let buffer_at = at.join("socket-buffer");
         TcpOptions {
             nodelay: raw.nodelay,
-            socket_buffer: raw.socket_buffer.as_ref().map(|size| self.size(size, &buffer_at, 2 << 10, 1 << 30)),
+            socket_buffer: raw
+                .socket_buffer
+                .as_ref()
+                .map(|size| self.size(size, &buffer_at, 2 << 10, 1 << 30)),
             backlog: raw.backlog,
             splice: raw.splice,
             keep_alive: match &raw.keep_alive {
@@ -240,7 +206,8 @@ impl Resolver<'_> {
     }
 
     fn timeouts(&mut self, raw: &RawTimeouts, at: &ConfigPath) -> Timeouts {
-        let mut timeout = |text, key: &str| self.duration(text, &at.join(key), Duration::from_millis(1));
+        let mut timeout =
+            |text, key: &str| self.duration(text, &at.join(key), Duration::from_millis(1));
         Timeouts {
             handshake: timeout(&raw.handshake, "handshake"),
             head: timeout(&raw.head, "head"),
@@ -255,7 +222,12 @@ impl Resolver<'_> {
     fn limits(&mut self, raw: &RawLimits, at: &ConfigPath) -> ListenerLimits {
         ListenerLimits {
             connections: raw.connections as usize,
-            header_bytes: self.size(&raw.header_bytes, &at.join("header-bytes"), 1 << 10, 16 << 20),
+            header_bytes: self.size(
+                &raw.header_bytes,
+                &at.join("header-bytes"),
+                1 << 10,
+                16 << 20,
+            ),
             header_fields: raw.header_fields as usize,
             target_bytes: self.size(&raw.target_bytes, &at.join("target-bytes"), 64, 1 << 20),
             streams: raw.streams,
@@ -267,12 +239,18 @@ impl Resolver<'_> {
         let networks_at = at.join("trusted-proxies");
         let mut trusted_proxies = Vec::with_capacity(raw.trusted_proxies.len());
         for (i, text) in raw.trusted_proxies.iter().enumerate() {
-            match text.parse::<ipnet::IpNet>().or_else(|_| text.parse::<std::net::IpAddr>().map(ipnet::IpNet::from)) {
+            match text
+                .parse::<ipnet::IpNet>()
+                .or_else(|_| text.parse::<std::net::IpAddr>().map(ipnet::IpNet::from))
+            {
                 Ok(network) => trusted_proxies.push(network.trunc()),
                 Err(_) => {
                     let message = format!("{} is not a network", quoted(text));
                     let help = "write an address with a prefix length, `10.0.0.0/8`, or an address";
-                    self.push(Diagnostic::error("bad-address", message).help(help), &networks_at.join(i));
+                    self.push(
+                        Diagnostic::error("bad-address", message).help(help),
+                        &networks_at.join(i),
+                    );
                 }
             }
         }
@@ -298,7 +276,11 @@ impl Resolver<'_> {
             },
             trusted_proxies,
             http2: raw.http2,
-            upgrade: raw.upgrade.iter().map(|name| name.to_ascii_lowercase()).collect(),
+            upgrade: raw
+                .upgrade
+                .iter()
+                .map(|name| name.to_ascii_lowercase())
+                .collect(),
             via: raw.via.clone(),
         }
     }
@@ -306,9 +288,10 @@ impl Resolver<'_> {
     fn http_only(&mut self, at: &ConfigPath, keys: &[&str]) {
         for key in keys {
             let at = at.join(key);
-            if self.has(&at) {
+            if self.has(&at) && !self.is_full() {
                 let message = format!("`{key}` means nothing with `protocol: tcp`");
-                let mut diagnostic = Diagnostic::error("http-only", message).help("remove it, or use `protocol: http`");
+                let mut diagnostic = Diagnostic::error("http-only", message)
+                    .help("remove it, or use `protocol: http`");
                 diagnostic.path = at.clone();
                 diagnostic.at = self.key_location(&at);
                 self.found.push(diagnostic);
@@ -317,6 +300,9 @@ impl Resolver<'_> {
     }
 
     fn twice(&mut self, code: &'static str, message: String, at: &ConfigPath, first: &ConfigPath) {
+        if self.is_full() {
+            return;
+        }
         let mut diagnostic = Diagnostic::error(code, message);
         if let Some(first) = self.sources.locate(first) {
             diagnostic = diagnostic.label(first, "first used here");
@@ -325,26 +311,14 @@ impl Resolver<'_> {
     }
 }
 
-/// `LISTENER/MODULE`, numbered when that is taken.
-fn anonymous(listener: &str, filter: &RawFilter, taken: &[Arc<FilterConfig>]) -> Arc<str> {
-    let module = match filter.module.strip_prefix("builtin:") {
-        Some(name) => name.to_owned(),
-        None => Path::new(&filter.module).file_stem().map_or("module".into(), |stem| stem.to_string_lossy().into()),
-    };
-    let base = format!("{listener}/{module}");
-    let free = |name: &str| !taken.iter().any(|filter| &*filter.name == name);
-    if free(&base) {
-        return base.into();
-    }
-    (2..).map(|n| format!("{base}-{n}")).find(|name| free(name)).unwrap_or(base).into()
-}
-
 fn probe(path: &Path) -> Result<(), String> {
     let metadata = std::fs::metadata(path).map_err(|e| e.to_string())?;
     if !metadata.is_file() {
         return Err("not a regular file".into());
     }
-    std::fs::File::open(path).map(drop).map_err(|e| e.to_string())
+    std::fs::File::open(path)
+        .map(drop)
+        .map_err(|e| e.to_string())
 }
 
 /// RFC 9110 §5.6.2, with the `/` of protocol names.

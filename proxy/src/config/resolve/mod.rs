@@ -1,44 +1,53 @@
 //! From shapes to checked values. Every function here answers something even when it found a mistake, so that all
 //! mistakes of a file are found in one go; the caller drops the result when there was an error.
 
+mod chain;
 mod filters;
 mod listeners;
 mod pools;
 mod process;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::diagnostic::{DIAGNOSTICS_MAX, Diagnostic, closest, quoted};
+use super::Environment;
+use super::diagnostic::{Diagnostic, Severity, closest, is_full, quoted};
 use super::model::{Config, ConfigPath};
 use super::node::{Location, Node};
 use super::raw::{RawConfig, RawDuration, RawSize};
 use super::source::Sources;
 use super::units;
-use super::Environment;
 
 /// Names appear in logs, metrics and command lines.
 const NAME_MAX: usize = 128;
 
-pub(super) fn resolve(raw: &RawConfig, sources: &Sources, env: &Environment<'_>, found: &mut Vec<Diagnostic>) -> Config {
-    let mut resolver = Resolver { sources, env, found };
+pub(super) fn resolve(
+    raw: &RawConfig,
+    sources: &Sources,
+    env: &Environment<'_>,
+    found: &mut Vec<Diagnostic>,
+) -> Config {
+    let blamed = found
+        .iter()
+        .map(|d| d.path.clone())
+        .filter(|path| !path.0.is_empty())
+        .collect();
+    let mut resolver = Resolver {
+        sources,
+        env,
+        found,
+        blamed,
+    };
     let root = ConfigPath::default();
     let modules = resolver.modules(&raw.modules, &root.join("modules"));
     let pools = resolver.pools(&raw.pools);
-    let (mut filters, named) = resolver.filters(&raw.filters, &modules);
-    let mut used = vec![false; filters.len()];
-    let listeners = {
-        let mut scope = listeners::Scope { pools: &pools, named: &named, filters: &mut filters, used: &mut used };
-        resolver.listeners(&raw.listeners, &mut scope, &modules)
-    };
-    for (filter, _) in filters.iter().zip(&used).filter(|(_, used)| !**used) {
-        let message = format!("filter {} is used by no listener", quoted(&filter.name));
-        resolver.push(Diagnostic::warning("unused-filter", message), &filter.at);
-    }
-    if listeners.is_empty() {
-        resolver.push(Diagnostic::warning("no-listeners", "there are no listeners: nothing is served"), &root);
-    }
-    Config {
+    let filters = resolver.filters(&raw.filters, &modules);
+    let mut scope = chain::Scope::new(&pools, filters);
+    let listeners = resolver.listeners(&raw.listeners, &mut scope, &modules);
+    let used = scope.used;
+    let filters = scope.filters;
+    let config = Config {
         workers: resolver.workers(&raw.workers),
         pools,
         filters,
@@ -47,32 +56,77 @@ pub(super) fn resolve(raw: &RawConfig, sources: &Sources, env: &Environment<'_>,
         telemetry: resolver.telemetry(&raw.telemetry, &root.join("telemetry")),
         drain: resolver.drain(&raw.drain, &root.join("drain")),
         modules,
+    };
+    // What a mistake left out may be just what would have been used.
+    if !super::any_error(resolver.found) {
+        resolver.unused(&config, &used);
     }
+    config
 }
 
 struct Resolver<'a> {
     sources: &'a Sources,
     env: &'a Environment<'a>,
     found: &'a mut Vec<Diagnostic>,
+    /// Where validation found mistakes; what is there now are stand-ins.
+    blamed: HashSet<ConfigPath>,
 }
 
 impl Resolver<'_> {
     fn push(&mut self, mut diagnostic: Diagnostic, path: &ConfigPath) {
-        if self.found.len() < DIAGNOSTICS_MAX {
+        if !is_full(self.found, diagnostic.severity) && !self.is_blamed(path) {
             diagnostic.path = path.clone();
             diagnostic.at = self.sources.locate(path);
             self.found.push(diagnostic);
         }
     }
 
+    /// Whether enough is wrong already. Asked before costly preparations.
+    fn is_full(&self) -> bool {
+        is_full(self.found, Severity::Error)
+    }
+
     fn error(&mut self, path: &ConfigPath, code: &'static str, message: impl Into<String>) {
         self.push(Diagnostic::error(code, message), path);
     }
 
+    fn unused(&mut self, config: &Config, used: &[bool]) {
+        for (filter, _) in config.filters.iter().zip(used).filter(|(_, used)| !**used) {
+            let message = format!("filter {} is used by no listener", quoted(&filter.name));
+            self.push(Diagnostic::warning("unused-filter", message), &filter.at);
+        }
+        if config.listeners.is_empty() {
+            let message = "there are no listeners: nothing is served";
+            self.push(
+                Diagnostic::warning("no-listeners", message),
+                &ConfigPath::default(),
+            );
+        }
+    }
+
+    /// Whether the value at `path`, or one it is part of, is known to be wrong.
+    fn is_blamed(&self, path: &ConfigPath) -> bool {
+        let ends = path
+            .0
+            .match_indices('/')
+            .map(|(i, _)| i)
+            .skip(1)
+            .chain([path.0.len()]);
+        let mut parts = ends.map(|end| ConfigPath(path.0[..end].to_owned()));
+        !self.blamed.is_empty() && parts.any(|part| self.blamed.contains(&part))
+    }
+
     /// The keys of a map in the order they were written.
     fn order(&self, path: &ConfigPath) -> Vec<String> {
-        let entries = self.sources.node(path).and_then(Node::map).unwrap_or_default();
-        entries.iter().map(|entry| entry.key.text.to_string()).collect()
+        let entries = self
+            .sources
+            .node(path)
+            .and_then(Node::map)
+            .unwrap_or_default();
+        entries
+            .iter()
+            .map(|entry| entry.key.text.to_string())
+            .collect()
     }
 
     fn has(&self, path: &ConfigPath) -> bool {
@@ -89,7 +143,11 @@ impl Resolver<'_> {
         match units::duration(&raw.0) {
             Ok(duration) if duration >= least => duration,
             Ok(_) => {
-                self.error(path, "out-of-range", format!("{} is too short: at least {least:?}", quoted(&raw.0)));
+                self.error(
+                    path,
+                    "out-of-range",
+                    format!("{} is too short: at least {least:?}", quoted(&raw.0)),
+                );
                 least
             }
             Err(why) => {
@@ -111,14 +169,23 @@ impl Resolver<'_> {
             RawSize::Text(text) => quoted(text),
         };
         match bytes {
-            Ok(bytes) if (least..=most).contains(&bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
+            Ok(bytes) if (least..=most).contains(&bytes) => {
+                usize::try_from(bytes).unwrap_or(usize::MAX)
+            }
             Ok(_) => {
-                let message = format!("{shown} is out of range: {} to {}", show_size(least), show_size(most));
+                let message = format!(
+                    "{shown} is out of range: {} to {}",
+                    show_size(least),
+                    show_size(most)
+                );
                 self.error(path, "out-of-range", message);
                 0
             }
             Err(why) => {
-                self.push(Diagnostic::error("bad-size", format!("{shown} is not a size")).help(why), path);
+                self.push(
+                    Diagnostic::error("bad-size", format!("{shown} is not a size")).help(why),
+                    path,
+                );
                 0
             }
         }
@@ -148,21 +215,40 @@ impl Resolver<'_> {
         known: impl Iterator<Item = &'n str>,
         section: &str,
     ) {
-        let known: Vec<&str> = known.collect();
+        if self.is_full() {
+            return;
+        }
+        let mut known: Vec<&str> = known.collect();
+        known.sort_unstable();
         let help = match closest(name, known.iter().copied()) {
             Some(near) => {
                 let at = self.key_location(&ConfigPath::default().join(section).join(near));
                 let here = self.sources.locate(path).map(|at| at.file);
                 match at {
-                    Some(at) if Some(at.file) == here => format!("did you mean {}? (line {})", quoted(near), at.line),
+                    Some(at) if Some(at.file) == here => {
+                        format!("did you mean {}? (line {})", quoted(near), at.line)
+                    }
                     Some(at) => {
-                        format!("did you mean {}? ({}:{})", quoted(near), self.sources.file_name(at.file), at.line)
+                        format!(
+                            "did you mean {}? ({}:{})",
+                            quoted(near),
+                            self.sources.file_name(at.file),
+                            at.line
+                        )
                     }
                     None => format!("did you mean {}?", quoted(near)),
                 }
             }
             None if known.is_empty() => format!("nothing is defined under `{section}`"),
-            None => format!("defined are: {}", known.iter().take(20).copied().collect::<Vec<_>>().join(", ")),
+            None => format!(
+                "defined are: {}",
+                known
+                    .iter()
+                    .take(20)
+                    .copied()
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ),
         };
         self.push(Diagnostic::error(code, message).help(help), path);
     }
@@ -170,7 +256,9 @@ impl Resolver<'_> {
 
 /// Without `.` and doubled slashes; `..` stays, for a link may make it mean something else.
 fn clean(path: &Path) -> PathBuf {
-    path.components().filter(|part| !matches!(part, std::path::Component::CurDir)).collect()
+    path.components()
+        .filter(|part| !matches!(part, std::path::Component::CurDir))
+        .collect()
 }
 
 fn show_size(bytes: u64) -> String {

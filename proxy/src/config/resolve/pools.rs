@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Diagnostic, Resolver, quoted, units};
+use super::{Diagnostic, Resolver, Severity, is_full, quoted, units};
 use crate::config::model::{
-    Balance, CheckConfig, CheckKind, ConfigPath, EndpointAddress, EndpointConfig, HostPolicy, Panic, PoolConfig,
+    Balance, CheckConfig, CheckKind, ConfigPath, EndpointAddress, EndpointConfig, HostPolicy,
+    Panic, PoolConfig,
 };
 use crate::config::raw::{
-    OneOrMany, RawBalance, RawCheck, RawCheckMap, RawCheckWord, RawEndpoint, RawHttpCheck, RawPanic, RawPool, RawStatus,
-    RawTcpCheck,
+    OneOrMany, RawBalance, RawCheck, RawCheckMap, RawCheckWord, RawEndpoint, RawHttpCheck,
+    RawPanic, RawPool, RawStatus, RawTcpCheck,
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -20,7 +21,9 @@ impl Resolver<'_> {
         let section = ConfigPath::default().join("pools");
         let order = self.order(&section);
         let pools = order.iter().filter_map(|name| Some((name, raw.get(name)?)));
-        pools.map(|(name, pool)| Arc::new(self.pool(name, pool, section.join(name)))).collect()
+        pools
+            .map(|(name, pool)| Arc::new(self.pool(name, pool, section.join(name))))
+            .collect()
     }
 
     fn pool(&mut self, name: &str, raw: &RawPool, at: ConfigPath) -> PoolConfig {
@@ -34,8 +37,15 @@ impl Resolver<'_> {
                 RawBalance::LeastRequest => Balance::LeastRequest,
                 RawBalance::Hash => Balance::Hash,
             },
-            check: raw.check.as_ref().and_then(|check| self.check(check, &at.join("check"))),
-            connect_timeout: self.duration(&raw.connect_timeout, &at.join("connect-timeout"), MILLISECOND),
+            check: raw
+                .check
+                .as_ref()
+                .and_then(|check| self.check(check, &at.join("check"))),
+            connect_timeout: self.duration(
+                &raw.connect_timeout,
+                &at.join("connect-timeout"),
+                MILLISECOND,
+            ),
             keep_alive_max: raw.keep_alive.max as usize,
             keep_alive_timeout: self.duration(
                 &raw.keep_alive.timeout,
@@ -65,7 +75,9 @@ impl Resolver<'_> {
             let at = at.join(i);
             let (text, weight, place) = match endpoint {
                 RawEndpoint::Address(text) => (text, 1, at.clone()),
-                RawEndpoint::Weighted(endpoint) => (&endpoint.address, endpoint.weight, at.join("address")),
+                RawEndpoint::Weighted(endpoint) => {
+                    (&endpoint.address, endpoint.weight, at.join("address"))
+                }
             };
             let address = match units::endpoint(text) {
                 Ok(address) => address,
@@ -75,20 +87,34 @@ impl Resolver<'_> {
                     continue;
                 }
             };
-            if let Some(first) = known.get(&address) {
-                let mut warning =
-                    Diagnostic::warning("duplicate-endpoint", format!("endpoint {} is listed twice", quoted(text)))
-                        .help("a larger share of the traffic is `{address: …, weight: 2}`");
+            if let Some(first) = known.get(&address)
+                && !is_full(self.found, Severity::Warning)
+            {
+                let mut warning = Diagnostic::warning(
+                    "duplicate-endpoint",
+                    format!("endpoint {} is listed twice", quoted(text)),
+                )
+                .help("a larger share of the traffic is `{address: …, weight: 2}`");
                 if let Some(first) = self.sources.locate(first) {
                     warning = warning.label(first, "first listed here");
                 }
                 self.push(warning, &place);
             }
             known.entry(address.clone()).or_insert(place);
-            out.push(EndpointConfig { address, weight, at });
+            out.push(EndpointConfig {
+                address,
+                weight,
+                at,
+            });
         }
         if !out.is_empty() && out.iter().all(|endpoint| endpoint.weight == 0) {
-            self.push(Diagnostic::warning("no-weight", "every endpoint has weight 0: none gets traffic"), at);
+            self.push(
+                Diagnostic::warning(
+                    "no-weight",
+                    "every endpoint has weight 0: none gets traffic",
+                ),
+                at,
+            );
         }
         out
     }
@@ -96,29 +122,41 @@ impl Resolver<'_> {
     fn check(&mut self, raw: &RawCheck, at: &ConfigPath) -> Option<CheckConfig> {
         let full = match raw {
             RawCheck::Full(full) => full.clone(),
-            RawCheck::Short(RawCheckWord::Tcp) => {
-                RawCheckMap { tcp: Some(RawTcpCheck {}), ..RawCheckMap::default() }
-            }
-            RawCheck::Short(RawCheckWord::Http) => {
-                RawCheckMap { http: Some(RawHttpCheck::default()), ..RawCheckMap::default() }
-            }
+            RawCheck::Short(RawCheckWord::Tcp) => RawCheckMap {
+                tcp: Some(RawTcpCheck {}),
+                ..RawCheckMap::default()
+            },
+            RawCheck::Short(RawCheckWord::Http) => RawCheckMap {
+                http: Some(RawHttpCheck::default()),
+                ..RawCheckMap::default()
+            },
         };
         let kind = match (&full.tcp, &full.http) {
             (Some(_), None) => CheckKind::Tcp,
             (None, Some(http)) => self.http_check(http, &at.join("http")),
+            (None, None) if self.has(&at.join("tcp")) || self.has(&at.join("http")) => return None,
             (None, None) => {
-                let problem = Diagnostic::error("check-kind", "the check does not say what to probe");
+                let problem =
+                    Diagnostic::error("check-kind", "the check does not say what to probe");
                 self.push(problem.help("add `tcp: {}` or `http: {path: /}`"), at);
                 return None;
             }
             (Some(_), Some(_)) => {
-                self.error(at, "check-kind", "a check has one kind, `tcp` or `http`, not both");
+                self.error(
+                    at,
+                    "check-kind",
+                    "a check has one kind, `tcp` or `http`, not both",
+                );
                 return None;
             }
         };
         Some(CheckConfig {
             kind,
-            interval: self.duration(&full.interval, &at.join("interval"), Duration::from_millis(10)),
+            interval: self.duration(
+                &full.interval,
+                &at.join("interval"),
+                Duration::from_millis(10),
+            ),
             timeout: self.duration(&full.timeout, &at.join("timeout"), MILLISECOND),
             rise: full.rise,
             fall: full.fall,
@@ -127,23 +165,43 @@ impl Resolver<'_> {
 
     fn http_check(&mut self, raw: &RawHttpCheck, at: &ConfigPath) -> CheckKind {
         if http::Method::from_bytes(raw.method.as_bytes()).is_err() {
-            self.error(&at.join("method"), "bad-value", format!("{} is not a method", quoted(&raw.method)));
+            self.error(
+                &at.join("method"),
+                "bad-value",
+                format!("{} is not a method", quoted(&raw.method)),
+            );
         }
         let target = http::uri::PathAndQuery::try_from(raw.path.as_str());
         if !raw.path.starts_with('/') || target.is_err() {
             let message = format!("{} is not a path", quoted(&raw.path));
-            self.push(Diagnostic::error("bad-value", message).help("a path starts with `/`"), &at.join("path"));
+            self.push(
+                Diagnostic::error("bad-value", message).help("a path starts with `/`"),
+                &at.join("path"),
+            );
         }
         if let Some(host) = &raw.host
             && !is_authority(host)
         {
-            self.error(&at.join("host"), "bad-value", format!("{} is not a host", quoted(host)));
+            self.error(
+                &at.join("host"),
+                "bad-value",
+                format!("{} is not a host", quoted(host)),
+            );
         }
         let status = at.join("status");
-        let ranges = raw.status.as_slice().iter().enumerate().filter_map(|(i, one)| {
-            let place = if raw.status.is_many() { status.join(i) } else { status.clone() };
-            self.status(one, &place)
-        });
+        let ranges = raw
+            .status
+            .as_slice()
+            .iter()
+            .enumerate()
+            .filter_map(|(i, one)| {
+                let place = if raw.status.is_many() {
+                    status.join(i)
+                } else {
+                    status.clone()
+                };
+                self.status(one, &place)
+            });
         let ranges: Vec<_> = ranges.collect();
         if matches!(&raw.status, OneOrMany::Many(list) if list.is_empty()) {
             self.error(&status, "bad-value", "no status counts as success");
@@ -171,7 +229,10 @@ impl Resolver<'_> {
                 RawStatus::Range(text) => quoted(text),
             };
             let message = format!("{text} is not a status or a range of them");
-            self.push(Diagnostic::error("bad-value", message).help("write `200` or `200-399`"), at);
+            self.push(
+                Diagnostic::error("bad-value", message).help("write `200` or `200-399`"),
+                at,
+            );
         }
         range
     }

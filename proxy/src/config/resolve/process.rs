@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use super::{Diagnostic, Resolver, quoted};
 use crate::config::model::{
-    AccessLogConfig, AdminBind, AdminConfig, ConfigPath, DrainConfig, LogFormat, LogTarget, TelemetryConfig,
+    AccessLogConfig, AdminBind, AdminConfig, ConfigPath, DrainConfig, LogFormat, LogTarget,
+    TelemetryConfig,
 };
-use crate::config::raw::{RawAccessLog, RawAdmin, RawDrain, RawLogFormat, RawTelemetry, RawWorkers};
+use crate::config::raw::{
+    RawAccessLog, RawAdmin, RawDrain, RawLogFormat, RawTelemetry, RawWorkers,
+};
 
 /// Bytes of a unix socket's path, without the closing NUL.
 const SOCKET_PATH_MAX: usize = 107;
@@ -21,23 +24,32 @@ impl Resolver<'_> {
     }
 
     pub(super) fn admin(&mut self, raw: &RawAdmin, at: &ConfigPath) -> AdminConfig {
-        let RawAdmin::On(admin) = raw else { return AdminConfig { bind: None } };
+        let RawAdmin::On(admin) = raw else {
+            return AdminConfig { bind: None };
+        };
         let at = at.join("bind");
         let text = admin.bind.as_str();
         if let Some(path) = text.strip_prefix("unix:") {
             let path = self.path(path, &at);
             if text == "unix:" || path.as_os_str().len() > SOCKET_PATH_MAX {
                 let message = format!("{} is not the path of a socket", quoted(text));
-                let help = format!("at most {SOCKET_PATH_MAX} bytes, such as `unix:/run/sluicegate/admin.sock`");
+                let help = format!(
+                    "at most {SOCKET_PATH_MAX} bytes, such as `unix:/run/sluicegate/admin.sock`"
+                );
                 self.push(Diagnostic::error("bad-address", message).help(help), &at);
             }
-            return AdminConfig { bind: Some(AdminBind::Unix(path)) };
+            return AdminConfig {
+                bind: Some(AdminBind::Unix(path)),
+            };
         }
         match text.parse::<SocketAddr>() {
-            Ok(address) if address.ip().is_loopback() => AdminConfig { bind: Some(AdminBind::Tcp(address)) },
+            Ok(address) if address.ip().is_loopback() => AdminConfig {
+                bind: Some(AdminBind::Tcp(address)),
+            },
             Ok(_) => {
                 let message = format!("the admin interface cannot listen on {}", quoted(text));
-                let help = "use `unix:/path` or a loopback address: whoever reaches it controls the proxy";
+                let help =
+                    "use `unix:/path` or a loopback address: whoever reaches it controls the proxy";
                 self.push(Diagnostic::error("admin-exposed", message).help(help), &at);
                 AdminConfig { bind: None }
             }
@@ -51,7 +63,9 @@ impl Resolver<'_> {
     }
 
     pub(super) fn telemetry(&mut self, raw: &RawTelemetry, at: &ConfigPath) -> TelemetryConfig {
-        let RawAccessLog::On(log) = &raw.access_log else { return TelemetryConfig { access_log: None } };
+        let RawAccessLog::On(log) = &raw.access_log else {
+            return TelemetryConfig { access_log: None };
+        };
         let at = at.join("access-log").join("to");
         let to = match log.to.as_str() {
             "stdout" => LogTarget::Stdout,
@@ -70,7 +84,9 @@ impl Resolver<'_> {
             RawLogFormat::Json => LogFormat::Json,
             RawLogFormat::Combined => LogFormat::Combined,
         };
-        TelemetryConfig { access_log: Some(AccessLogConfig { to, format }) }
+        TelemetryConfig {
+            access_log: Some(AccessLogConfig { to, format }),
+        }
     }
 
     pub(super) fn drain(&mut self, raw: &RawDrain, at: &ConfigPath) -> DrainConfig {

@@ -1,0 +1,60 @@
+//! How verbs tell what is wrong with a configuration.
+
+use std::io::{self, IsTerminal, Write};
+
+use crate::config::{Diagnostic, Rejected, Sources, render};
+
+/// The exit code for a configuration that is invalid (`EX_CONFIG`): no restart mends it.
+pub const EXIT_CONFIG: u8 = 78;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// A list of objects.
+    Json,
+    /// Annotations for GitHub's reviews.
+    Github,
+}
+
+/// Writes the diagnostics; nothing when there are none, except the empty list of JSON.
+pub fn print(
+    out: &mut dyn Write,
+    sources: &Sources,
+    diagnostics: &[Diagnostic],
+    format: Format,
+    colour: render::Colour,
+) -> io::Result<()> {
+    match format {
+        Format::Text if diagnostics.is_empty() => Ok(()),
+        Format::Text => out.write_all(render::text(sources, diagnostics, colour).as_bytes()),
+        Format::Json => writeln!(out, "{:#}", render::json(sources, diagnostics)),
+        Format::Github => out.write_all(render::github(sources, diagnostics).as_bytes()),
+    }
+}
+
+/// Tells on standard error why a configuration was rejected. Answers the exit code.
+pub fn rejected(rejected: &Rejected) -> u8 {
+    let mut err = io::stderr().lock();
+    let colour = colour(&err);
+    // Nobody is left to tell when standard error is gone.
+    let _ = print(
+        &mut err,
+        &rejected.sources,
+        &rejected.diagnostics,
+        Format::Text,
+        colour,
+    );
+    EXIT_CONFIG
+}
+
+/// Colour on a terminal, unless `NO_COLOR` is set to something.
+pub fn colour(stream: &impl IsTerminal) -> render::Colour {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    if stream.is_terminal() && !refused {
+        render::Colour::Always
+    } else {
+        render::Colour::Never
+    }
+}
