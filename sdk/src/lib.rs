@@ -126,3 +126,8 @@ pub use verdict::{
     StreamVerdict, Value, Verdict,
 };
 pub use view::{Head, Record, Request, Response, Stream, Tls};
+
+/// The README's example is a test too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
