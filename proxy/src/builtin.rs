@@ -86,6 +86,7 @@ mod tests {
             let mut expected = vec!["configuration"];
             expected.extend(phases);
             expected.push("settings-schema");
+            expected.sort_unstable();
             assert_eq!(exports, expected, "{name}");
             assert!(imports.is_empty(), "{name} imports {imports:?}");
         }

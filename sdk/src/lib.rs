@@ -102,8 +102,10 @@ mod bindings;
 pub mod field;
 mod filter;
 mod glob;
+mod head;
 pub mod log;
 mod plan;
+mod predicate;
 pub mod settings;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
@@ -117,12 +119,17 @@ pub use sluicegate_sdk_macros::{filter, settings};
 
 pub use filter::{Exports, Filter};
 pub use glob::Glob;
-pub use plan::{
-    Diagnostic, Diagnostics, Interest, Match, Phase, Phases, Plan, Pointer, PoolUse, Setup, Test,
-};
+pub use head::{Head, Tls};
+pub use plan::{Diagnostic, Diagnostics, Interest, Phase, Phases, Plan, Pointer, PoolUse, Setup};
+pub use predicate::{Match, Test};
 pub use text::Text;
 pub use verdict::{
     Http, OnRequest, OnResponse, OnStream, Pool, Reply, RequestVerdict, ResponseVerdict, Routes,
     StreamVerdict, Value, Verdict,
 };
-pub use view::{Head, Record, Request, Response, Stream, Tls};
+pub use view::{Record, Request, Response, Stream};
+
+/// The README's example is a test too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

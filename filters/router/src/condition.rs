@@ -27,11 +27,7 @@ impl Condition {
     pub fn holds(&self, request: &Request<'_>) -> bool {
         match self {
             Self::Method(methods) => methods.iter().any(|method| request.method() == **method),
-            Self::Header(name, test) => test.holds(
-                request
-                    .fields_named(name)
-                    .map(|line| line.as_bytes().to_vec()),
-            ),
+            Self::Header(name, test) => test.holds(request.fields_named(name)),
             Self::Query(name, test) => {
                 let query = request.query().unwrap_or_default().as_bytes();
                 test.holds(parameters(query, name.as_bytes()))
@@ -41,12 +37,12 @@ impl Condition {
 }
 
 impl Test {
-    fn holds(&self, values: impl IntoIterator<Item = Vec<u8>>) -> bool {
+    fn holds<V: AsRef<[u8]>>(&self, values: impl IntoIterator<Item = V>) -> bool {
         let mut values = values.into_iter();
         match self {
             Self::Present => values.next().is_some(),
             Self::Absent => values.next().is_none(),
-            test => values.any(|value| test.passes(&value)),
+            test => values.any(|value| test.passes(value.as_ref())),
         }
     }
 

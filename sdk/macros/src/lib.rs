@@ -8,6 +8,8 @@ mod settings;
 
 /// Makes a filter of `impl Filter for X`: exports its configuration, the schema of its settings, and exactly the phases
 /// that the impl writes out, for `wasm32-unknown-unknown` and `wasm32-wasip2`. Once per crate.
+///
+/// It writes the `unsafe` code of the exports, so that the crate can `deny(unsafe_code)` but not `forbid` it.
 #[proc_macro_attribute]
 pub fn filter(arguments: TokenStream, item: TokenStream) -> TokenStream {
     filter::expand(arguments.into(), item.into())

@@ -1,7 +1,7 @@
 //! Packs heads as the host does.
 
+use crate::head::{ABSENT, FORMAT, HEADER, slot};
 use crate::plan::Interest;
-use crate::view::{ABSENT, FORMAT, HEADER, slot};
 
 /// What a head is packed from.
 #[derive(Debug, Default)]

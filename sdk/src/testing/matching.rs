@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::message::TestRequest;
 use crate::glob::Glob;
-use crate::plan::Test;
+use crate::predicate::Test;
 
 /// Whether the filter is called for `request`. Panics on a predicate that the host would refuse.
 #[track_caller]
@@ -93,7 +93,7 @@ fn inside(client: &str, network: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Match;
+    use crate::predicate::Match;
 
     #[track_caller]
     fn check(predicate: Match, request: &TestRequest, expected: bool) {

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use super::block::{Block, shown};
+use crate::head::{FLAG_BODY, FLAG_HTTP2, FLAG_TLS, slot};
 use crate::plan::{Interest, Phase};
-use crate::view::{FLAG_BODY, FLAG_HTTP2, FLAG_TLS, slot};
 
 pub(crate) type Fields = Vec<(String, Vec<u8>)>;
 
