@@ -134,9 +134,8 @@ async fn serve(mut builder: Builder, options: RunOptions) -> Result<(), RunError
             let admin = admin::Admin::bind(bind)?;
             let state = state.clone();
             Some(tokio::task::spawn_local(async move {
-                if let Err(error) = admin.serve(state).await {
-                    tracing::error!(%error, "the admin interface ended");
-                }
+                let Err(error) = admin.serve(state).await;
+                tracing::error!(%error, "the admin interface ended");
             }))
         }
         None => None,
@@ -163,6 +162,8 @@ async fn serve(mut builder: Builder, options: RunOptions) -> Result<(), RunError
     }
     super::samples::register(&metrics, server.serving.clone());
     let mut signals = Signals::new()?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut reopen = signal(SignalKind::user_defined1())?;
     server.put_to_work(build, None).await?;
     state.readiness.set(Readiness::Ready);
     let ready = server.ready();
@@ -181,8 +182,8 @@ async fn serve(mut builder: Builder, options: RunOptions) -> Result<(), RunError
         tokio::select! {
             _ = signals.end() => break,
             _ = stopped(&mut stop) => break,
-            _ = signals.hangup.recv() => { server.reload("SIGHUP").await; }
-            _ = signals.reopen.recv() => {
+            _ = hangup.recv() => { server.reload("SIGHUP").await; }
+            _ = reopen.recv() => {
                 if let Some((_, log)) = &server.access_log {
                     log.reopen();
                 }
@@ -217,8 +218,6 @@ async fn stopped(stop: &mut Option<oneshot::Receiver<()>>) {
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
-    reopen: tokio::signal::unix::Signal,
 }
 
 impl Signals {
@@ -226,8 +225,6 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-            reopen: signal(SignalKind::user_defined1())?,
         })
     }
 

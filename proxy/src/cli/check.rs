@@ -1,20 +1,22 @@
 //! `sluicegate check`: everything a start would do short of opening sockets.
 
-use super::report::{self, Output};
-use super::{CONFIG, ConfigInputs};
-use crate::config::{Severity, render};
+use super::CONFIG;
+use super::config::SourceArgs;
+use super::report::{self, Format};
+use crate::config::render;
+use std::io::stdout;
 
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {
     #[command(flatten)]
-    inputs: ConfigInputs,
+    sources: SourceArgs,
     /// How to print what was found
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    output: Output,
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
 }
 
 pub fn run(args: CheckArgs) -> u8 {
-    let inputs = match args.inputs.resolve() {
+    let inputs = match args.sources.inputs() {
         Ok(inputs) => inputs,
         Err(error) => return report::fail(format_args!("cannot read standard input: {error}")),
     };
@@ -26,15 +28,17 @@ pub fn run(args: CheckArgs) -> u8 {
         Ok(build) => (build.sources, build.warnings, Some(build.generation)),
         Err(error) => (error.sources, error.diagnostics, None),
     };
-    match args.output {
-        Output::Json => println!("{}", render::json(&sources, &found)),
-        Output::Github => print!("{}", render::github(&sources, &found)),
-        Output::Text if found.is_empty() => {}
-        Output::Text => report::print(&sources, &found),
+    if args.output == Format::Text {
+        report::diagnostics(&sources, &found);
+    } else {
+        let printed = report::print(&mut stdout(), &sources, &found, args.output, render::Colour::Never);
+        if let Err(error) = printed {
+            return report::fail(format_args!("cannot write: {error}"));
+        }
     }
     match built {
         Some(generation) => {
-            if args.output == Output::Text {
+            if args.output == Format::Text {
                 let config = &generation.config;
                 println!(
                     "the configuration is good: {}, {}, {}",
@@ -43,7 +47,6 @@ pub fn run(args: CheckArgs) -> u8 {
                     report::count(config.pools.len(), "pool"),
                 );
             }
-            debug_assert!(found.iter().all(|d| d.severity != Severity::Error));
             0
         }
         None => CONFIG,

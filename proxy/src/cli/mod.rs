@@ -12,15 +12,14 @@ mod reload;
 mod report;
 mod run;
 
-use crate::config::Input;
+use crate::config::{Environment, Input};
 use clap::{Parser, Subcommand};
-use std::io::Read;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-pub const FAILED: u8 = 1;
-pub const USAGE: u8 = 2;
-pub const CONFIG: u8 = 78;
+/// Exit codes that verbs share.
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const CONFIG: u8 = 78;
 
 /// A load-balancing proxy programmed with WebAssembly filters.
 #[derive(Debug, Parser)]
@@ -50,42 +49,15 @@ enum Verb {
     Version,
 }
 
-/// Which configuration a verb works on.
-#[derive(Debug, Clone, Default, clap::Args)]
-pub struct ConfigInputs {
-    /// Configuration file, directory of *.yaml files, or - for standard input; may repeat.
-    /// Without it: ./sluicegate.yaml, then /etc/sluicegate/sluicegate.yaml with /etc/sluicegate/conf.d/*.yaml
-    #[arg(short, long = "config", value_name = "FILE|DIR", env = "SLUICEGATE_CONFIG")]
-    pub config: Vec<PathBuf>,
-}
-
-impl ConfigInputs {
-    /// The inputs as the configuration room takes them; reads standard input when it is named.
-    pub fn resolve(&self) -> std::io::Result<Vec<Input>> {
-        self.config
-            .iter()
-            .map(|path| {
-                if path.as_os_str() != "-" {
-                    return Ok(Input::Path(path.clone()));
-                }
-                let mut text = String::new();
-                // One byte over the limit of a file is enough for it to be refused by its size.
-                std::io::stdin().take(17 * 1024 * 1024).read_to_string(&mut text)?;
-                Ok(Input::Text { name: "<stdin>".into(), text })
-            })
-            .collect()
-    }
-}
-
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let code = match cli.verb {
         Verb::Run(args) => run::run(args),
         Verb::Check(args) => check::run(args),
-        Verb::Reload(args) => reload::run(&args, &args.address(), &mut std::io::stdout(), &mut std::io::stderr()),
+        Verb::Reload(args) => reload_running(&args),
         Verb::Demo(args) => demo::run(args),
         Verb::Proxy(args) => proxy::run(args),
-        Verb::Config(args) => config::run(args),
+        Verb::Config(args) => print_config(&args),
         Verb::Cert(args) => finish(args.run(&mut std::io::stdout())),
         Verb::Version => version(),
     };
@@ -100,6 +72,56 @@ fn finish(outcome: anyhow::Result<()>) -> u8 {
     }
 }
 
+fn print_config(args: &config::ConfigArgs) -> u8 {
+    let vars = |name: &str| std::env::var(name).ok();
+    let outcome = environment(&vars).map_err(anyhow::Error::from).and_then(|env| {
+        let modules = builtin_schemas()?;
+        Ok(config::run(args, &env, &modules)?)
+    });
+    match outcome {
+        Ok(code) => code,
+        Err(error) => report::fail(format_args!("{error:#}")),
+    }
+}
+
+/// The builtin filters with the schemas of their settings.
+fn builtin_schemas() -> anyhow::Result<Vec<crate::config::ModuleSchema>> {
+    let host = crate::wasm::Host::new(crate::wasm::HostOptions::default())?;
+    let mut schemas = Vec::new();
+    for name in crate::builtin::names() {
+        let module = format!("builtin:{name}");
+        let bytes = crate::builtin::builtin(name).unwrap_or_default();
+        if let Some(schema) = host.load(&module, bytes)?.schema()? {
+            schemas.push((module, serde_json::from_str(&schema)?));
+        }
+    }
+    Ok(schemas)
+}
+
+/// Where the running server is found: at `--admin`, else where its configuration says.
+fn reload_running(args: &reload::ReloadArgs) -> u8 {
+    let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
+    let default = crate::config::AdminBind::Unix("/run/sluicegate/admin.sock".into());
+    if args.admin.is_some() {
+        return reload::run(args, &default, &mut out, &mut err);
+    }
+    let vars = |name: &str| std::env::var(name).ok();
+    let Ok(env) = environment(&vars) else { return report::fail(format_args!("cannot tell the working directory")) };
+    let inputs = match args.sources.inputs() {
+        Ok(inputs) => inputs,
+        Err(error) => return report::fail(format_args!("cannot read standard input: {error}")),
+    };
+    // A configuration that has an error still has a server that runs on an earlier one: ask it at the default address.
+    let bind = match crate::config::load(&inputs, &env) {
+        Ok(loaded) => match loaded.config.admin.bind {
+            Some(bind) => bind,
+            None => return report::fail(format_args!("the configuration turns the admin interface off: send SIGHUP instead")),
+        },
+        Err(_) => default,
+    };
+    reload::run(args, &bind, &mut out, &mut err)
+}
+
 fn version() -> u8 {
     println!("sluicegate {}", env!("CARGO_PKG_VERSION"));
     println!("filter contract sluicegate:filter@{}", crate::wasm::CONTRACT_VERSION);
@@ -111,4 +133,13 @@ fn version() -> u8 {
 fn builder(inputs: Vec<Input>) -> std::io::Result<crate::app::Builder> {
     let vars: crate::app::Vars = Box::new(|name| std::env::var(name).ok());
     Ok(crate::app::Builder::new(inputs, vars, std::env::current_dir()?))
+}
+
+fn environment(vars: &dyn Fn(&str) -> Option<String>) -> std::io::Result<Environment<'_>> {
+    Ok(Environment {
+        vars,
+        builtins: crate::builtin::names().iter().map(|name| name.to_string()).collect(),
+        cwd: std::env::current_dir()?,
+        processors: std::thread::available_parallelism().map_or(1, usize::from),
+    })
 }

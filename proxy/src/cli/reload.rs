@@ -22,6 +22,9 @@ pub struct ReloadArgs {
     /// Admin address of the running process: the path of its socket, or a loopback address with port
     #[arg(long, value_name = "ADDRESS")]
     pub admin: Option<String>,
+    /// The configuration that says where the running process is reached
+    #[command(flatten)]
+    pub sources: super::config::SourceArgs,
 }
 
 /// Asks at `args.admin`, else at `address` (what the configuration or its default says). Answers the exit code: 0 done,

@@ -49,6 +49,36 @@ pub fn rejected(rejected: &Rejected) -> u8 {
     EXIT_CONFIG
 }
 
+/// Diagnostics on standard error, for people.
+pub fn diagnostics(sources: &Sources, diagnostics: &[Diagnostic]) {
+    let mut err = io::stderr().lock();
+    let colour = colour(&err);
+    // Nobody is left to tell when standard error is gone.
+    let _ = print(&mut err, sources, diagnostics, Format::Text, colour);
+}
+
+/// `1 pool`, `2 pools`.
+pub fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+/// Says what went wrong on standard error.
+pub fn error(message: std::fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "error: {message}");
+}
+
+/// The exit code of something that failed at run time, which is told.
+pub fn fail(message: std::fmt::Arguments<'_>) -> u8 {
+    error(message);
+    super::FAILED
+}
+
+/// The exit code of a command line that makes no sense, which is told.
+pub fn usage(message: std::fmt::Arguments<'_>) -> u8 {
+    error(message);
+    super::USAGE
+}
+
 /// Colour on a terminal, unless `NO_COLOR` is set to something.
 pub fn colour(stream: &impl IsTerminal) -> render::Colour {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());

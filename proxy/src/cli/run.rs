@@ -1,20 +1,21 @@
 //! `sluicegate run`: the server, in the foreground.
 
-use super::{CONFIG, ConfigInputs, FAILED, report};
+use super::config::SourceArgs;
+use super::{CONFIG, FAILED, report};
 use crate::app::{self, Builder, RunError, RunOptions};
 use crate::telemetry::log;
 
 #[derive(Debug, clap::Args)]
 pub struct RunArgs {
     #[command(flatten)]
-    inputs: ConfigInputs,
+    sources: SourceArgs,
     /// Reload when the configuration, a module or a certificate changes
     #[arg(long)]
     watch: bool,
 }
 
 pub fn run(args: RunArgs) -> u8 {
-    let inputs = match args.inputs.resolve() {
+    let inputs = match args.sources.inputs() {
         Ok(inputs) => inputs,
         Err(error) => return report::fail(format_args!("cannot read standard input: {error}")),
     };
@@ -33,7 +34,7 @@ pub fn serve(builder: Builder, options: RunOptions) -> u8 {
     let code = match app::run(builder, options) {
         Ok(()) => 0,
         Err(RunError::Config(error)) => {
-            report::print(&error.sources, &error.diagnostics);
+            report::diagnostics(&error.sources, &error.diagnostics);
             CONFIG
         }
         Err(RunError::System(error)) => {

@@ -1,3 +1,4 @@
-//! TCP sessions.
+//! TCP sessions: `session` shows every phase in order, `relay` moves the bytes.
 
 pub mod relay;
+pub mod session;
