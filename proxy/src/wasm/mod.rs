@@ -34,4 +34,7 @@ pub use log::{Level, LogSink};
 pub use module::{Form, MODULE_BYTES_MAX, Module, ModuleError, Phase};
 #[cfg(test)]
 pub(crate) use verdict::Writer;
+/// The version of the filter contract this build serves.
+pub const CONTRACT_VERSION: &str = "0.1.0";
+
 pub use verdict::{BadVerdict, Kind, Op, Verdict, is_authority, is_target};
