@@ -114,7 +114,8 @@ impl Raw {
         Ok(all)
     }
 
-    fn line(&mut self) -> io::Result<String> {
+    /// Reads up to and with CR LF; gives what comes before it.
+    pub fn line(&mut self) -> io::Result<String> {
         loop {
             if let Some(at) = find(&self.ahead, b"\r\n") {
                 let line = String::from_utf8_lossy(&self.ahead[..at]).into_owned();
