@@ -121,7 +121,7 @@ fn certificates_that_cannot_be_used() {
 #[test]
 fn for_programs() {
     let bench = Bench::new();
-    let wrong = GOOD.replace("pool: web", "pool: wbe").replace("action: drop", "action: dorp");
+    let wrong = GOOD.replace("pool: web", "pool: wbe").replace("127.0.0.1:9002", "127.0.0.1");
     bench.snapshot_with("as_json", &["-o", "json"], &wrong);
     bench.snapshot_with("as_github", &["-o", "github"], &wrong);
     let good = bench.run(&["check", "-c", "sluicegate.yaml", "-o", "json"], GOOD, "");
