@@ -129,6 +129,10 @@ impl Builder {
             return Err(Box::new(BuildError { diagnostics: found, sources, watched }));
         }
         let number = previous.map_or(1, |g| g.number + 1);
+        if !config.filters.is_empty() {
+            // Any filter may give a sticky key; its first pick should not wait for the table.
+            pools.iter().for_each(|pool| pool.prepare_hash());
+        }
         let generation = Arc::new(Generation { number, config, pools, filters, listeners });
         let changes = previous.map_or_else(Changes::default, |before| Changes::between(before, &generation));
         Ok(Build { generation, changes, warnings: found, sources, watched, shown })
@@ -142,8 +146,8 @@ impl Builder {
         sources: &Sources,
         previous: Option<&Arc<Generation>>,
     ) -> Result<FilterUse, Vec<Diagnostic>> {
-        let diagnose = |problems: Vec<crate::chain::Problem>| -> Vec<Diagnostic> {
-            problems.into_iter().map(|p| sources.diagnose(problem_of("filter", p.at, p.message, p.help))).collect()
+        let diagnose = |problems: Vec<Problem>| -> Vec<Diagnostic> {
+            problems.into_iter().map(|problem| sources.diagnose(problem)).collect()
         };
         let at = ConfigPath(format!("{}/module", config.at.0));
         let problem = |code, message: String| vec![sources.diagnose(Problem { at: at.clone(), code, message, help: None })];
@@ -203,9 +207,6 @@ fn load_listener(
     sources: &Sources,
     found: &mut Vec<Diagnostic>,
 ) -> Result<Arc<Listener>, Vec<Diagnostic>> {
-    let diagnose = |p: &crate::tls::Problem| {
-        sources.diagnose(problem_of("tls", p.at.clone(), p.message.clone(), p.help.clone()))
-    };
     let offered: &[&str] = match (config.protocol, config.http.http2) {
         (Protocol::Http, true) => &["h2", "http/1.1"],
         (Protocol::Http, false) => &["http/1.1"],
@@ -216,10 +217,10 @@ fn load_listener(
         None => None,
         Some(tls) => {
             let loaded = ServerTls::load(tls, offered, tls_before.map(|t| &**t))
-                .map_err(|problems| problems.iter().map(diagnose).collect::<Vec<_>>())?;
+                .map_err(|problems| problems.into_iter().map(|p| sources.diagnose(p)).collect::<Vec<_>>())?;
             found.extend(loaded.warnings().iter().map(|warning| Diagnostic {
                 severity: Severity::Warning,
-                ..diagnose(warning)
+                ..sources.diagnose(warning.clone())
             }));
             Some(Arc::new(loaded))
         }
@@ -239,10 +240,6 @@ fn wrong_settings(module: &Arc<Module>, config: &FilterConfig, sources: &Sources
     let settings = ConfigPath(format!("{}/settings", config.at.0));
     let wrong = sources.validate(&settings, &schema);
     (!wrong.is_empty()).then_some(wrong)
-}
-
-fn problem_of(code: &'static str, at: ConfigPath, message: String, help: Option<String>) -> Problem {
-    Problem { at, code, message, help }
 }
 
 fn same_tls(a: Option<&ServerTls>, b: Option<&ServerTls>) -> bool {

@@ -2,6 +2,7 @@
 //! them into reloads and, once, into the drain that ends the process.
 
 use super::build::{Build, BuildError, Builder, Changes};
+use super::samples::Samples;
 use super::sockets::Sockets;
 use super::watch::Watch;
 use super::worker::{self, Command};
@@ -11,7 +12,6 @@ use crate::generation::Generation;
 use crate::telemetry::{AccessLog, Metrics, WorkerLog};
 use crate::discovery::{Resolve, SystemResolver};
 use crate::upstream::{Checks, Pool};
-use arc_swap::ArcSwap;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -68,7 +68,7 @@ struct Server {
     workers: Vec<worker::Handle>,
     generation: Arc<Generation>,
     /// The same, for the metrics, which are read at any time.
-    serving: Arc<ArcSwap<Generation>>,
+    samples: Arc<Samples>,
     sockets: Sockets,
     access_log: Option<(AccessLogConfig, AccessLog)>,
     /// The checks of the pools that serve; they stop when their guard is dropped.
@@ -148,7 +148,7 @@ async fn serve(mut builder: Builder, options: RunOptions) -> Result<(), RunError
         metrics: metrics.clone(),
         workers: Vec::with_capacity(config.workers),
         generation: build.generation.clone(),
-        serving: Arc::new(ArcSwap::new(build.generation.clone())),
+        samples: Samples::register(&metrics, build.generation.clone()),
         sockets: Sockets::default(),
         access_log,
         checks: Vec::new(),
@@ -160,7 +160,6 @@ async fn serve(mut builder: Builder, options: RunOptions) -> Result<(), RunError
         let log = server.access_log.as_ref().map(|(_, log)| log.worker());
         server.workers.push(worker::start(index, metrics.clone(), log)?);
     }
-    super::samples::register(&metrics, server.serving.clone());
     let mut signals = Signals::new()?;
     let mut hangup = signal(SignalKind::hangup())?;
     let mut reopen = signal(SignalKind::user_defined1())?;
@@ -267,7 +266,7 @@ impl Server {
         }
         *self.state.shown.borrow_mut() = build.shown;
         self.metrics.generation_serves(generation.number);
-        self.serving.store(generation.clone());
+        self.samples.serve(generation.clone());
         self.generation = generation;
         Ok(())
     }

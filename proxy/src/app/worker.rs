@@ -1,13 +1,12 @@
 //! A worker: one thread, one current-thread runtime, every listener's sockets, and all that it accepts.
 
 use crate::chain::{Chain, Link, Slots};
-use crate::config::Protocol;
+use super::sockets::SocketKey;
 use crate::generation::{Generation, Listener, Service, ServiceSlot, Worker};
 use crate::listen::{self, Seats};
 use crate::telemetry::{ListenerMetrics, Metrics, WorkerLog};
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +18,7 @@ pub enum Command {
     /// Serve this generation from now on. `sockets` are those that no earlier generation had.
     Adopt {
         generation: Arc<Generation>,
-        sockets: Vec<(SocketAddr, std::net::TcpListener)>,
+        sockets: Vec<(SocketKey, std::net::TcpListener)>,
         seats: HashMap<Arc<str>, Arc<Seats>>,
         /// The access log, when the configuration of it changed.
         log: Option<Option<WorkerLog>>,
@@ -60,7 +59,7 @@ pub fn start(index: usize, metrics: Arc<Metrics>, log: Option<WorkerLog>) -> std
 struct Post {
     worker: Rc<Worker>,
     metrics: Arc<Metrics>,
-    listeners: RefCell<HashMap<SocketAddr, Bound>>,
+    listeners: RefCell<HashMap<SocketKey, Bound>>,
     slots: Slots,
     counters: RefCell<HashMap<Arc<str>, Rc<ListenerMetrics>>>,
     running: Rc<std::cell::Cell<usize>>,
@@ -123,23 +122,23 @@ async fn serve(index: usize, mut inbox: mpsc::UnboundedReceiver<Command>, metric
 
 impl Post {
     /// Makes the generation's services; connections that are open find them at their next exchange.
-    fn adopt(self: &Rc<Self>, generation: &Arc<Generation>, sockets: Vec<(SocketAddr, std::net::TcpListener)>, seats: &HashMap<Arc<str>, Arc<Seats>>) {
-        let mut sockets: HashMap<SocketAddr, std::net::TcpListener> = sockets.into_iter().collect();
+    fn adopt(self: &Rc<Self>, generation: &Arc<Generation>, sockets: Vec<(SocketKey, std::net::TcpListener)>, seats: &HashMap<Arc<str>, Arc<Seats>>) {
+        let mut sockets: HashMap<SocketKey, std::net::TcpListener> = sockets.into_iter().collect();
         let mut bound = self.listeners.borrow_mut();
         let mut kept = HashMap::with_capacity(bound.len());
         for listener in &generation.listeners {
             let service = self.service(generation, listener);
-            for address in &listener.config.bind {
-                if let Some(old) = bound.remove(address) {
+            for key in SocketKey::all(&listener.config) {
+                if let Some(old) = bound.remove(&key) {
                     old.slot.replace(service.clone());
-                    kept.insert(*address, old);
-                } else if let Some(socket) = sockets.remove(address) {
+                    kept.insert(key, old);
+                } else if let Some(socket) = sockets.remove(&key) {
                     let Some(seats) = seats.get(&listener.config.name) else { continue };
                     match self.accept(service.clone(), socket, seats.clone()) {
                         Ok(opened) => {
-                            kept.insert(*address, opened);
+                            kept.insert(key, opened);
                         }
-                        Err(error) => tracing::error!(%error, %address, "a listening socket could not be used"),
+                        Err(error) => tracing::error!(%error, listener = &*listener.config.name, "a listening socket could not be used"),
                     }
                 }
             }
@@ -172,7 +171,6 @@ impl Post {
 
     fn accept(self: &Rc<Self>, service: Rc<Service>, socket: std::net::TcpListener, seats: Arc<Seats>) -> std::io::Result<Bound> {
         let socket = tokio::net::TcpListener::from_std(socket)?;
-        debug_assert!(matches!(service.listener.config.protocol, Protocol::Tcp | Protocol::Http));
         let name = service.listener.config.name.clone();
         let slot = Rc::new(ServiceSlot::new(service));
         let (stop, stopped) = oneshot::channel::<()>();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{
+    Problem,
     Balance, Capabilities, ConfigPath, FilterConfig, FilterLimits, HostPolicy, ModuleSource,
     OnError, Panic, PoolConfig,
 };

@@ -17,4 +17,4 @@ pub use facts::{facts, spoke_plain};
 pub use file::FileMark;
 pub use self_signed::{SelfSigned, SelfSignedError, self_signed};
 pub use peek::{ClientHello, FirstBytes, client_hello};
-pub use server::{Problem, ServerTls};
+pub use server::ServerTls;
