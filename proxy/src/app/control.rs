@@ -8,9 +8,9 @@ use super::watch::Watch;
 use super::worker::{self, Command};
 use crate::admin::{self, Changed, Readiness, ReloadAnswer};
 use crate::config::{AccessLogConfig, ConfigPath, Problem, render};
+use crate::discovery::{Resolve, SystemResolver};
 use crate::generation::Generation;
 use crate::telemetry::{AccessLog, Metrics, WorkerLog};
-use crate::discovery::{Resolve, SystemResolver};
 use crate::upstream::{Checks, Pool};
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -52,7 +52,9 @@ impl<E: Into<anyhow::Error>> From<E> for RunError {
 
 /// Runs the server until it is told to stop. Blocks the calling thread, which becomes control.
 pub fn run(builder: Builder, options: RunOptions) -> Result<(), RunError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let local = tokio::task::LocalSet::new();
     let ended = local.block_on(&runtime, serve(builder, options));
     drop(local);
@@ -99,7 +101,8 @@ impl admin::Control for State {
         let (reply, answer) = oneshot::channel();
         let asked = self.reloads.send(reply).is_ok();
         Box::pin(async move {
-            let ending = || ReloadAnswer::refused(0, serde_json::json!([]), "the server is ending\n".into());
+            let ending =
+                || ReloadAnswer::refused(0, serde_json::json!([]), "the server is ending\n".into());
             if !asked {
                 return ending();
             }
@@ -118,7 +121,10 @@ async fn serve(mut builder: Builder, options: RunOptions) -> Result<(), RunError
     let config = build.generation.config.clone();
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
     let access_log = match &config.telemetry.access_log {
-        Some(log) => Some((log.clone(), AccessLog::open(log, metrics.access_log_dropped())?)),
+        Some(log) => Some((
+            log.clone(),
+            AccessLog::open(log, metrics.access_log_dropped())?,
+        )),
         None => None,
     };
     let (reloads, mut reload_requests) = mpsc::unbounded_channel();
@@ -141,7 +147,11 @@ async fn serve(mut builder: Builder, options: RunOptions) -> Result<(), RunError
         None => None,
     };
     let (changed, mut changes) = mpsc::unbounded_channel();
-    let watch = if options.watch { Some(Watch::start(changed)?) } else { None };
+    let watch = if options.watch {
+        Some(Watch::start(changed)?)
+    } else {
+        None
+    };
 
     let mut server = Server {
         builder: Arc::new(Mutex::new(builder)),
@@ -158,7 +168,9 @@ async fn serve(mut builder: Builder, options: RunOptions) -> Result<(), RunError
     };
     for index in 0..config.workers {
         let log = server.access_log.as_ref().map(|(_, log)| log.worker());
-        server.workers.push(worker::start(index, metrics.clone(), log)?);
+        server
+            .workers
+            .push(worker::start(index, metrics.clone(), log)?);
     }
     let mut signals = Signals::new()?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -171,7 +183,11 @@ async fn serve(mut builder: Builder, options: RunOptions) -> Result<(), RunError
             tracing::info!(listener = &**name, %address, "listening");
         }
     }
-    tracing::info!(workers = config.workers, took_ms = started.elapsed().as_millis() as u64, "serving");
+    tracing::info!(
+        workers = config.workers,
+        took_ms = started.elapsed().as_millis() as u64,
+        "serving"
+    );
     if let Some(on_ready) = options.on_ready {
         on_ready(&ready);
     }
@@ -237,7 +253,11 @@ impl Signals {
 
 impl Server {
     /// Opens sockets and lets every worker adopt the generation. On failure nothing has changed.
-    async fn put_to_work(&mut self, build: Build, log: Option<Option<Vec<WorkerLog>>>) -> anyhow::Result<()> {
+    async fn put_to_work(
+        &mut self,
+        build: Build,
+        log: Option<Option<Vec<WorkerLog>>>,
+    ) -> anyhow::Result<()> {
         let generation = build.generation;
         let config = &generation.config;
         let opened = self.sockets.prepare(config)?;
@@ -252,13 +272,20 @@ impl Server {
                 Some(None) => Some(None),
                 Some(Some(logs)) => Some(logs.pop()),
             };
-            let adopt = Command::Adopt { generation: generation.clone(), sockets, seats: seats.clone(), log, done };
+            let adopt = Command::Adopt {
+                generation: generation.clone(),
+                sockets,
+                seats: seats.clone(),
+                log,
+                done,
+            };
             if worker.commands.send(adopt).is_ok() {
                 acknowledged.push(ack);
             }
         }
         for ack in acknowledged {
-            ack.await.map_err(|_| anyhow::anyhow!("a worker thread has ended"))?;
+            ack.await
+                .map_err(|_| anyhow::anyhow!("a worker thread has ended"))?;
         }
         self.sockets.settle(config);
         if let Some(watch) = &mut self.watch {
@@ -275,7 +302,10 @@ impl Server {
     fn follow_pools(&mut self, pools: &[Arc<Pool>]) {
         let mut before = std::mem::take(&mut self.checks);
         for pool in pools {
-            let checks = match before.iter().position(|(known, _)| Arc::ptr_eq(known, pool)) {
+            let checks = match before
+                .iter()
+                .position(|(known, _)| Arc::ptr_eq(known, pool))
+            {
                 Some(at) => before.swap_remove(at).1,
                 None => Checks::spawn(pool, &self.resolver),
             };
@@ -285,7 +315,12 @@ impl Server {
 
     fn ready(&self) -> Ready {
         let listeners = &self.generation.config.listeners;
-        Ready { listeners: listeners.iter().map(|l| (l.name.clone(), self.sockets.addresses(l))).collect() }
+        Ready {
+            listeners: listeners
+                .iter()
+                .map(|l| (l.name.clone(), self.sockets.addresses(l)))
+                .collect(),
+        }
     }
 
     /// Builds the next generation and swaps to it; anything wrong leaves the present one serving.
@@ -294,7 +329,10 @@ impl Server {
         let from = self.generation.number;
         let (builder, previous) = (self.builder.clone(), self.generation.clone());
         let built = tokio::task::spawn_blocking(move || {
-            builder.lock().unwrap_or_else(PoisonError::into_inner).build(Some(&previous))
+            builder
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .build(Some(&previous))
         });
         let answer = match built.await {
             Ok(Ok(build)) => self.swap(build).await,
@@ -304,12 +342,20 @@ impl Server {
                 }
                 Err(refused(from, &error))
             }
-            Err(panicked) => Err(ReloadAnswer::refused(from, serde_json::json!([]), format!("the reload failed: {panicked}\n"))),
+            Err(panicked) => Err(ReloadAnswer::refused(
+                from,
+                serde_json::json!([]),
+                format!("the reload failed: {panicked}\n"),
+            )),
         };
         match answer {
             Ok(changes) => {
                 let took = started.elapsed();
-                let changed = Changed { listeners: changes.listeners, filters: changes.filters, pools: changes.pools };
+                let changed = Changed {
+                    listeners: changes.listeners,
+                    filters: changes.filters,
+                    pools: changes.pools,
+                };
                 let answer = ReloadAnswer::done(from, self.generation.number, took, changed);
                 if let ReloadAnswer::Done(done) = &answer {
                     tracing::info!(why, "{done}");
@@ -319,7 +365,12 @@ impl Server {
             Err(answer) => {
                 self.metrics.reload_failed();
                 if let ReloadAnswer::Refused(refused) = &answer {
-                    tracing::error!(why, generation = from, "reload refused, generation {from} serves on\n{}", refused.text.trim_end());
+                    tracing::error!(
+                        why,
+                        generation = from,
+                        "reload refused, generation {from} serves on\n{}",
+                        refused.text.trim_end()
+                    );
                 }
                 answer
             }
@@ -339,9 +390,15 @@ impl Server {
         }
         let log = match self.changed_access_log(config.telemetry.access_log.as_ref()) {
             Ok(log) => log,
-            Err(error) => return Err(fail(format!("error: the access log cannot be opened: {error}\n"))),
+            Err(error) => {
+                return Err(fail(format!(
+                    "error: the access log cannot be opened: {error}\n"
+                )));
+            }
         };
-        self.put_to_work(build, log).await.map_err(|error| fail(format!("error: {error:#}\n")))?;
+        self.put_to_work(build, log)
+            .await
+            .map_err(|error| fail(format!("error: {error:#}\n")))?;
         Ok(changes)
     }
 
@@ -354,20 +411,32 @@ impl Server {
         };
         let diagnostics = [build.sources.diagnose(problem)];
         let json = render::json(&build.sources, &diagnostics);
-        ReloadAnswer::refused(self.generation.number, json, render::text(&build.sources, &diagnostics, render::Colour::Never))
+        ReloadAnswer::refused(
+            self.generation.number,
+            json,
+            render::text(&build.sources, &diagnostics, render::Colour::Never),
+        )
     }
 
     /// Opens the access log anew when its configuration changed: one writer for each worker.
-    fn changed_access_log(&mut self, wanted: Option<&AccessLogConfig>) -> std::io::Result<Option<Option<Vec<WorkerLog>>>> {
+    fn changed_access_log(
+        &mut self,
+        wanted: Option<&AccessLogConfig>,
+    ) -> std::io::Result<Option<Option<Vec<WorkerLog>>>> {
         let current = self.access_log.as_ref().map(|(config, _)| config);
         if current == wanted {
             return Ok(None);
         }
         let opened = match wanted {
             None => None,
-            Some(config) => Some((config.clone(), AccessLog::open(config, self.metrics.access_log_dropped())?)),
+            Some(config) => Some((
+                config.clone(),
+                AccessLog::open(config, self.metrics.access_log_dropped())?,
+            )),
         };
-        let writers = opened.as_ref().map(|(_, log)| self.workers.iter().map(|_| log.worker()).collect());
+        let writers = opened
+            .as_ref()
+            .map(|(_, log)| self.workers.iter().map(|_| log.worker()).collect());
         self.access_log = opened;
         Ok(Some(writers))
     }
@@ -382,7 +451,14 @@ impl Server {
             let mut done = Vec::new();
             for worker in &self.workers {
                 let (finished, ended) = oneshot::channel();
-                if worker.commands.send(Command::Drain { window: drain.timeout, done: finished }).is_ok() {
+                if worker
+                    .commands
+                    .send(Command::Drain {
+                        window: drain.timeout,
+                        done: finished,
+                    })
+                    .is_ok()
+                {
                     done.push(ended);
                 }
             }
@@ -415,5 +491,9 @@ impl Server {
 
 fn refused(generation: u64, error: &BuildError) -> ReloadAnswer {
     let json = render::json(&error.sources, &error.diagnostics);
-    ReloadAnswer::refused(generation, json, render::text(&error.sources, &error.diagnostics, render::Colour::Never))
+    ReloadAnswer::refused(
+        generation,
+        json,
+        render::text(&error.sources, &error.diagnostics, render::Colour::Never),
+    )
 }

@@ -20,7 +20,10 @@ struct Serving {
 impl Samples {
     /// Makes the samples part of every scrape.
     pub fn register(metrics: &Metrics, generation: Arc<Generation>) -> Arc<Self> {
-        let samples = Arc::new(Self(Mutex::new(Serving { generation, replaced: HashMap::new() })));
+        let samples = Arc::new(Self(Mutex::new(Serving {
+            generation,
+            replaced: HashMap::new(),
+        })));
         let read = samples.clone();
         metrics.register(Box::new(move |visitor| read.visit(visitor)));
         samples
@@ -31,11 +34,21 @@ impl Samples {
         let mut serving = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let serving = &mut *serving;
         for old in &serving.generation.filters {
-            if !generation.filters.iter().any(|new| Arc::ptr_eq(&new.filter, &old.filter)) {
-                serving.replaced.entry(old.filter.name().clone()).or_default().add(&old.filter.counts());
+            if !generation
+                .filters
+                .iter()
+                .any(|new| Arc::ptr_eq(&new.filter, &old.filter))
+            {
+                serving
+                    .replaced
+                    .entry(old.filter.name().clone())
+                    .or_default()
+                    .add(&old.filter.counts());
             }
         }
-        serving.replaced.retain(|name, _| generation.filters.iter().any(|f| f.filter.name() == name));
+        serving
+            .replaced
+            .retain(|name, _| generation.filters.iter().any(|f| f.filter.name() == name));
         serving.generation = generation;
     }
 
@@ -64,8 +77,14 @@ impl Samples {
             let sample = FilterSample {
                 calls: counts.calls,
                 seconds: counts.nanoseconds as f64 / 1e9,
-                verdicts: VerdictKind::ALL.iter().map(|&kind| (kind.as_str(), counts.verdicts(kind))).collect(),
-                faults: FaultKind::ALL.iter().map(|&kind| (kind.as_str(), counts.faults(kind))).collect(),
+                verdicts: VerdictKind::ALL
+                    .iter()
+                    .map(|&kind| (kind.as_str(), counts.verdicts(kind)))
+                    .collect(),
+                faults: FaultKind::ALL
+                    .iter()
+                    .map(|&kind| (kind.as_str(), counts.faults(kind)))
+                    .collect(),
             };
             visitor.filter(used.filter.name(), &sample);
         }

@@ -17,12 +17,18 @@ pub struct SocketKey {
 
 impl SocketKey {
     pub fn new(listener: &ListenerConfig, address: SocketAddr) -> Self {
-        Self { address, listener: (address.port() == 0).then(|| listener.name.clone()) }
+        Self {
+            address,
+            listener: (address.port() == 0).then(|| listener.name.clone()),
+        }
     }
 
     /// The keys of all sockets of a listener.
     pub fn all(listener: &ListenerConfig) -> impl Iterator<Item = Self> {
-        listener.bind.iter().map(move |&address| Self::new(listener, address))
+        listener
+            .bind
+            .iter()
+            .map(move |&address| Self::new(listener, address))
     }
 }
 
@@ -48,8 +54,18 @@ impl Sockets {
                 if self.open.contains_key(&key) {
                     continue;
                 }
-                let claim = if self.overlaps(address) { Claim::Shared } else { Claim::Alone };
-                let bound = crate::listen::bind(&listener.name, address, config.workers, &listener.tcp, claim)?;
+                let claim = if self.overlaps(address) {
+                    Claim::Shared
+                } else {
+                    Claim::Alone
+                };
+                let bound = crate::listen::bind(
+                    &listener.name,
+                    address,
+                    config.workers,
+                    &listener.tcp,
+                    claim,
+                )?;
                 opened.insert(key.clone(), bound.address);
                 for (worker, socket) in per_worker.iter_mut().zip(bound.sockets) {
                     worker.push((key.clone(), socket));
@@ -67,16 +83,24 @@ impl Sockets {
 
     /// Forgets what the adopted configuration no longer has; the workers have closed it.
     pub fn settle(&mut self, config: &Config) {
-        let wanted: HashSet<SocketKey> = config.listeners.iter().flat_map(|l| SocketKey::all(l)).collect();
+        let wanted: HashSet<SocketKey> = config
+            .listeners
+            .iter()
+            .flat_map(|l| SocketKey::all(l))
+            .collect();
         self.open.retain(|key, _| wanted.contains(key));
-        self.seats.retain(|name, _| config.listeners.iter().any(|l| l.name == *name));
+        self.seats
+            .retain(|name, _| config.listeners.iter().any(|l| l.name == *name));
     }
 
     /// The connection limit of each listener; one that exists keeps its count and takes the new limit.
     pub fn seats(&mut self, config: &Config) -> HashMap<Arc<str>, Arc<Seats>> {
         for listener in &config.listeners {
             let limit = listener.limits.connections;
-            let seats = self.seats.entry(listener.name.clone()).or_insert_with(|| Seats::new(limit));
+            let seats = self
+                .seats
+                .entry(listener.name.clone())
+                .or_insert_with(|| Seats::new(limit));
             seats.set_limit(limit);
         }
         self.seats.clone()
@@ -84,6 +108,8 @@ impl Sockets {
 
     /// Where a listener can be reached: the bound addresses, real ports.
     pub fn addresses(&self, listener: &ListenerConfig) -> Vec<SocketAddr> {
-        SocketKey::all(listener).filter_map(|key| self.open.get(&key).copied()).collect()
+        SocketKey::all(listener)
+            .filter_map(|key| self.open.get(&key).copied())
+            .collect()
     }
 }

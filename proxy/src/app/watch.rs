@@ -29,7 +29,10 @@ impl Watch {
                 let _ = changed.send(());
             }
         })?;
-        Ok(Self { debouncer, directories: HashSet::new() })
+        Ok(Self {
+            debouncer,
+            directories: HashSet::new(),
+        })
     }
 
     /// Watches the directories of `files` (and those that are directories themselves) from now on.
@@ -52,7 +55,11 @@ fn directories_of(file: &Path) -> Vec<PathBuf> {
     if file.is_dir() {
         return vec![file.to_owned()];
     }
-    let parent = |path: &Path| path.parent().filter(|p| !p.as_os_str().is_empty()).map(Path::to_owned);
+    let parent = |path: &Path| {
+        path.parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .map(Path::to_owned)
+    };
     let mut found: Vec<PathBuf> = parent(file).into_iter().collect();
     if let Ok(real) = file.canonicalize() {
         found.extend(parent(&real));

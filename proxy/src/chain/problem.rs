@@ -4,7 +4,12 @@ use crate::config::{ConfigPath, Problem};
 
 /// A finding about the filter or its settings.
 pub(super) fn problem(at: ConfigPath, message: impl Into<String>) -> Problem {
-    Problem { at, code: "filter", message: message.into(), help: None }
+    Problem {
+        at,
+        code: "filter",
+        message: message.into(),
+        help: None,
+    }
 }
 
 /// The place of a setting: `pointer` is relative to the settings of the filter at `filter`.

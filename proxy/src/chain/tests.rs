@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{
-    Problem,
     Balance, Capabilities, ConfigPath, FilterConfig, FilterLimits, HostPolicy, ModuleSource,
-    OnError, Panic, PoolConfig,
+    OnError, Panic, PoolConfig, Problem,
 };
 use crate::connection::Connection;
 use crate::head::{Fields, RequestHead, ResponseHead, Version};

@@ -171,16 +171,31 @@ impl Visitor {
     /// Every family about filters.
     pub fn filter(&mut self, filter: &str, sample: &FilterSample) {
         let only = &[("filter", filter)];
-        self.counter("sluicegate_filter_calls", "Calls into the filter", only, sample.calls);
+        self.counter(
+            "sluicegate_filter_calls",
+            "Calls into the filter",
+            only,
+            sample.calls,
+        );
         let help = "Time spent in calls into the filter";
         self.seconds("sluicegate_filter_seconds", help, only, sample.seconds);
         for &(verdict, count) in &sample.verdicts {
             let labels = &[("filter", filter), ("verdict", verdict)];
-            self.counter("sluicegate_filter_verdicts", "What the filter answered", labels, count);
+            self.counter(
+                "sluicegate_filter_verdicts",
+                "What the filter answered",
+                labels,
+                count,
+            );
         }
         for &(kind, count) in &sample.faults {
             let labels = &[("filter", filter), ("kind", kind)];
-            self.counter("sluicegate_filter_faults", "Calls that failed", labels, count);
+            self.counter(
+                "sluicegate_filter_faults",
+                "Calls that failed",
+                labels,
+                count,
+            );
         }
     }
 

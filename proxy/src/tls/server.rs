@@ -56,7 +56,7 @@ impl ServerTls {
         let versions = versions(config.min_version, &provider);
         if versions.is_empty() {
             problems.push(Problem {
-        code: "tls",
+                code: "tls",
                 at: ConfigPath(format!("{}/suites", config.at.0)),
                 message: "none of these cipher suites is of the lowest TLS version or a later one"
                     .to_owned(),

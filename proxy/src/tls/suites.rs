@@ -35,7 +35,7 @@ pub(super) fn choose(
             Some(suite) if chosen.contains(suite) => {}
             Some(suite) => chosen.push(*suite),
             None => problems.push(Problem {
-        code: "tls",
+                code: "tls",
                 at: ConfigPath(format!("{}/suites/{index}", at.0)),
                 message: format!("cipher suite \"{wanted}\" is unknown or too weak to be served"),
                 help: Some(help(wanted, provider)),

@@ -12,8 +12,8 @@ use crate::head::{Fields, HeadLimits, ResponseHead, Version};
 use crate::http::client_side::{ClientSide, ResponseBody};
 use crate::http::exchange::{self, Ending, Incoming};
 use crate::http::{h2, respond};
-use crate::io::timer::Timer;
 use crate::io::Scratch;
+use crate::io::timer::Timer;
 use crate::io::transport::{Io, Outbox, Transport};
 use std::io;
 use std::rc::Rc;
@@ -65,7 +65,14 @@ pub async fn serve(slot: Rc<ServiceSlot>, connection: Rc<Connection>, io: Io, in
             Arrival::Head(len) => {
                 first = false;
                 // The exchange is boxed so that a connection that waits holds only the small state of the wait.
-                let served = Box::pin(serve_one(&service, &connection, &transport, &timer, &mut rest, len));
+                let served = Box::pin(serve_one(
+                    &service,
+                    &connection,
+                    &transport,
+                    &timer,
+                    &mut rest,
+                    len,
+                ));
                 match served.await {
                     Next::Continue => {}
                     next => break next,
@@ -81,7 +88,12 @@ async fn close(service: &Service, transport: Transport, next: Next) {
     match next {
         Next::Reset => crate::io::reset_on_close(io.tcp()),
         Next::Linger | Next::Drop => {
-            crate::io::drop_quietly(io, &service.worker.scratch, crate::io::DropBounds::default()).await;
+            crate::io::drop_quietly(
+                io,
+                &service.worker.scratch,
+                crate::io::DropBounds::default(),
+            )
+            .await;
         }
         Next::Close => {
             let _ = std::future::poll_fn(|cx| std::pin::Pin::new(&mut io).poll_shutdown(cx)).await;
@@ -91,12 +103,22 @@ async fn close(service: &Service, transport: Transport, next: Next) {
 }
 
 /// Waits for a whole head in `rest`. Until its first byte comes the connection is idle and owns no buffer.
-async fn arrival(service: &Service, transport: &Transport, timer: &Timer, rest: &mut Vec<u8>, first: bool) -> Arrival {
+async fn arrival(
+    service: &Service,
+    transport: &Transport,
+    timer: &Timer,
+    rest: &mut Vec<u8>,
+    first: bool,
+) -> Arrival {
     let timeouts = &service.listener.config.timeouts;
     let worker = &service.worker;
     if rest.is_empty() {
         *rest = Vec::new();
-        timer.set(if first { timeouts.head } else { timeouts.keep_alive });
+        timer.set(if first {
+            timeouts.head
+        } else {
+            timeouts.keep_alive
+        });
         let mut idle = worker.idle();
         let read = timer.run(std::future::poll_fn(|cx| {
             let read = transport.poll_read(cx, &worker.scratch, usize::MAX, |_, bytes| {
@@ -120,20 +142,30 @@ async fn arrival(service: &Service, transport: &Transport, timer: &Timer, rest: 
     timer.set(timeouts.head);
     loop {
         skip_empty_lines(rest);
-        if service.listener.config.http.http2 && rest.starts_with(&PREFACE[..rest.len().min(PREFACE.len())]) && !rest.is_empty() {
+        if service.listener.config.http.http2
+            && rest.starts_with(&PREFACE[..rest.len().min(PREFACE.len())])
+            && !rest.is_empty()
+        {
             if rest.len() >= PREFACE.len() {
                 return Arrival::Http2;
             }
         } else if parse::cannot_be_request(rest) {
             return Arrival::Refused(Reason::BadRequest);
         } else if let Some(len) = end.find(rest) {
-            return if len > limits.bytes + limits.target { Arrival::Refused(too_large(rest, &limits)) } else { Arrival::Head(len) };
+            return if len > limits.bytes + limits.target {
+                Arrival::Refused(too_large(rest, &limits))
+            } else {
+                Arrival::Head(len)
+            };
         } else if rest.len() > limits.bytes + limits.target {
             return Arrival::Refused(too_large(rest, &limits));
         } else if rest.len() > limits.target + 64 && memchr::memchr(b'\n', rest).is_none() {
             return Arrival::Refused(Reason::TargetTooLong);
         }
-        match timer.run(transport.read_into(&worker.scratch, usize::MAX, rest)).await {
+        match timer
+            .run(transport.read_into(&worker.scratch, usize::MAX, rest))
+            .await
+        {
             Ok(Ok(1..)) => {}
             Ok(_) if rest.is_empty() => return Arrival::Closed,
             // The client ended inside a head: there is nobody to answer, but there was an attempt to be logged.
@@ -145,7 +177,11 @@ async fn arrival(service: &Service, transport: &Transport, timer: &Timer, rest: 
 
 fn too_large(head: &[u8], limits: &HeadLimits) -> Reason {
     let line = memchr::memchr(b'\n', head).unwrap_or(head.len());
-    if line > limits.target + 64 { Reason::TargetTooLong } else { Reason::HeadersTooLarge }
+    if line > limits.target + 64 {
+        Reason::TargetTooLong
+    } else {
+        Reason::HeadersTooLarge
+    }
 }
 
 /// Empty lines before a request line are ignored (RFC 9112 §2.2).
@@ -170,11 +206,20 @@ async fn serve_one(
     let leftover = rest.split_off(head_len);
     let arena = std::mem::take(rest);
     let limits = service.listener.head_limits();
-    let ParsedRequest { head, framing, keep_alive, expect_continue, .. } = match parse::request(arena, &limits) {
+    let ParsedRequest {
+        head,
+        framing,
+        keep_alive,
+        expect_continue,
+        ..
+    } = match parse::request(arena, &limits) {
         Ok(parsed) => parsed,
         Err(reason) => return refuse(service, connection, transport, timer, reason).await,
     };
-    let trailers = TrailerLimits { bytes: limits.bytes, fields: limits.fields };
+    let trailers = TrailerLimits {
+        bytes: limits.bytes,
+        fields: limits.fields,
+    };
     let mut client = Http1Client {
         transport,
         scratch: &service.worker.scratch,
@@ -186,7 +231,18 @@ async fn serve_one(
         draining: service.worker.is_draining(),
         request_framing: framing,
     };
-    let ending = exchange::run(service, connection, timer, &mut client, Incoming { head, framing, expect_continue }).await;
+    let ending = exchange::run(
+        service,
+        connection,
+        timer,
+        &mut client,
+        Incoming {
+            head,
+            framing,
+            expect_continue,
+        },
+    )
+    .await;
     let (keep, response_framing, body) = (client.keep_alive, client.framing, client.body);
     if client.out.is_empty() {
         service.worker.give_back(client.out.take_buffer());
@@ -200,7 +256,9 @@ async fn serve_one(
         Ending::Complete => Next::Close,
         Ending::CompleteThenClose => Next::Linger,
         // A body that ends with the connection would look whole after an orderly close.
-        Ending::Abort if response_framing == BodyFraming::UntilClose && body.is_done() => Next::Reset,
+        Ending::Abort if response_framing == BodyFraming::UntilClose && body.is_done() => {
+            Next::Reset
+        }
         Ending::Abort | Ending::Gone => Next::Gone,
         Ending::Drop => Next::Drop,
         Ending::Reset => Next::Reset,
@@ -208,14 +266,26 @@ async fn serve_one(
 }
 
 /// Answers what is no acceptable request, and writes its record.
-async fn refuse(service: &Rc<Service>, connection: &Rc<Connection>, transport: &Transport, timer: &Timer, reason: Reason) -> Next {
+async fn refuse(
+    service: &Rc<Service>,
+    connection: &Rc<Connection>,
+    transport: &Transport,
+    timer: &Timer,
+    reason: Reason,
+) -> Next {
     exchange::record_refused(service, connection, reason);
     if reason == Reason::ClientGone {
         return Next::Gone;
     }
     let reply = respond::failure(reason, &service.listener.config.http.via, "");
     let mut out = Vec::with_capacity(512);
-    write::response(&mut out, reply.status, &reply.fields, BodyFraming::Length(reply.body.len() as u64), Persistence::Close);
+    write::response(
+        &mut out,
+        reply.status,
+        &reply.fields,
+        BodyFraming::Length(reply.body.len() as u64),
+        Persistence::Close,
+    );
     out.extend_from_slice(&reply.body);
     timer.set(service.listener.config.timeouts.head);
     match timer.run(transport.write_all(&out)).await {
@@ -239,7 +309,11 @@ struct Http1Client<'a> {
 }
 
 impl ClientSide for Http1Client<'_> {
-    fn poll_body(&mut self, cx: &mut Context<'_>, take: &mut Taker<'_>) -> Poll<Result<Pulled, BodyError>> {
+    fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: &mut Taker<'_>,
+    ) -> Poll<Result<Pulled, BodyError>> {
         self.body.poll_pull(cx, self.transport, self.scratch, take)
     }
 
@@ -257,7 +331,13 @@ impl ClientSide for Http1Client<'_> {
 
     fn send_informational(&mut self, head: &ResponseHead) {
         if self.version >= Version::Http11 {
-            write::response(self.out.buffer(), head.status, &head.fields, BodyFraming::None, Persistence::Implied);
+            write::response(
+                self.out.buffer(),
+                head.status,
+                &head.fields,
+                BodyFraming::None,
+                Persistence::Implied,
+            );
         }
     }
 
@@ -283,7 +363,13 @@ impl ClientSide for Http1Client<'_> {
             head.fields.set(b"upgrade", protocol);
             self.body.become_tunnel();
         }
-        write::response(self.out.buffer(), head.status, &head.fields, self.framing, persistence);
+        write::response(
+            self.out.buffer(),
+            head.status,
+            &head.fields,
+            self.framing,
+            persistence,
+        );
     }
 
     fn send_data(&mut self, cx: &mut Context<'_>, data: &[u8]) -> io::Result<()> {
