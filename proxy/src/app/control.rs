@@ -63,6 +63,9 @@ pub fn run(builder: Builder, options: RunOptions) -> Result<(), RunError> {
     ended
 }
 
+/// The access log with the configuration it was opened by, if there is one.
+type OpenLog = Option<(AccessLogConfig, AccessLog)>;
+
 /// What control knows while the server runs.
 struct Server {
     builder: Arc<Mutex<Builder>>,
@@ -72,7 +75,7 @@ struct Server {
     /// The same, for the metrics, which are read at any time.
     samples: Arc<Samples>,
     sockets: Sockets,
-    access_log: Option<(AccessLogConfig, AccessLog)>,
+    access_log: OpenLog,
     /// The checks of the pools that serve; they stop when their guard is dropped.
     checks: Vec<(Arc<Pool>, Checks)>,
     resolver: Arc<dyn Resolve>,
@@ -205,7 +208,9 @@ async fn serve(mut builder: Builder, options: RunOptions) -> Result<(), RunError
             }
             Some(()) = changes.recv() => {
                 while changes.try_recv().is_ok() {}
-                server.reload("a file changed").await;
+                if server.watch.as_mut().is_some_and(Watch::has_changed) {
+                    server.reload("a file changed").await;
+                }
             }
             Some(reply) = reload_requests.recv() => {
                 let answer = server.reload("asked for").await;
@@ -388,17 +393,19 @@ impl Server {
         if config.admin != self.generation.config.admin {
             return Err(self.restart_needed(&build, "admin", "another address".into()));
         }
-        let log = match self.changed_access_log(config.telemetry.access_log.as_ref()) {
-            Ok(log) => log,
-            Err(error) => {
-                return Err(fail(format!(
-                    "error: the access log cannot be opened: {error}\n"
-                )));
-            }
+        let opened = match self.changed_access_log(config.telemetry.access_log.as_ref()) {
+            Ok(opened) => opened,
+            Err(error) => return Err(fail(format!("error: the access log cannot be opened: {error}\n"))),
         };
-        self.put_to_work(build, log)
-            .await
-            .map_err(|error| fail(format!("error: {error:#}\n")))?;
+        let writers = opened.as_ref().map(|log| {
+            let (_, log) = log.as_ref()?;
+            Some(self.workers.iter().map(|_| log.worker()).collect())
+        });
+        self.put_to_work(build, writers).await.map_err(|error| fail(format!("error: {error:#}\n")))?;
+        // Only now: a reload that fails must leave the records going where they went.
+        if let Some(log) = opened {
+            self.access_log = log;
+        }
         Ok(changes)
     }
 
@@ -418,27 +425,14 @@ impl Server {
         )
     }
 
-    /// Opens the access log anew when its configuration changed: one writer for each worker.
-    fn changed_access_log(
-        &mut self,
-        wanted: Option<&AccessLogConfig>,
-    ) -> std::io::Result<Option<Option<Vec<WorkerLog>>>> {
+    /// Opens the access log anew when its configuration changed.
+    fn changed_access_log(&self, wanted: Option<&AccessLogConfig>) -> std::io::Result<Option<OpenLog>> {
         let current = self.access_log.as_ref().map(|(config, _)| config);
         if current == wanted {
             return Ok(None);
         }
-        let opened = match wanted {
-            None => None,
-            Some(config) => Some((
-                config.clone(),
-                AccessLog::open(config, self.metrics.access_log_dropped())?,
-            )),
-        };
-        let writers = opened
-            .as_ref()
-            .map(|(_, log)| self.workers.iter().map(|_| log.worker()).collect());
-        self.access_log = opened;
-        Ok(Some(writers))
+        let Some(config) = wanted else { return Ok(Some(None)) };
+        Ok(Some(Some((config.clone(), AccessLog::open(config, self.metrics.access_log_dropped())?))))
     }
 
     /// Stops accepting and waits for what runs, up to the deadline; a second signal cuts.

@@ -2,7 +2,7 @@
 
 use super::client_side::{ClientSide, ResponseBody};
 use super::forward::{self, Client, Hop};
-use super::h1::body::{BodyError, Pulled};
+use super::h1::body::{BodyError, IncomingBody, Pulled};
 use super::h1::framing::Framing;
 use super::h1::parse::ParsedResponse;
 use super::h1::upstream::Upstream;
@@ -92,11 +92,15 @@ struct Exchange<'a, C: ClientSide> {
     id: RequestId,
     client: Client,
     hop: Hop,
+    /// The same of the response.
+    response_hop: Hop,
     state: ExchangeState,
     /// Request body bytes already sent once, kept while a try may be repeated.
     replay: Option<Vec<u8>>,
     upload: Upload,
     journal: Journal,
+    /// The response filters have run.
+    responded: bool,
     ended: bool,
 }
 
@@ -156,6 +160,7 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
             id,
             client,
             hop,
+            response_hop: Hop::default(),
             state: ExchangeState::default(),
             replay: None,
             upload: Upload::Running,
@@ -174,6 +179,7 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
                 head_sent: false,
             },
             head,
+            responded: false,
             ended: false,
         }
     }
@@ -200,16 +206,26 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
         if response.head.status == 101 {
             return self.tunnel(upstream, response.head, &lease).await;
         }
-        let keep = response.keep_alive;
-        let body = self.response_body(&response);
+        let mut keep = response.keep_alive;
+        let mut body = self.response_body(&response);
         let mut head = response.head;
-        forward::strip_hop_by_hop(&mut head.fields);
+        let status = head.status;
+        self.responded = true;
+        self.response_hop = forward::strip_hop_by_hop(&mut head.fields);
         match self.response_filters(&mut head) {
             Outcome::Continue => {}
             Outcome::Reply(reply) => return self.reply(reply, Some(Reason::FilterReply)).await,
             Outcome::Drop => return self.cut(Reason::FilterDrop, Ending::Drop),
             Outcome::Reset => return self.cut(Reason::FilterReset, Ending::Reset),
             Outcome::Fault { .. } => return self.fail(Reason::FilterFault).await,
+        }
+        if is_bodiless(head.status) && body != ResponseBody::None {
+            // A filter chose a status without a body: what the upstream still sends must not follow it.
+            upstream.body = IncomingBody::empty();
+            (keep, body) = (false, ResponseBody::None);
+            head.fields.remove(b"content-length");
+        } else if is_bodiless(status) && !is_bodiless(head.status) && self.head.method() != b"HEAD" {
+            body = ResponseBody::Length(0);
         }
         self.send_head(head, body, None);
         let ending = self.bodies(&mut upstream, &lease).await;
@@ -515,15 +531,8 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
         if !self.framing.has_body() {
             self.upload = Upload::Flushing;
         }
-        let (body_idle, whole) = (
-            self.until_total(timeouts.body_idle)?,
-            self.until_total(response_head)?,
-        );
-        self.timer.set(if self.upload == Upload::Flushing {
-            whole
-        } else {
-            body_idle
-        });
+        let phase = if self.upload == Upload::Flushing { response_head } else { timeouts.body_idle };
+        self.timer.set(self.until_total(phase)?);
         loop {
             let waited = self.timer;
             let step = std::future::poll_fn(|cx| {
@@ -532,11 +541,8 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
                     return Poll::Ready(Err(reason));
                 }
                 if before != (self.upload, self.journal.bytes_in) {
-                    self.timer.set(if self.upload == Upload::Running {
-                        body_idle
-                    } else {
-                        whole
-                    });
+                    let phase = if self.upload == Upload::Running { timeouts.body_idle } else { response_head };
+                    self.timer.set(self.until_total(phase)?);
                 }
                 if let Poll::Ready(answer) =
                     upstream.poll_head(cx, &self.service.worker.scratch, &limits, head_request)
@@ -550,7 +556,8 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
             });
             let answer = match waited.run(step).await {
                 Ok(answer) => answer?,
-                Err(_) if self.upload == Upload::Running => {
+                // The client is late only when everything it sent has been taken.
+                Err(_) if self.upload == Upload::Running && upstream.out.is_empty() => {
                     return Err(self.timed_out(Reason::RequestBodyTimeout));
                 }
                 Err(_) => return Err(self.timed_out(Reason::ResponseTimeout)),
@@ -578,25 +585,20 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
             self.expect_continue = false;
         }
         forward::strip_hop_by_hop(&mut head.fields);
+        head.fields.remove(b"content-length");
         self.side.send_informational(&head);
     }
 
     /// May the request be sent again after `reason`? (RFC 9110 §9.2.2)
     fn may_repeat(&self, upstream: &Upstream, reason: Reason) -> Retry {
-        let whole_again =
-            !self.framing.has_body() || self.replay.is_some() || self.journal.bytes_in == 0;
-        if upstream.answered
-            || reason != Reason::UpstreamReset
-            || !whole_again
-            || !is_idempotent(self.head.method())
-        {
+        let whole_again = !self.framing.has_body() || self.replay.is_some() || self.journal.bytes_in == 0;
+        // A timeout of one try, as opposed to the listener's, says that another is wanted.
+        let try_over = reason == Reason::ResponseTimeout && self.state.route.try_timeout.is_some();
+        let failed = reason == Reason::UpstreamReset || try_over;
+        if upstream.answered || !failed || !whole_again || !is_idempotent(self.head.method()) {
             return Retry::No;
         }
-        if upstream.reused {
-            Retry::Fresh
-        } else {
-            Retry::Elsewhere
-        }
+        if upstream.reused && !try_over { Retry::Fresh } else { Retry::Elsewhere }
     }
 
     /// Sets the upload back to its beginning; `replay` holds what the client has sent already.
@@ -662,7 +664,9 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
                 Ok(Pulled::End) => {
                     let mut trailers = self.side.body_trailers();
                     if let Some(trailers) = &mut trailers {
-                        forward::strip_trailers(trailers);
+                        forward::strip_trailers(trailers, &self.hop);
+                        // Trailers are not kept, so what they belong to cannot be sent again whole.
+                        self.replay = None;
                     }
                     upstream.send_end(trailers.as_ref());
                     self.upload = Upload::Flushing;
@@ -688,7 +692,7 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
     }
 
     fn send_head(&mut self, mut head: ResponseHead, body: ResponseBody, tunnel: Option<&[u8]>) {
-        if body != ResponseBody::None {
+        if body != ResponseBody::None || head.status == 204 || head.status < 200 {
             head.fields.remove(b"content-length");
         }
         forward::write_via(
@@ -711,9 +715,22 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
         timer.set(first);
         let mut ended = false;
         let pumped = timer.run(std::future::poll_fn(|cx| {
-            // A body that is still being sent goes on beside the response; its failure shows there soon enough.
-            let _ = self.poll_upload(cx, upstream);
-            self.poll_download(cx, upstream, &mut ended, idle)
+            // A body that is still being sent goes on beside the response.
+            let before = self.journal.bytes_in;
+            if let Poll::Ready(Err(reason)) = self.poll_upload(cx, upstream) {
+                return Poll::Ready(Err(reason));
+            }
+            if self.journal.bytes_in != before {
+                self.timer.set(self.until_total(idle)?);
+            }
+            if let Poll::Ready(done) = self.poll_download(cx, upstream, &mut ended, idle) {
+                return Poll::Ready(done);
+            }
+            // A response that pauses, such as an event stream, would not notice by writing that nobody listens.
+            if self.upload == Upload::Done && self.side.poll_gone(cx).is_ready() {
+                return Poll::Ready(Err(Reason::ClientGone));
+            }
+            Poll::Pending
         }));
         match pumped.await {
             Err(_) => {
@@ -764,7 +781,7 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
                 Ok(Pulled::End) => {
                     let mut trailers = upstream.body.trailers();
                     if let Some(trailers) = &mut trailers {
-                        forward::strip_trailers(trailers);
+                        forward::strip_trailers(trailers, &self.response_hop);
                     }
                     self.side.send_end(trailers);
                     *ended = true;
@@ -797,12 +814,23 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
         let (timer, service) = (self.timer, self.service);
         let (mut ended, mut up_closed, mut down_closed) = (false, false, false);
         let mut drain = service.worker.drain_window();
-        let done = timer
-            .run(std::future::poll_fn(|cx| {
-                let before = self.journal.bytes_in;
-                let up = self.poll_upload(cx, &mut upstream);
-                if self.journal.bytes_in != before {
-                    self.timer.set(idle);
+        let done = timer.run(std::future::poll_fn(|cx| {
+            let before = self.journal.bytes_in;
+            let up = self.poll_upload(cx, &mut upstream);
+            if let Poll::Ready(Err(reason)) = up {
+                return Poll::Ready(Err(reason));
+            }
+            if self.journal.bytes_in != before {
+                self.timer.set(idle);
+            }
+            if up.is_ready() && !up_closed {
+                up_closed = upstream.poll_shutdown(cx).is_ready();
+            }
+            if !down_closed {
+                match self.poll_download(cx, &mut upstream, &mut ended, idle) {
+                    Poll::Ready(Ok(())) => down_closed = self.side.poll_shutdown(cx).is_ready(),
+                    Poll::Ready(Err(reason)) => return Poll::Ready(Err(reason)),
+                    Poll::Pending => {}
                 }
                 if up.is_ready() && !up_closed {
                     up_closed = upstream.poll_shutdown(cx).is_ready();
@@ -824,7 +852,7 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
             }))
             .await;
         match done {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => return Ending::Complete,
             Ok(Err(Reason::UpstreamTruncated | Reason::ClientGone)) => self.journal.reason = None,
             Ok(Err(reason)) => self.journal.reason = Some(reason),
             Err(_) => self.journal.reason = Some(Reason::IdleTimeout),
@@ -845,13 +873,11 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
     /// Answers without an upstream's response. `reason` says who decided so.
     async fn reply(&mut self, reply: Reply, reason: Option<Reason>) -> Ending {
         self.journal.reason = self.journal.reason.or(reason);
-        let Reply {
-            status,
-            mut fields,
-            body,
-        } = reply;
-        let bodiless = status < 200 || status == 204 || status == 304;
-        let framing = if bodiless {
+        let Reply { status, mut fields, body } = match self.filtered(reply) {
+            Ok(reply) => reply,
+            Err((reason, ending)) => return self.cut(reason, ending),
+        };
+        let framing = if is_bodiless(status) {
             ResponseBody::None
         } else if self.head.method() == b"HEAD" {
             fields.append(
@@ -901,6 +927,26 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
             Ending::Complete
         } else {
             Ending::CompleteThenClose
+        }
+    }
+
+    /// A reply of a filter or of the proxy passes the response filters too, unless they have run.
+    fn filtered(&mut self, mut reply: Reply) -> Result<Reply, (Reason, Ending)> {
+        if std::mem::replace(&mut self.responded, true) {
+            return Ok(reply);
+        }
+        let fields = std::mem::take(&mut reply.fields);
+        let mut head = ResponseHead { version: Version::Http11, status: reply.status, fields };
+        match self.response_filters(&mut head) {
+            Outcome::Continue => Ok(Reply { status: head.status, fields: head.fields, body: reply.body }),
+            Outcome::Reply(instead) => Ok(instead),
+            Outcome::Drop => Err((Reason::FilterDrop, Ending::Drop)),
+            Outcome::Reset => Err((Reason::FilterReset, Ending::Reset)),
+            Outcome::Fault { .. } => {
+                self.journal.reason = Some(Reason::FilterFault);
+                let via = &self.service.listener.config.http.via;
+                Ok(respond::failure(Reason::FilterFault, via, self.id.as_str()))
+            }
         }
     }
 
@@ -1107,6 +1153,11 @@ fn host_for<'a>(
         HostPolicy::Endpoint => authority.as_bytes().into(),
         HostPolicy::Literal(host) => host.as_bytes().into(),
     }
+}
+
+/// Statuses whose responses have no body, whatever their fields say (RFC 9112 §6.3).
+fn is_bodiless(status: u16) -> bool {
+    status < 200 || status == 204 || status == 304
 }
 
 /// Methods that may be repeated (RFC 9110 §9.2.2).

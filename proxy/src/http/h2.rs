@@ -330,6 +330,8 @@ impl Future for Answer {
         let stream = self.stream.clone();
         let mut state = stream.state.borrow_mut();
         if let Some(response) = state.response.take() {
+            // The exchange waits for the head to be taken before it reads on.
+            state.wake_pusher();
             drop(state);
             self.answered = true;
             return Poll::Ready(Ok(response.map(|()| PushedBody(stream.clone()))));

@@ -52,8 +52,10 @@ pub async fn serve(slot: Rc<ServiceSlot>, connection: Rc<Connection>, io: Io, in
     let mut rest = initial;
     let mut first = true;
     let next = loop {
+        let arrived = arrival(&slot, &transport, &timer, &mut rest, first).await;
+        // The generation of the day the request came, not of the day the wait for it began.
         let service = slot.current();
-        match arrival(&service, &transport, &timer, &mut rest, first).await {
+        match arrived {
             Arrival::Closed => break Next::Close,
             Arrival::Http2 => {
                 h2::serve(slot, connection, transport.into_io(), rest).await;
@@ -96,28 +98,24 @@ async fn close(service: &Service, transport: Transport, next: Next) {
             .await;
         }
         Next::Close => {
-            let _ = std::future::poll_fn(|cx| std::pin::Pin::new(&mut io).poll_shutdown(cx)).await;
+            // Over TLS this writes, and the client may have stopped reading.
+            let shutdown = std::future::poll_fn(|cx| std::pin::Pin::new(&mut io).poll_shutdown(cx));
+            let _ = tokio::time::timeout(crate::io::DropBounds::default().time, shutdown).await;
         }
         Next::Continue | Next::Gone => {}
     }
 }
 
 /// Waits for a whole head in `rest`. Until its first byte comes the connection is idle and owns no buffer.
-async fn arrival(
-    service: &Service,
-    transport: &Transport,
-    timer: &Timer,
-    rest: &mut Vec<u8>,
-    first: bool,
-) -> Arrival {
-    let timeouts = &service.listener.config.timeouts;
-    let worker = &service.worker;
+async fn arrival(slot: &ServiceSlot, transport: &Transport, timer: &Timer, rest: &mut Vec<u8>, first: bool) -> Arrival {
+    let worker = slot.current().worker.clone();
     if rest.is_empty() {
         *rest = Vec::new();
-        timer.set(if first {
-            timeouts.head
-        } else {
-            timeouts.keep_alive
+        // A connection that waits holds no service, so that it keeps no generation that was replaced alive.
+        timer.set({
+            let service = slot.current();
+            let timeouts = &service.listener.config.timeouts;
+            if first { timeouts.head } else { timeouts.keep_alive }
         });
         let mut idle = worker.idle();
         let read = timer.run(std::future::poll_fn(|cx| {
@@ -137,9 +135,10 @@ async fn arrival(
             Err(_) => return Arrival::Closed,
         }
     }
+    let service = slot.current();
     let limits = service.listener.head_limits();
     let mut end = HeadEnd::default();
-    timer.set(timeouts.head);
+    timer.set(service.listener.config.timeouts.head);
     loop {
         skip_empty_lines(rest);
         if service.listener.config.http.http2
@@ -228,7 +227,8 @@ async fn serve_one(
         framing: BodyFraming::None,
         version: head.version,
         keep_alive,
-        draining: service.worker.is_draining(),
+        service,
+        tunnel: false,
         request_framing: framing,
     };
     let ending = exchange::run(
@@ -244,6 +244,7 @@ async fn serve_one(
     )
     .await;
     let (keep, response_framing, body) = (client.keep_alive, client.framing, client.body);
+    let tunnel = client.tunnel;
     if client.out.is_empty() {
         service.worker.give_back(client.out.take_buffer());
     }
@@ -256,9 +257,7 @@ async fn serve_one(
         Ending::Complete => Next::Close,
         Ending::CompleteThenClose => Next::Linger,
         // A body that ends with the connection would look whole after an orderly close.
-        Ending::Abort if response_framing == BodyFraming::UntilClose && body.is_done() => {
-            Next::Reset
-        }
+        Ending::Abort if response_framing == BodyFraming::UntilClose && !tunnel => Next::Reset,
         Ending::Abort | Ending::Gone => Next::Gone,
         Ending::Drop => Next::Drop,
         Ending::Reset => Next::Reset,
@@ -304,7 +303,8 @@ struct Http1Client<'a> {
     framing: BodyFraming,
     version: Version,
     keep_alive: bool,
-    draining: bool,
+    service: &'a Service,
+    tunnel: bool,
     request_framing: Framing,
 }
 
@@ -350,7 +350,7 @@ impl ClientSide for Http1Client<'_> {
         };
         // A request body that nobody read to its end leaves the connection useless.
         let unread = self.request_framing.has_body() && !self.body.is_done();
-        if self.framing == BodyFraming::UntilClose || self.draining || unread {
+        if self.framing == BodyFraming::UntilClose || self.service.worker.is_draining() || unread {
             self.keep_alive = false;
         }
         let persistence = match (tunnel, self.keep_alive) {
@@ -361,6 +361,7 @@ impl ClientSide for Http1Client<'_> {
         };
         if let Some(protocol) = tunnel {
             head.fields.set(b"upgrade", protocol);
+            self.tunnel = true;
             self.body.become_tunnel();
         }
         write::response(
