@@ -1,18 +1,14 @@
 //! Every integration test, in one binary: a module per topic.
 
-#[path = "all/drop.rs"]
-mod drop;
-#[path = "all/framing.rs"]
-mod framing;
-#[path = "all/guest.rs"]
-mod guest;
-#[path = "all/headers.rs"]
-mod headers;
+#[path = "all/check.rs"]
+mod check;
+#[path = "all/cli.rs"]
+mod cli;
+#[path = "all/examples.rs"]
+mod examples;
+#[path = "all/from_scratch.rs"]
+mod from_scratch;
 #[path = "all/layers.rs"]
 mod layers;
-#[path = "all/retries.rs"]
-mod retries;
-#[path = "all/rig.rs"]
-mod rig;
-#[path = "all/statuses.rs"]
-mod statuses;
+#[path = "all/scenarios/mod.rs"]
+mod scenarios;
