@@ -7,16 +7,27 @@ use std::collections::{HashMap, HashSet};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
+/// What a socket is known by: its configured address, and for port 0, which gives every listener a port of its own, the
+/// listener too. Any other address may pass from one listener to another in a reload without being closed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Place(SocketAddr, Option<Arc<str>>);
+
+impl Place {
+    pub fn of(listener: &ListenerConfig, address: SocketAddr) -> Self {
+        Self(address, (address.port() == 0).then(|| listener.name.clone()))
+    }
+}
+
 /// Which addresses are open, and the connection seats of listeners.
 #[derive(Default)]
 pub struct Sockets {
-    /// Configured address to the one bound, which differs for port 0.
-    open: HashMap<SocketAddr, SocketAddr>,
+    /// The address bound, which differs from the configured one for port 0.
+    open: HashMap<Place, SocketAddr>,
     seats: HashMap<Arc<str>, Arc<Seats>>,
 }
 
 /// What `prepare` opened for one worker.
-pub type Opened = Vec<(SocketAddr, TcpListener)>;
+pub type Opened = Vec<(Place, TcpListener)>;
 
 impl Sockets {
     /// Opens what `config` needs and is not open yet, one socket a worker. Nothing is kept when one fails.
@@ -25,15 +36,16 @@ impl Sockets {
         let mut opened = HashMap::new();
         for listener in &config.listeners {
             for &address in &listener.bind {
-                if self.open.contains_key(&address) {
+                let place = Place::of(listener, address);
+                if self.open.contains_key(&place) {
                     continue;
                 }
                 let claim = if self.overlaps(address) { Claim::Shared } else { Claim::Alone };
                 let bound = crate::listen::bind(&listener.name, address, config.workers, &listener.tcp, claim)?;
-                opened.insert(address, bound.address);
                 for (worker, socket) in per_worker.iter_mut().zip(bound.sockets) {
-                    worker.push((address, socket));
+                    worker.push((place.clone(), socket));
                 }
+                opened.insert(place, bound.address);
             }
         }
         self.open.extend(opened);
@@ -47,8 +59,9 @@ impl Sockets {
 
     /// Forgets what the adopted configuration no longer has; the workers have closed it.
     pub fn settle(&mut self, config: &Config) {
-        let wanted: HashSet<SocketAddr> = config.listeners.iter().flat_map(|l| l.bind.iter().copied()).collect();
-        self.open.retain(|address, _| wanted.contains(address));
+        let places = config.listeners.iter().flat_map(|l| l.bind.iter().map(|&address| Place::of(l, address)));
+        let wanted: HashSet<Place> = places.collect();
+        self.open.retain(|place, _| wanted.contains(place));
         self.seats.retain(|name, _| config.listeners.iter().any(|l| l.name == *name));
     }
 
@@ -64,6 +77,6 @@ impl Sockets {
 
     /// Where a listener can be reached: the bound addresses, real ports.
     pub fn addresses(&self, listener: &ListenerConfig) -> Vec<SocketAddr> {
-        listener.bind.iter().filter_map(|address| self.open.get(address).copied()).collect()
+        listener.bind.iter().filter_map(|&address| self.open.get(&Place::of(listener, address)).copied()).collect()
     }
 }

@@ -1,5 +1,6 @@
 //! A worker: one thread, one current-thread runtime, every listener's sockets, and all that it accepts.
 
+use super::sockets::{Opened, Place};
 use crate::chain::{Chain, Link, Slots};
 use crate::config::Protocol;
 use crate::generation::{Generation, Listener, Service, ServiceSlot, Worker};
@@ -7,7 +8,6 @@ use crate::listen::{self, Seats};
 use crate::telemetry::{ListenerMetrics, Metrics, WorkerLog};
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub enum Command {
     /// Serve this generation from now on. `sockets` are those that no earlier generation had.
     Adopt {
         generation: Arc<Generation>,
-        sockets: Vec<(SocketAddr, std::net::TcpListener)>,
+        sockets: Opened,
         seats: HashMap<Arc<str>, Arc<Seats>>,
         /// The access log, when the configuration of it changed.
         log: Option<Option<WorkerLog>>,
@@ -60,7 +60,7 @@ pub fn start(index: usize, metrics: Arc<Metrics>, log: Option<WorkerLog>) -> std
 struct Post {
     worker: Rc<Worker>,
     metrics: Arc<Metrics>,
-    listeners: RefCell<HashMap<SocketAddr, Bound>>,
+    listeners: RefCell<HashMap<Place, Bound>>,
     slots: Slots,
     counters: RefCell<HashMap<Arc<str>, Rc<ListenerMetrics>>>,
     running: Rc<std::cell::Cell<usize>>,
@@ -123,21 +123,22 @@ async fn serve(index: usize, mut inbox: mpsc::UnboundedReceiver<Command>, metric
 
 impl Post {
     /// Makes the generation's services; connections that are open find them at their next exchange.
-    fn adopt(self: &Rc<Self>, generation: &Arc<Generation>, sockets: Vec<(SocketAddr, std::net::TcpListener)>, seats: &HashMap<Arc<str>, Arc<Seats>>) {
-        let mut sockets: HashMap<SocketAddr, std::net::TcpListener> = sockets.into_iter().collect();
+    fn adopt(self: &Rc<Self>, generation: &Arc<Generation>, sockets: Opened, seats: &HashMap<Arc<str>, Arc<Seats>>) {
+        let mut sockets: HashMap<Place, std::net::TcpListener> = sockets.into_iter().collect();
         let mut bound = self.listeners.borrow_mut();
         let mut kept = HashMap::with_capacity(bound.len());
         for listener in &generation.listeners {
             let service = self.service(generation, listener);
-            for address in &listener.config.bind {
-                if let Some(old) = bound.remove(address) {
+            for &address in &listener.config.bind {
+                let place = Place::of(&listener.config, address);
+                if let Some(old) = bound.remove(&place) {
                     old.slot.replace(service.clone());
-                    kept.insert(*address, old);
-                } else if let Some(socket) = sockets.remove(address) {
+                    kept.insert(place, old);
+                } else if let Some(socket) = sockets.remove(&place) {
                     let Some(seats) = seats.get(&listener.config.name) else { continue };
                     match self.accept(service.clone(), socket, seats.clone()) {
                         Ok(opened) => {
-                            kept.insert(*address, opened);
+                            kept.insert(place, opened);
                         }
                         Err(error) => tracing::error!(%error, %address, "a listening socket could not be used"),
                     }
