@@ -395,13 +395,19 @@ impl Server {
         }
         let opened = match self.changed_access_log(config.telemetry.access_log.as_ref()) {
             Ok(opened) => opened,
-            Err(error) => return Err(fail(format!("error: the access log cannot be opened: {error}\n"))),
+            Err(error) => {
+                return Err(fail(format!(
+                    "error: the access log cannot be opened: {error}\n"
+                )));
+            }
         };
         let writers = opened.as_ref().map(|log| {
             let (_, log) = log.as_ref()?;
             Some(self.workers.iter().map(|_| log.worker()).collect())
         });
-        self.put_to_work(build, writers).await.map_err(|error| fail(format!("error: {error:#}\n")))?;
+        self.put_to_work(build, writers)
+            .await
+            .map_err(|error| fail(format!("error: {error:#}\n")))?;
         // Only now: a reload that fails must leave the records going where they went.
         if let Some(log) = opened {
             self.access_log = log;
@@ -426,13 +432,21 @@ impl Server {
     }
 
     /// Opens the access log anew when its configuration changed.
-    fn changed_access_log(&self, wanted: Option<&AccessLogConfig>) -> std::io::Result<Option<OpenLog>> {
+    fn changed_access_log(
+        &self,
+        wanted: Option<&AccessLogConfig>,
+    ) -> std::io::Result<Option<OpenLog>> {
         let current = self.access_log.as_ref().map(|(config, _)| config);
         if current == wanted {
             return Ok(None);
         }
-        let Some(config) = wanted else { return Ok(Some(None)) };
-        Ok(Some(Some((config.clone(), AccessLog::open(config, self.metrics.access_log_dropped())?))))
+        let Some(config) = wanted else {
+            return Ok(Some(None));
+        };
+        Ok(Some(Some((
+            config.clone(),
+            AccessLog::open(config, self.metrics.access_log_dropped())?,
+        ))))
     }
 
     /// Stops accepting and waits for what runs, up to the deadline; a second signal cuts.

@@ -36,7 +36,12 @@ impl Watch {
                 let _ = changed.send(());
             }
         })?;
-        Ok(Self { debouncer, directories: HashSet::new(), files: Vec::new(), seen: 0 })
+        Ok(Self {
+            debouncer,
+            directories: HashSet::new(),
+            files: Vec::new(),
+            seen: 0,
+        })
     }
 
     /// Watches the directories of `files` (and those that are directories themselves) from now on.
@@ -69,7 +74,9 @@ fn fingerprint(files: &[PathBuf]) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
     for file in files {
         look(file, &mut hasher);
-        let Ok(entries) = std::fs::read_dir(file) else { continue };
+        let Ok(entries) = std::fs::read_dir(file) else {
+            continue;
+        };
         let mut entries: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         entries.retain(|path| path.extension().is_some_and(|e| e == "yaml" || e == "yml"));
         entries.sort();

@@ -121,7 +121,7 @@ fn reload_running(args: &reload::ReloadArgs) -> u8 {
         Ok(inputs) => inputs,
         Err(error) => return report::fail(format_args!("cannot read standard input: {error}")),
     };
-    // A configuration that has an error still has a server that runs on an earlier one: ask it at the default address.
+    // A configuration with a mistake still has a server that runs on an earlier one: it is asked where the text says.
     let bind = match crate::config::load(&inputs, &env) {
         Ok(loaded) => match loaded.config.admin.bind {
             Some(bind) => bind,
@@ -131,9 +131,20 @@ fn reload_running(args: &reload::ReloadArgs) -> u8 {
                 ));
             }
         },
-        Err(_) => default,
+        Err(rejected) => written_admin(&rejected.sources).unwrap_or(default),
     };
     reload::run(args, &bind, &mut out, &mut err)
+}
+
+/// What a configuration that was rejected says about the admin interface.
+fn written_admin(sources: &crate::config::Sources) -> Option<crate::config::AdminBind> {
+    use crate::config::{AdminBind, ConfigPath};
+    let at = ConfigPath("/admin/bind".to_owned());
+    let text = sources.node(&at)?.to_json(true);
+    match client::parse_address(text.as_str()?).ok()? {
+        AdminBind::Unix(path) => Some(AdminBind::Unix(sources.dir(&at).join(path))),
+        bind => Some(bind),
+    }
 }
 
 fn version() -> u8 {

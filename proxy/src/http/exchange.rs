@@ -224,7 +224,8 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
             upstream.body = IncomingBody::empty();
             (keep, body) = (false, ResponseBody::None);
             head.fields.remove(b"content-length");
-        } else if is_bodiless(status) && !is_bodiless(head.status) && self.head.method() != b"HEAD" {
+        } else if is_bodiless(status) && !is_bodiless(head.status) && self.head.method() != b"HEAD"
+        {
             body = ResponseBody::Length(0);
         }
         self.send_head(head, body, None);
@@ -531,7 +532,11 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
         if !self.framing.has_body() {
             self.upload = Upload::Flushing;
         }
-        let phase = if self.upload == Upload::Flushing { response_head } else { timeouts.body_idle };
+        let phase = if self.upload == Upload::Flushing {
+            response_head
+        } else {
+            timeouts.body_idle
+        };
         self.timer.set(self.until_total(phase)?);
         loop {
             let waited = self.timer;
@@ -541,7 +546,11 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
                     return Poll::Ready(Err(reason));
                 }
                 if before != (self.upload, self.journal.bytes_in) {
-                    let phase = if self.upload == Upload::Running { timeouts.body_idle } else { response_head };
+                    let phase = if self.upload == Upload::Running {
+                        timeouts.body_idle
+                    } else {
+                        response_head
+                    };
                     self.timer.set(self.until_total(phase)?);
                 }
                 if let Poll::Ready(answer) =
@@ -591,14 +600,19 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
 
     /// May the request be sent again after `reason`? (RFC 9110 §9.2.2)
     fn may_repeat(&self, upstream: &Upstream, reason: Reason) -> Retry {
-        let whole_again = !self.framing.has_body() || self.replay.is_some() || self.journal.bytes_in == 0;
+        let whole_again =
+            !self.framing.has_body() || self.replay.is_some() || self.journal.bytes_in == 0;
         // A timeout of one try, as opposed to the listener's, says that another is wanted.
         let try_over = reason == Reason::ResponseTimeout && self.state.route.try_timeout.is_some();
         let failed = reason == Reason::UpstreamReset || try_over;
         if upstream.answered || !failed || !whole_again || !is_idempotent(self.head.method()) {
             return Retry::No;
         }
-        if upstream.reused && !try_over { Retry::Fresh } else { Retry::Elsewhere }
+        if upstream.reused && !try_over {
+            Retry::Fresh
+        } else {
+            Retry::Elsewhere
+        }
     }
 
     /// Sets the upload back to its beginning; `replay` holds what the client has sent already.
@@ -814,23 +828,15 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
         let (timer, service) = (self.timer, self.service);
         let (mut ended, mut up_closed, mut down_closed) = (false, false, false);
         let mut drain = service.worker.drain_window();
-        let done = timer.run(std::future::poll_fn(|cx| {
-            let before = self.journal.bytes_in;
-            let up = self.poll_upload(cx, &mut upstream);
-            if let Poll::Ready(Err(reason)) = up {
-                return Poll::Ready(Err(reason));
-            }
-            if self.journal.bytes_in != before {
-                self.timer.set(idle);
-            }
-            if up.is_ready() && !up_closed {
-                up_closed = upstream.poll_shutdown(cx).is_ready();
-            }
-            if !down_closed {
-                match self.poll_download(cx, &mut upstream, &mut ended, idle) {
-                    Poll::Ready(Ok(())) => down_closed = self.side.poll_shutdown(cx).is_ready(),
-                    Poll::Ready(Err(reason)) => return Poll::Ready(Err(reason)),
-                    Poll::Pending => {}
+        let done = timer
+            .run(std::future::poll_fn(|cx| {
+                let before = self.journal.bytes_in;
+                let up = self.poll_upload(cx, &mut upstream);
+                if let Poll::Ready(Err(reason)) = up {
+                    return Poll::Ready(Err(reason));
+                }
+                if self.journal.bytes_in != before {
+                    self.timer.set(idle);
                 }
                 if up.is_ready() && !up_closed {
                     up_closed = upstream.poll_shutdown(cx).is_ready();
@@ -873,7 +879,11 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
     /// Answers without an upstream's response. `reason` says who decided so.
     async fn reply(&mut self, reply: Reply, reason: Option<Reason>) -> Ending {
         self.journal.reason = self.journal.reason.or(reason);
-        let Reply { status, mut fields, body } = match self.filtered(reply) {
+        let Reply {
+            status,
+            mut fields,
+            body,
+        } = match self.filtered(reply) {
             Ok(reply) => reply,
             Err((reason, ending)) => return self.cut(reason, ending),
         };
@@ -936,9 +946,17 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
             return Ok(reply);
         }
         let fields = std::mem::take(&mut reply.fields);
-        let mut head = ResponseHead { version: Version::Http11, status: reply.status, fields };
+        let mut head = ResponseHead {
+            version: Version::Http11,
+            status: reply.status,
+            fields,
+        };
         match self.response_filters(&mut head) {
-            Outcome::Continue => Ok(Reply { status: head.status, fields: head.fields, body: reply.body }),
+            Outcome::Continue => Ok(Reply {
+                status: head.status,
+                fields: head.fields,
+                body: reply.body,
+            }),
             Outcome::Reply(instead) => Ok(instead),
             Outcome::Drop => Err((Reason::FilterDrop, Ending::Drop)),
             Outcome::Reset => Err((Reason::FilterReset, Ending::Reset)),

@@ -79,7 +79,9 @@ pub fn strip_hop_by_hop(fields: &mut Fields) -> Hop {
     if names_upgrade {
         hop.upgrade = protocol;
     }
-    fields.retain_lines(|name, _| !is_hop_by_hop(name) && (named.is_empty() || !is_named(&named, name)));
+    fields.retain_lines(|name, _| {
+        !is_hop_by_hop(name) && (named.is_empty() || !is_named(&named, name))
+    });
     hop.named = named;
     hop
 }
@@ -91,7 +93,19 @@ fn is_named(named: &[Vec<u8>], name: &[u8]) -> bool {
 /// Trailers obey the same rules as fields, and may not carry what frames or routes a message (RFC 9110 §6.5.1).
 pub fn strip_trailers(trailers: &mut Fields, hop: &Hop) {
     trailers.retain_lines(|name, _| {
-        !is_hop_by_hop(name) && !is_named(&hop.named, name) && !matches!(name, b"trailer" | b"host" | b"content-length" | b"content-type" | b"content-encoding" | b"authorization" | b"cookie" | b"set-cookie")
+        !is_hop_by_hop(name)
+            && !is_named(&hop.named, name)
+            && !matches!(
+                name,
+                b"trailer"
+                    | b"host"
+                    | b"content-length"
+                    | b"content-type"
+                    | b"content-encoding"
+                    | b"authorization"
+                    | b"cookie"
+                    | b"set-cookie"
+            )
     });
 }
 
@@ -321,7 +335,10 @@ mod tests {
         assert!(hop.trailers);
         assert_eq!(hop.upgrade.as_deref(), Some(&b"websocket"[..]));
         assert_eq!(hop.named[0], b"x-a");
-        let names: Vec<_> = f.iter().map(|(n, _)| String::from_utf8_lossy(n).into_owned()).collect();
+        let names: Vec<_> = f
+            .iter()
+            .map(|(n, _)| String::from_utf8_lossy(n).into_owned())
+            .collect();
         assert_eq!(names, ["authorization", "x-forwarded-for", "accept"]);
     }
 

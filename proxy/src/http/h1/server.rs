@@ -107,7 +107,13 @@ async fn close(service: &Service, transport: Transport, next: Next) {
 }
 
 /// Waits for a whole head in `rest`. Until its first byte comes the connection is idle and owns no buffer.
-async fn arrival(slot: &ServiceSlot, transport: &Transport, timer: &Timer, rest: &mut Vec<u8>, first: bool) -> Arrival {
+async fn arrival(
+    slot: &ServiceSlot,
+    transport: &Transport,
+    timer: &Timer,
+    rest: &mut Vec<u8>,
+    first: bool,
+) -> Arrival {
     let worker = slot.current().worker.clone();
     if rest.is_empty() {
         *rest = Vec::new();
@@ -115,7 +121,11 @@ async fn arrival(slot: &ServiceSlot, transport: &Transport, timer: &Timer, rest:
         timer.set({
             let service = slot.current();
             let timeouts = &service.listener.config.timeouts;
-            if first { timeouts.head } else { timeouts.keep_alive }
+            if first {
+                timeouts.head
+            } else {
+                timeouts.keep_alive
+            }
         });
         let mut idle = worker.idle();
         let read = timer.run(std::future::poll_fn(|cx| {
