@@ -20,12 +20,15 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
+/// Told once what serves.
+pub type OnReady = Box<dyn FnOnce(&Ready)>;
+
 /// How the server is run.
 pub struct RunOptions {
     /// Reload when a file of the configuration changes.
     pub watch: bool,
     /// Called once, when the first generation serves.
-    pub on_ready: Option<Box<dyn FnOnce(&Ready)>>,
+    pub on_ready: Option<OnReady>,
     /// Ends the process in order, like SIGTERM. For callers that run the server inside their own process.
     pub stop: Option<oneshot::Receiver<()>>,
 }
