@@ -2,3 +2,5 @@
 
 #[path = "all/layers.rs"]
 mod layers;
+#[path = "all/reference.rs"]
+mod reference;
