@@ -87,7 +87,10 @@ mod tests {
 
     fn reload(path: &Path) -> (u8, String, String) {
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let args = ReloadArgs { admin: None };
+        let args = ReloadArgs {
+            admin: None,
+            sources: Default::default(),
+        };
         let code = run(&args, &AdminBind::Unix(path.into()), &mut out, &mut err);
         let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
         (code, text(out), text(err))

@@ -108,7 +108,7 @@ impl Sources {
     }
 
     /// The directory that relative paths written at `path` start from.
-    pub(super) fn dir(&self, path: &ConfigPath) -> &Path {
+    pub fn dir(&self, path: &ConfigPath) -> &Path {
         let (node, _, _) = self.root.follow(path);
         self.files
             .get(node.at.file as usize)

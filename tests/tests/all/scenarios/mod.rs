@@ -19,7 +19,10 @@ fn shares(answers: impl IntoIterator<Item = String>) -> BTreeMap<String, usize> 
 
 /// Shares as a test writes them down.
 fn expected(shares: &[(&str, usize)]) -> BTreeMap<String, usize> {
-    shares.iter().map(|&(name, n)| (name.to_owned(), n)).collect()
+    shares
+        .iter()
+        .map(|&(name, n)| (name.to_owned(), n))
+        .collect()
 }
 
 /// `count` client addresses, all of this machine.

@@ -72,28 +72,45 @@ fn clients_keep_theirs(
     let bind = Addresses::new().free();
     let [web1, web2, web3] = backends.each_ref().map(Backend::address);
     let all = || -> HashMap<IpAddr, String> {
-        clients(CLIENTS).map(|client| (client, ask(client, bind))).collect()
+        clients(CLIENTS)
+            .map(|client| (client, ask(client, bind)))
+            .collect()
     };
     let proxy = Proxy::start(&sticky(protocol, bind, &[web1, web2], ""));
     let before = all();
     let spread = shares(before.values().cloned());
-    assert!(spread.len() == 2 && spread.values().all(|&n| n > 10), "{spread:?}");
+    assert!(
+        spread.len() == 2 && spread.values().all(|&n| n > 10),
+        "{spread:?}"
+    );
     assert_eq!(all(), before, "each client has its endpoint");
 
     let reload = |endpoints: &[SocketAddr], more: &str| {
         let answer = proxy.reload(&sticky(protocol, bind, endpoints, more));
         assert_eq!(answer.code, 0, "{}", answer.stderr);
     };
-    reload(&[web1, web2], &format!("  other: {{endpoints: [\"{web3}\"]}}\n"));
+    reload(
+        &[web1, web2],
+        &format!("  other: {{endpoints: [\"{web3}\"]}}\n"),
+    );
     assert_eq!(all(), before, "an endpoint of another pool");
 
     reload(&[web1, web2, web3], "");
     let after = all();
-    let moved: Vec<_> = clients(CLIENTS).filter(|client| after[client] != before[client]).collect();
-    let to_the_new = moved.iter().filter(|client| after[*client] == "web3").count();
+    let moved: Vec<_> = clients(CLIENTS)
+        .filter(|client| after[client] != before[client])
+        .collect();
+    let to_the_new = moved
+        .iter()
+        .filter(|client| after[*client] == "web3")
+        .count();
     // A third is the new endpoint's share; a table of hashes moves a few more.
     assert!((5..=35).contains(&to_the_new), "{to_the_new} of {CLIENTS}");
-    assert!(moved.len() - to_the_new <= 5, "{} moved, {to_the_new} to web3", moved.len());
+    assert!(
+        moved.len() - to_the_new <= 5,
+        "{} moved, {to_the_new} to web3",
+        moved.len()
+    );
 
     reload(&[web1, web2], "");
     assert_eq!(all(), before, "the same endpoints as at first");

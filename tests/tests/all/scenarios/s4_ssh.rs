@@ -131,9 +131,15 @@ impl Lab {
                 .expect("ssh-keygen runs (is it installed?)");
             assert!(made.success());
         }
-        std::fs::copy(dir.path().join("client_key.pub"), dir.path().join("authorized_keys")).expect("keys");
+        std::fs::copy(
+            dir.path().join("client_key.pub"),
+            dir.path().join("authorized_keys"),
+        )
+        .expect("keys");
         privilege_separation();
-        let servers = ["node1", "node2"].map(|name| Self::server(dir.path(), name)).into();
+        let servers = ["node1", "node2"]
+            .map(|name| Self::server(dir.path(), name))
+            .into();
         Self { dir, servers }
     }
 
@@ -192,10 +198,34 @@ SetEnv NODE={name}
     /// Logs in, runs `command` there and pipes what it writes into `sink` here, whose standard output it gives.
     fn ssh_into(&self, at: SocketAddr, command: &str, sink: &str) -> String {
         let mut ssh = Command::new("ssh")
-            .args(["-F", "none", "-T", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"])
-            .args(["-o", "IdentitiesOnly=yes", "-o", "LogLevel=ERROR", "-o", "GlobalKnownHostsFile=none"])
-            .args(["-o", &format!("UserKnownHostsFile={}", self.known_hosts(at).display())])
-            .args(["-c", "aes128-gcm@openssh.com", "-p", &at.port().to_string(), "-i"])
+            .args([
+                "-F",
+                "none",
+                "-T",
+                "-o",
+                "BatchMode=yes",
+                "-o",
+                "StrictHostKeyChecking=yes",
+            ])
+            .args([
+                "-o",
+                "IdentitiesOnly=yes",
+                "-o",
+                "LogLevel=ERROR",
+                "-o",
+                "GlobalKnownHostsFile=none",
+            ])
+            .args([
+                "-o",
+                &format!("UserKnownHostsFile={}", self.known_hosts(at).display()),
+            ])
+            .args([
+                "-c",
+                "aes128-gcm@openssh.com",
+                "-p",
+                &at.port().to_string(),
+                "-i",
+            ])
             .arg(self.dir.path().join("client_key"))
             .arg(at.ip().to_string())
             .arg(command)
@@ -205,10 +235,19 @@ SetEnv NODE={name}
             .spawn()
             .expect("ssh runs (is it installed?)");
         let stdout = ssh.stdout.take().expect("a pipe");
-        let sunk = Command::new("sh").args(["-c", sink]).stdin(stdout).output().expect("a sink");
+        let sunk = Command::new("sh")
+            .args(["-c", sink])
+            .stdin(stdout)
+            .output()
+            .expect("a sink");
         let ended = ssh.wait_with_output().expect("wait");
         let stderr = String::from_utf8_lossy(&ended.stderr);
-        assert!(ended.status.success(), "ssh: {}: {stderr}\n{}", ended.status, self.logs());
+        assert!(
+            ended.status.success(),
+            "ssh: {}: {stderr}\n{}",
+            ended.status,
+            self.logs()
+        );
         String::from_utf8_lossy(&sunk.stdout).into_owned()
     }
 
@@ -237,7 +276,12 @@ impl Drop for Lab {
 
 /// sshd wants to be started by its absolute path.
 fn sshd() -> PathBuf {
-    let places = ["/usr/sbin/sshd", "/usr/local/sbin/sshd", "/usr/bin/sshd", "/sbin/sshd"];
+    let places = [
+        "/usr/sbin/sshd",
+        "/usr/local/sbin/sshd",
+        "/usr/bin/sshd",
+        "/sbin/sshd",
+    ];
     let found = places.iter().map(PathBuf::from).find(|path| path.exists());
     found.expect("sshd is installed (Debian: openssh-server)")
 }
@@ -257,7 +301,11 @@ impl Tracer {
     fn attach(pid: u32, into: &Path) -> Option<Self> {
         let log = into.with_extension("log");
         let child = Command::new("strace")
-            .args(["-f", "-e", "trace=splice,read,readv,recvfrom,recvmsg,write,writev,sendto,sendmsg,sendfile"])
+            .args([
+                "-f",
+                "-e",
+                "trace=splice,read,readv,recvfrom,recvmsg,write,writev,sendto,sendmsg,sendfile",
+            ])
             .args(["-e", "signal=none", "-s", "0", "-o"])
             .arg(into)
             .args(["-p", &pid.to_string()])
@@ -274,7 +322,9 @@ impl Tracer {
     }
 
     fn detach(&mut self) {
-        let pid = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw);
+        let pid = i32::try_from(self.0.id())
+            .ok()
+            .and_then(rustix::process::Pid::from_raw);
         let _ = rustix::process::kill_process(pid.expect("a pid"), rustix::process::Signal::INT);
         self.0.wait().expect("strace ends");
     }

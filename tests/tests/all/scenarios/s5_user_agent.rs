@@ -20,18 +20,27 @@ fn one_client_stays_and_others_spread() {
     assert_eq!(asked, expected(&[(&first, 1000)]));
 
     let others = shares(clients(60).map(|c| get_from(c, bind, "/").expect("an answer").text()));
-    assert!(others.len() == 2 && others.values().all(|&n| n > 10), "{others:?}");
+    assert!(
+        others.len() == 2 && others.values().all(|&n| n > 10),
+        "{others:?}"
+    );
 }
 
 #[test]
 fn the_client_named_gets_an_empty_reply_and_no_other() {
-    let web1 = Backend::http_with(|request| response(200, request.field("user-agent").unwrap_or("none")));
+    let web1 =
+        Backend::http_with(|request| response(200, request.field("user-agent").unwrap_or("none")));
     let bind = Addresses::new().free();
     let proxy = Proxy::start(&blocking("badcurl", bind, &[&web1]));
     let url = format!("http://{bind}/");
     let refused = |agent: &str| {
         let got = curl(&["-A", agent, &url]);
-        assert_eq!((got.code, got.body.as_str()), (52, ""), "{agent}: {}", got.stderr);
+        assert_eq!(
+            (got.code, got.body.as_str()),
+            (52, ""),
+            "{agent}: {}",
+            got.stderr
+        );
         assert_eq!(got.stderr, "curl: (52) Empty reply from server\n");
     };
     let served = |agent: &str| {
@@ -45,7 +54,8 @@ fn the_client_named_gets_an_empty_reply_and_no_other() {
     assert_eq!(curl(&["-H", "User-Agent:", &url]).body, "none");
     // Not one byte, and a clean end.
     let mut raw = Raw::connect(bind);
-    raw.send("GET / HTTP/1.1\r\nHost: x\r\nUser-Agent: badcurl\r\n\r\n").expect("sent");
+    raw.send("GET / HTTP/1.1\r\nHost: x\r\nUser-Agent: badcurl\r\n\r\n")
+        .expect("sent");
     assert_eq!(raw.to_end().expect("a clean end"), b"");
 
     let answer = proxy.reload(&blocking("badcurl*", bind, &[&web1]));
@@ -55,22 +65,35 @@ fn the_client_named_gets_an_empty_reply_and_no_other() {
     served("goodcurl");
     served("not-badcurl/1.0");
     let seen = web1.received();
-    assert!(seen.iter().all(|r| r.field("user-agent") != Some("badcurl")), "the backend was spared");
+    assert!(
+        seen.iter()
+            .all(|r| r.field("user-agent") != Some("badcurl")),
+        "the backend was spared"
+    );
 }
 
 #[test]
 fn an_endpoint_that_does_not_answer_200_is_left_out() {
-    let (web1, sick) = (Backend::http("web1"), Backend::http_with(|_| response(500, "sick")));
+    let (web1, sick) = (
+        Backend::http("web1"),
+        Backend::http_with(|_| response(500, "sick")),
+    );
     let bind = Addresses::new().free();
     let _proxy = Proxy::start(&blocking("badcurl", bind, &[&sick, &web1]));
     let answers = clients(60).map(|c| get_from(c, bind, "/").expect("an answer").text());
     assert_eq!(shares(answers), expected(&[("web1", 60)]));
-    assert!(sick.received().iter().all(|r| r.target() == "/"), "it was checked");
+    assert!(
+        sick.received().iter().all(|r| r.target() == "/"),
+        "it was checked"
+    );
     assert!(!sick.received().is_empty());
 }
 
 fn blocking(glob: &str, bind: SocketAddr, endpoints: &[&Backend]) -> String {
-    let endpoints: Vec<_> = endpoints.iter().map(|e| format!("\"{}\"", e.address())).collect();
+    let endpoints: Vec<_> = endpoints
+        .iter()
+        .map(|e| format!("\"{}\"", e.address()))
+        .collect();
     format!(
         "\
 pools:
