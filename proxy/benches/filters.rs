@@ -98,13 +98,13 @@ fn request() -> RequestHead {
     ] {
         fields.append(name.as_bytes(), value.as_bytes());
     }
-    RequestHead {
-        version: Version::Http11,
-        method: (*b"GET").into(),
-        authority: (*b"www.example.com").into(),
-        target: (*b"/a/page?with=a&query=string").into(),
+    RequestHead::new(
+        Version::Http11,
+        b"GET",
+        b"www.example.com",
+        b"/a/page?with=a&query=string",
         fields,
-    }
+    )
 }
 
 fn response() -> ResponseHead {

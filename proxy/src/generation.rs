@@ -51,7 +51,11 @@ pub struct Listener {
 impl Listener {
     pub fn head_limits(&self) -> HeadLimits {
         let limits = &self.config.limits;
-        HeadLimits { bytes: limits.header_bytes, fields: limits.header_fields, target: limits.target_bytes }
+        HeadLimits {
+            bytes: limits.header_bytes,
+            fields: limits.header_fields,
+            target: limits.target_bytes,
+        }
     }
 }
 
@@ -117,12 +121,16 @@ impl Worker {
 
     /// The connection to the endpoint that was used last and still lives.
     pub fn take_kept(&self, endpoint: EndpointId) -> Option<TcpStream> {
-        self.kept.borrow_mut().take(endpoint, Instant::now(), is_quiet)
+        self.kept
+            .borrow_mut()
+            .take(endpoint, Instant::now(), is_quiet)
     }
 
     pub fn keep(&self, endpoint: EndpointId, stream: TcpStream, pool: &PoolConfig) {
         let (max, timeout) = (pool.keep_alive_max, pool.keep_alive_timeout);
-        self.kept.borrow_mut().put(endpoint, stream, Instant::now(), max, timeout);
+        self.kept
+            .borrow_mut()
+            .put(endpoint, stream, Instant::now(), max, timeout);
     }
 
     /// Drops kept connections that expired or that the endpoint closed, and hands finished log lines over. Called about
@@ -143,7 +151,10 @@ impl Worker {
 
     pub fn give_back(&self, mut buffer: Vec<u8>) {
         let mut buffers = self.buffers.borrow_mut();
-        if buffer.capacity() > 0 && buffer.capacity() <= BUFFER_BYTES_MAX && buffers.len() < BUFFERS_MAX {
+        if buffer.capacity() > 0
+            && buffer.capacity() <= BUFFER_BYTES_MAX
+            && buffers.len() < BUFFERS_MAX
+        {
             buffer.clear();
             buffers.push(buffer);
         }
@@ -172,7 +183,10 @@ impl Worker {
 
     /// Connections that wait for work end now; those at work end after it; tunnels end somewhere within `window`.
     pub fn begin_drain(&self, window: Duration) {
-        self.drain.set(Some(DrainPlan { window, began: Instant::now() }));
+        self.drain.set(Some(DrainPlan {
+            window,
+            began: Instant::now(),
+        }));
         for (_, waker) in self.waiting.borrow_mut().iter_mut() {
             if let Some(waker) = waker.take() {
                 waker.wake();
@@ -182,12 +196,18 @@ impl Worker {
 
     /// A place among those that a drain wakes.
     pub fn idle(self: &Rc<Self>) -> Idle {
-        Idle { worker: self.clone(), key: None }
+        Idle {
+            worker: self.clone(),
+            key: None,
+        }
     }
 
     /// For a tunnel: its own random moment within the drain's window, so that not all clients come back at once.
     pub fn drain_window(self: &Rc<Self>) -> DrainWindow {
-        DrainWindow { idle: self.idle(), cut: None }
+        DrainWindow {
+            idle: self.idle(),
+            cut: None,
+        }
     }
 }
 
@@ -243,7 +263,9 @@ impl DrainWindow {
     pub fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.cut.is_none() {
             std::task::ready!(self.idle.poll_drain(cx));
-            let Some(plan) = self.idle.worker.drain.get() else { return Poll::Pending };
+            let Some(plan) = self.idle.worker.drain.get() else {
+                return Poll::Pending;
+            };
             let at = plan.began + plan.window.mul_f64(fastrand::f64());
             self.cut = Some(Box::pin(tokio::time::sleep_until(at.into())));
         }
@@ -262,7 +284,10 @@ pub struct RequestIds {
 
 impl RequestIds {
     fn new() -> Self {
-        Self { prefix: fastrand::u64(..), next: Cell::new(fastrand::u32(..) as u64) }
+        Self {
+            prefix: fastrand::u64(..),
+            next: Cell::new(fastrand::u32(..) as u64),
+        }
     }
 
     pub fn next(&self) -> RequestId {
@@ -297,7 +322,10 @@ impl RequestId {
         }
         let mut text = [0; 64];
         text[..value.len()].copy_from_slice(value);
-        Some(Self { text, len: value.len() as u8 })
+        Some(Self {
+            text,
+            len: value.len() as u8,
+        })
     }
 
     pub fn as_str(&self) -> &str {

@@ -215,7 +215,13 @@ pub struct RequestHead {
 
 impl RequestHead {
     /// Copies method, authority and target into the arena of `fields`. Callers have checked them.
-    pub fn new(version: Version, method: &[u8], authority: &[u8], target: &[u8], mut fields: Fields) -> Self {
+    pub fn new(
+        version: Version,
+        method: &[u8],
+        authority: &[u8],
+        target: &[u8],
+        mut fields: Fields,
+    ) -> Self {
         let arena = fields.arena_mut();
         Self {
             version,

@@ -1,9 +1,11 @@
 //! Clients: raw bytes over a socket for what no well-behaved client sends, and the real curl for what users do.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
 
 use crate::wait::DEADLINE;
 
@@ -41,6 +43,19 @@ impl Raw {
         let stream = TcpStream::connect_timeout(&address, DEADLINE)
             .unwrap_or_else(|why| panic!("cannot connect to {address}: {why}"));
         Self::over(stream)
+    }
+
+    /// Connects as the client `source`: any loopback address will do.
+    pub fn connect_from(source: IpAddr, address: SocketAddr) -> Self {
+        let connect = || {
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+            socket.bind(&SocketAddr::new(source, 0).into())?;
+            socket.connect_timeout(&address.into(), DEADLINE)?;
+            io::Result::Ok(socket)
+        };
+        let socket = connect()
+            .unwrap_or_else(|why| panic!("cannot connect from {source} to {address}: {why}"));
+        Self::over(socket.into())
     }
 
     pub fn over(stream: TcpStream) -> Self {
@@ -99,7 +114,8 @@ impl Raw {
         Ok(all)
     }
 
-    fn line(&mut self) -> io::Result<String> {
+    /// Reads up to and with CR LF; gives what comes before it.
+    pub fn line(&mut self) -> io::Result<String> {
         loop {
             if let Some(at) = find(&self.ahead, b"\r\n") {
                 let line = String::from_utf8_lossy(&self.ahead[..at]).into_owned();
@@ -156,7 +172,15 @@ impl Raw {
 
 /// One `GET` on a connection of its own.
 pub fn get(address: SocketAddr, target: &str) -> io::Result<Response> {
-    let mut raw = Raw::connect(address);
+    get_over(Raw::connect(address), address, target)
+}
+
+/// One `GET` of the client `source`, on a connection of its own.
+pub fn get_from(source: IpAddr, address: SocketAddr, target: &str) -> io::Result<Response> {
+    get_over(Raw::connect_from(source, address), address, target)
+}
+
+fn get_over(mut raw: Raw, address: SocketAddr, target: &str) -> io::Result<Response> {
     raw.send(format!(
         "GET {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
     ))?;

@@ -103,7 +103,7 @@ impl Start {
             .arg(&config)
             .args(&self.arguments)
             .env_remove("SLUICEGATE_CONFIG")
-            .env("XDG_CACHE_HOME", self.dir.path().join("cache"))
+            .env("XDG_CACHE_HOME", cache())
             .envs(self.environment.iter().map(|(k, v)| (k, v)))
             .current_dir(self.dir.path())
             .stdin(Stdio::null())
@@ -259,7 +259,7 @@ impl Drop for Proxy {
 
 /// Runs `sluicegate` with `arguments` to its end.
 pub fn sluicegate(arguments: &[&str]) -> Output {
-    let output = Command::new(binary())
+    let output = command()
         .args(arguments)
         .stdin(Stdio::null())
         .output()
@@ -269,6 +269,22 @@ pub fn sluicegate(arguments: &[&str]) -> Output {
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
+}
+
+/// `sluicegate` in a settled environment, for tests that need more than [`sluicegate`].
+pub fn command() -> Command {
+    let mut command = Command::new(binary());
+    command
+        .env_remove("SLUICEGATE_CONFIG")
+        .env_remove("SLUICEGATE_LOG")
+        .env_remove("SLUICEGATE_LOG_FORMAT")
+        .env("XDG_CACHE_HOME", cache());
+    command
+}
+
+/// Where all proxies of the tests keep compiled modules: beside the binary, so that each is compiled once.
+fn cache() -> PathBuf {
+    binary().with_file_name("test-cache")
 }
 
 /// The binary under test: `SLUICEGATE_BIN`, else `sluicegate` beside the directory of the test executable, where

@@ -1,7 +1,10 @@
 //! From configuration to a generation, or to everything that is wrong with it. Changes nothing that serves.
 
 use crate::chain::{Filter, Refill};
-use crate::config::{self, CertificateConfig, ConfigPath, Diagnostic, Environment, FilterConfig, Input, ListenerConfig, ModuleSource, Problem, Protocol, Severity, Sources};
+use crate::config::{
+    self, CertificateConfig, ConfigPath, Diagnostic, Environment, FilterConfig, Input,
+    ListenerConfig, ModuleSource, Problem, Protocol, Severity, Sources,
+};
 use crate::generation::{FilterUse, Generation, Listener};
 use crate::tls::ServerTls;
 use crate::upstream::{Pool, Registry};
@@ -26,11 +29,13 @@ pub struct Builder {
 /// Makes instances anew, away from the workers, on a thread that lives while some filter can ask for it.
 fn refill() -> Refill {
     let (asked, asks) = std::sync::mpsc::channel::<Arc<Filter>>();
-    let restocking = std::thread::Builder::new().name("restock".into()).spawn(move || {
-        for filter in asks {
-            filter.restock();
-        }
-    });
+    let restocking = std::thread::Builder::new()
+        .name("restock".into())
+        .spawn(move || {
+            for filter in asks {
+                filter.restock();
+            }
+        });
     if let Err(error) = restocking {
         tracing::warn!(%error, "no thread to restock filter instances: workers make their own");
     }
@@ -72,19 +77,35 @@ pub struct Changes {
 impl Builder {
     pub fn new(inputs: Vec<Input>, vars: Vars, cwd: PathBuf) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { inputs, vars, cwd, processors, registry: Registry::new(), host: None, refill: refill(), modules: HashMap::new() }
+        Self {
+            inputs,
+            vars,
+            cwd,
+            processors,
+            registry: Registry::new(),
+            host: None,
+            refill: refill(),
+            modules: HashMap::new(),
+        }
     }
 
     /// Loads, compiles and configures everything. Blocks for as long as that takes.
     pub fn build(&mut self, previous: Option<&Arc<Generation>>) -> Result<Build, Box<BuildError>> {
         let env = Environment {
             vars: &*self.vars,
-            builtins: crate::builtin::names().iter().map(|name| name.to_string()).collect(),
+            builtins: crate::builtin::names()
+                .iter()
+                .map(|name| name.to_string())
+                .collect(),
             cwd: self.cwd.clone(),
             processors: self.processors,
         };
         let mut loaded = config::load(&self.inputs, &env).map_err(|rejected| {
-            Box::new(BuildError { diagnostics: rejected.diagnostics, sources: rejected.sources, watched: rejected.watched })
+            Box::new(BuildError {
+                diagnostics: rejected.diagnostics,
+                sources: rejected.sources,
+                watched: rejected.watched,
+            })
         })?;
         let shown = loaded.show().to_owned();
         let config = Arc::new(loaded.config.clone());
@@ -96,7 +117,8 @@ impl Builder {
             .pools
             .iter()
             .map(|pool| {
-                let before = previous.and_then(|g| g.pools.iter().find(|p| p.config.name == pool.name));
+                let before =
+                    previous.and_then(|g| g.pools.iter().find(|p| p.config.name == pool.name));
                 Pool::from_config(pool, before, &self.registry)
             })
             .collect();
@@ -114,8 +136,11 @@ impl Builder {
 
         let mut listeners = Vec::with_capacity(config.listeners.len());
         for listener in &config.listeners {
-            let before = previous.and_then(|g| g.listeners.iter().find(|l| l.config.name == listener.name));
-            for CertificateConfig { cert, key, .. } in listener.tls.iter().flat_map(|tls| &tls.certificates) {
+            let before =
+                previous.and_then(|g| g.listeners.iter().find(|l| l.config.name == listener.name));
+            for CertificateConfig { cert, key, .. } in
+                listener.tls.iter().flat_map(|tls| &tls.certificates)
+            {
                 watched.extend([cert.clone(), key.clone()]);
             }
             match load_listener(listener, before, &sources, &mut found) {
@@ -126,12 +151,35 @@ impl Builder {
 
         found.sort_by_key(|d| (d.severity, d.at.map(|at| (at.file, at.line, at.column))));
         if found.iter().any(|d| d.severity == Severity::Error) {
-            return Err(Box::new(BuildError { diagnostics: found, sources, watched }));
+            return Err(Box::new(BuildError {
+                diagnostics: found,
+                sources,
+                watched,
+            }));
         }
         let number = previous.map_or(1, |g| g.number + 1);
-        let generation = Arc::new(Generation { number, config, pools, filters, listeners });
-        let changes = previous.map_or_else(Changes::default, |before| Changes::between(before, &generation));
-        Ok(Build { generation, changes, warnings: found, sources, watched, shown })
+        if !config.filters.is_empty() {
+            // Any filter may give a sticky key; its first pick should not wait for the table.
+            pools.iter().for_each(|pool| pool.prepare_hash());
+        }
+        let generation = Arc::new(Generation {
+            number,
+            config,
+            pools,
+            filters,
+            listeners,
+        });
+        let changes = previous.map_or_else(Changes::default, |before| {
+            Changes::between(before, &generation)
+        });
+        Ok(Build {
+            generation,
+            changes,
+            warnings: found,
+            sources,
+            watched,
+            shown,
+        })
     }
 
     /// The filter of the generation before when nothing about it changed, else a new one.
@@ -142,31 +190,60 @@ impl Builder {
         sources: &Sources,
         previous: Option<&Arc<Generation>>,
     ) -> Result<FilterUse, Vec<Diagnostic>> {
-        let diagnose = |problems: Vec<crate::chain::Problem>| -> Vec<Diagnostic> {
-            problems.into_iter().map(|p| sources.diagnose(problem_of("filter", p.at, p.message, p.help))).collect()
+        let diagnose = |problems: Vec<Problem>| -> Vec<Diagnostic> {
+            problems
+                .into_iter()
+                .map(|problem| sources.diagnose(problem))
+                .collect()
         };
         let at = ConfigPath(format!("{}/module", config.at.0));
-        let problem = |code, message: String| vec![sources.diagnose(Problem { at: at.clone(), code, message, help: None })];
+        let problem = |code, message: String| {
+            vec![sources.diagnose(Problem {
+                at: at.clone(),
+                code,
+                message,
+                help: None,
+            })]
+        };
         let (name, bytes) = match &config.module {
             ModuleSource::Builtin(name) => match crate::builtin::builtin(name) {
                 Some(bytes) => (format!("builtin:{name}"), bytes.into()),
-                None => return Err(problem("unknown-module", format!("there is no builtin filter {name:?}"))),
+                None => {
+                    return Err(problem(
+                        "unknown-module",
+                        format!("there is no builtin filter {name:?}"),
+                    ));
+                }
             },
             ModuleSource::File(path) => match std::fs::read(path) {
                 Ok(bytes) => (path.display().to_string(), std::borrow::Cow::Owned(bytes)),
-                Err(error) => return Err(problem("unreadable-module", format!("cannot read {}: {error}", path.display()))),
+                Err(error) => {
+                    return Err(problem(
+                        "unreadable-module",
+                        format!("cannot read {}: {error}", path.display()),
+                    ));
+                }
             },
         };
-        let host = self.host(all).map_err(|error| problem("wasm-host", error))?;
-        let module = self.module(&host, &name, &bytes).map_err(|error| problem("bad-module", error.to_string()))?;
-        let same = previous.and_then(|g| g.filters.iter().find(|f| f.filter.is_same(config, module.digest())));
+        let host = self
+            .host(all)
+            .map_err(|error| problem("wasm-host", error))?;
+        let module = self
+            .module(&host, &name, &bytes)
+            .map_err(|error| problem("bad-module", error.to_string()))?;
+        let same = previous.and_then(|g| {
+            g.filters
+                .iter()
+                .find(|f| f.filter.is_same(config, module.digest()))
+        });
         let filter = match same {
             Some(same) => same.filter.clone(),
             None => {
                 if let Some(wrong) = wrong_settings(&module, config, sources) {
                     return Err(wrong);
                 }
-                Filter::load(module, config.clone(), all.workers, self.refill.clone()).map_err(diagnose)?
+                Filter::load(module, config.clone(), all.workers, self.refill.clone())
+                    .map_err(diagnose)?
             }
         };
         let pools = filter.pool_table(config, &all.pools).map_err(diagnose)?;
@@ -178,13 +255,21 @@ impl Builder {
         if let Some(host) = &self.host {
             return Ok(host.clone());
         }
-        let options = crate::wasm::HostOptions { cache: config.modules.cache.clone(), ..Default::default() };
+        let options = crate::wasm::HostOptions {
+            cache: config.modules.cache.clone(),
+            ..Default::default()
+        };
         let host = Host::new(options).map_err(|error| error.to_string())?;
         self.host = Some(host.clone());
         Ok(host)
     }
 
-    fn module(&mut self, host: &Host, name: &str, bytes: &[u8]) -> Result<Arc<Module>, crate::wasm::ModuleError> {
+    fn module(
+        &mut self,
+        host: &Host,
+        name: &str,
+        bytes: &[u8],
+    ) -> Result<Arc<Module>, crate::wasm::ModuleError> {
         let digest: [u8; 32] = <sha2::Sha256 as sha2::Digest>::digest(bytes).into();
         if let Some(module) = self.modules.get(&digest).and_then(Weak::upgrade) {
             return Ok(module);
@@ -203,9 +288,6 @@ fn load_listener(
     sources: &Sources,
     found: &mut Vec<Diagnostic>,
 ) -> Result<Arc<Listener>, Vec<Diagnostic>> {
-    let diagnose = |p: &crate::tls::Problem| {
-        sources.diagnose(problem_of("tls", p.at.clone(), p.message.clone(), p.help.clone()))
-    };
     let offered: &[&str] = match (config.protocol, config.http.http2) {
         (Protocol::Http, true) => &["h2", "http/1.1"],
         (Protocol::Http, false) => &["http/1.1"],
@@ -215,11 +297,16 @@ fn load_listener(
     let tls = match &config.tls {
         None => None,
         Some(tls) => {
-            let loaded = ServerTls::load(tls, offered, tls_before.map(|t| &**t))
-                .map_err(|problems| problems.iter().map(diagnose).collect::<Vec<_>>())?;
+            let loaded =
+                ServerTls::load(tls, offered, tls_before.map(|t| &**t)).map_err(|problems| {
+                    problems
+                        .into_iter()
+                        .map(|p| sources.diagnose(p))
+                        .collect::<Vec<_>>()
+                })?;
             found.extend(loaded.warnings().iter().map(|warning| Diagnostic {
                 severity: Severity::Warning,
-                ..diagnose(warning)
+                ..sources.diagnose(warning.clone())
             }));
             Some(Arc::new(loaded))
         }
@@ -230,19 +317,22 @@ fn load_listener(
     {
         return Ok(before.clone());
     }
-    Ok(Arc::new(Listener { config: config.clone(), tls }))
+    Ok(Arc::new(Listener {
+        config: config.clone(),
+        tls,
+    }))
 }
 
 /// What the module's own schema has against the settings, if anything.
-fn wrong_settings(module: &Arc<Module>, config: &FilterConfig, sources: &Sources) -> Option<Vec<Diagnostic>> {
+fn wrong_settings(
+    module: &Arc<Module>,
+    config: &FilterConfig,
+    sources: &Sources,
+) -> Option<Vec<Diagnostic>> {
     let schema = serde_json::from_str(&module.schema().ok()??).ok()?;
     let settings = ConfigPath(format!("{}/settings", config.at.0));
     let wrong = sources.validate(&settings, &schema);
     (!wrong.is_empty()).then_some(wrong)
-}
-
-fn problem_of(code: &'static str, at: ConfigPath, message: String, help: Option<String>) -> Problem {
-    Problem { at, code, message, help }
 }
 
 fn same_tls(a: Option<&ServerTls>, b: Option<&ServerTls>) -> bool {
@@ -256,8 +346,12 @@ fn same_tls(a: Option<&ServerTls>, b: Option<&ServerTls>) -> bool {
 impl Changes {
     fn between(before: &Generation, after: &Generation) -> Self {
         Self {
-            listeners: changed(&before.listeners, &after.listeners, |a, b| Arc::ptr_eq(a, b)),
-            filters: changed(&before.filters, &after.filters, |a, b| Arc::ptr_eq(&a.filter, &b.filter)),
+            listeners: changed(&before.listeners, &after.listeners, |a, b| {
+                Arc::ptr_eq(a, b)
+            }),
+            filters: changed(&before.filters, &after.filters, |a, b| {
+                Arc::ptr_eq(&a.filter, &b.filter)
+            }),
             pools: changed(&before.pools, &after.pools, |a, b| a.config == b.config),
         }
     }
@@ -265,6 +359,9 @@ impl Changes {
 
 /// Items that were added, removed or replaced.
 fn changed<T>(before: &[T], after: &[T], same: impl Fn(&T, &T) -> bool) -> usize {
-    let kept = after.iter().filter(|b| before.iter().any(|a| same(a, b))).count();
+    let kept = after
+        .iter()
+        .filter(|b| before.iter().any(|a| same(a, b)))
+        .count();
     before.len().max(after.len()) - kept
 }

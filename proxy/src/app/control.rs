@@ -2,16 +2,16 @@
 //! them into reloads and, once, into the drain that ends the process.
 
 use super::build::{Build, BuildError, Builder, Changes};
+use super::samples::Samples;
 use super::sockets::Sockets;
 use super::watch::Watch;
 use super::worker::{self, Command};
 use crate::admin::{self, Changed, Readiness, ReloadAnswer};
 use crate::config::{AccessLogConfig, ConfigPath, Problem, render};
+use crate::discovery::{Resolve, SystemResolver};
 use crate::generation::Generation;
 use crate::telemetry::{AccessLog, Metrics, WorkerLog};
-use crate::discovery::{Resolve, SystemResolver};
 use crate::upstream::{Checks, Pool};
-use arc_swap::ArcSwap;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -20,12 +20,15 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
+/// Told once what serves.
+pub type OnReady = Box<dyn FnOnce(&Ready)>;
+
 /// How the server is run.
 pub struct RunOptions {
     /// Reload when a file of the configuration changes.
     pub watch: bool,
     /// Called once, when the first generation serves.
-    pub on_ready: Option<Box<dyn FnOnce(&Ready)>>,
+    pub on_ready: Option<OnReady>,
     /// Ends the process in order, like SIGTERM. For callers that run the server inside their own process.
     pub stop: Option<oneshot::Receiver<()>>,
 }
@@ -52,7 +55,9 @@ impl<E: Into<anyhow::Error>> From<E> for RunError {
 
 /// Runs the server until it is told to stop. Blocks the calling thread, which becomes control.
 pub fn run(builder: Builder, options: RunOptions) -> Result<(), RunError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let local = tokio::task::LocalSet::new();
     let ended = local.block_on(&runtime, serve(builder, options));
     drop(local);
@@ -61,6 +66,9 @@ pub fn run(builder: Builder, options: RunOptions) -> Result<(), RunError> {
     ended
 }
 
+/// The access log with the configuration it was opened by, if there is one.
+type OpenLog = Option<(AccessLogConfig, AccessLog)>;
+
 /// What control knows while the server runs.
 struct Server {
     builder: Arc<Mutex<Builder>>,
@@ -68,9 +76,9 @@ struct Server {
     workers: Vec<worker::Handle>,
     generation: Arc<Generation>,
     /// The same, for the metrics, which are read at any time.
-    serving: Arc<ArcSwap<Generation>>,
+    samples: Arc<Samples>,
     sockets: Sockets,
-    access_log: Option<(AccessLogConfig, AccessLog)>,
+    access_log: OpenLog,
     /// The checks of the pools that serve; they stop when their guard is dropped.
     checks: Vec<(Arc<Pool>, Checks)>,
     resolver: Arc<dyn Resolve>,
@@ -99,7 +107,8 @@ impl admin::Control for State {
         let (reply, answer) = oneshot::channel();
         let asked = self.reloads.send(reply).is_ok();
         Box::pin(async move {
-            let ending = || ReloadAnswer::refused(0, serde_json::json!([]), "the server is ending\n".into());
+            let ending =
+                || ReloadAnswer::refused(0, serde_json::json!([]), "the server is ending\n".into());
             if !asked {
                 return ending();
             }
@@ -118,7 +127,10 @@ async fn serve(mut builder: Builder, options: RunOptions) -> Result<(), RunError
     let config = build.generation.config.clone();
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
     let access_log = match &config.telemetry.access_log {
-        Some(log) => Some((log.clone(), AccessLog::open(log, metrics.access_log_dropped())?)),
+        Some(log) => Some((
+            log.clone(),
+            AccessLog::open(log, metrics.access_log_dropped())?,
+        )),
         None => None,
     };
     let (reloads, mut reload_requests) = mpsc::unbounded_channel();
@@ -141,14 +153,18 @@ async fn serve(mut builder: Builder, options: RunOptions) -> Result<(), RunError
         None => None,
     };
     let (changed, mut changes) = mpsc::unbounded_channel();
-    let watch = if options.watch { Some(Watch::start(changed)?) } else { None };
+    let watch = if options.watch {
+        Some(Watch::start(changed)?)
+    } else {
+        None
+    };
 
     let mut server = Server {
         builder: Arc::new(Mutex::new(builder)),
         metrics: metrics.clone(),
         workers: Vec::with_capacity(config.workers),
         generation: build.generation.clone(),
-        serving: Arc::new(ArcSwap::new(build.generation.clone())),
+        samples: Samples::register(&metrics, build.generation.clone()),
         sockets: Sockets::default(),
         access_log,
         checks: Vec::new(),
@@ -158,9 +174,10 @@ async fn serve(mut builder: Builder, options: RunOptions) -> Result<(), RunError
     };
     for index in 0..config.workers {
         let log = server.access_log.as_ref().map(|(_, log)| log.worker());
-        server.workers.push(worker::start(index, metrics.clone(), log)?);
+        server
+            .workers
+            .push(worker::start(index, metrics.clone(), log)?);
     }
-    super::samples::register(&metrics, server.serving.clone());
     let mut signals = Signals::new()?;
     let mut hangup = signal(SignalKind::hangup())?;
     let mut reopen = signal(SignalKind::user_defined1())?;
@@ -172,7 +189,11 @@ async fn serve(mut builder: Builder, options: RunOptions) -> Result<(), RunError
             tracing::info!(listener = &**name, %address, "listening");
         }
     }
-    tracing::info!(workers = config.workers, took_ms = started.elapsed().as_millis() as u64, "serving");
+    tracing::info!(
+        workers = config.workers,
+        took_ms = started.elapsed().as_millis() as u64,
+        "serving"
+    );
     if let Some(on_ready) = options.on_ready {
         on_ready(&ready);
     }
@@ -190,7 +211,9 @@ async fn serve(mut builder: Builder, options: RunOptions) -> Result<(), RunError
             }
             Some(()) = changes.recv() => {
                 while changes.try_recv().is_ok() {}
-                server.reload("a file changed").await;
+                if server.watch.as_mut().is_some_and(Watch::has_changed) {
+                    server.reload("a file changed").await;
+                }
             }
             Some(reply) = reload_requests.recv() => {
                 let answer = server.reload("asked for").await;
@@ -238,7 +261,11 @@ impl Signals {
 
 impl Server {
     /// Opens sockets and lets every worker adopt the generation. On failure nothing has changed.
-    async fn put_to_work(&mut self, build: Build, log: Option<Option<Vec<WorkerLog>>>) -> anyhow::Result<()> {
+    async fn put_to_work(
+        &mut self,
+        build: Build,
+        log: Option<Option<Vec<WorkerLog>>>,
+    ) -> anyhow::Result<()> {
         let generation = build.generation;
         let config = &generation.config;
         let opened = self.sockets.prepare(config)?;
@@ -253,13 +280,20 @@ impl Server {
                 Some(None) => Some(None),
                 Some(Some(logs)) => Some(logs.pop()),
             };
-            let adopt = Command::Adopt { generation: generation.clone(), sockets, seats: seats.clone(), log, done };
+            let adopt = Command::Adopt {
+                generation: generation.clone(),
+                sockets,
+                seats: seats.clone(),
+                log,
+                done,
+            };
             if worker.commands.send(adopt).is_ok() {
                 acknowledged.push(ack);
             }
         }
         for ack in acknowledged {
-            ack.await.map_err(|_| anyhow::anyhow!("a worker thread has ended"))?;
+            ack.await
+                .map_err(|_| anyhow::anyhow!("a worker thread has ended"))?;
         }
         self.sockets.settle(config);
         if let Some(watch) = &mut self.watch {
@@ -267,7 +301,7 @@ impl Server {
         }
         *self.state.shown.borrow_mut() = build.shown;
         self.metrics.generation_serves(generation.number);
-        self.serving.store(generation.clone());
+        self.samples.serve(generation.clone());
         self.generation = generation;
         Ok(())
     }
@@ -276,7 +310,10 @@ impl Server {
     fn follow_pools(&mut self, pools: &[Arc<Pool>]) {
         let mut before = std::mem::take(&mut self.checks);
         for pool in pools {
-            let checks = match before.iter().position(|(known, _)| Arc::ptr_eq(known, pool)) {
+            let checks = match before
+                .iter()
+                .position(|(known, _)| Arc::ptr_eq(known, pool))
+            {
                 Some(at) => before.swap_remove(at).1,
                 None => Checks::spawn(pool, &self.resolver),
             };
@@ -286,7 +323,12 @@ impl Server {
 
     fn ready(&self) -> Ready {
         let listeners = &self.generation.config.listeners;
-        Ready { listeners: listeners.iter().map(|l| (l.name.clone(), self.sockets.addresses(l))).collect() }
+        Ready {
+            listeners: listeners
+                .iter()
+                .map(|l| (l.name.clone(), self.sockets.addresses(l)))
+                .collect(),
+        }
     }
 
     /// Builds the next generation and swaps to it; anything wrong leaves the present one serving.
@@ -295,7 +337,10 @@ impl Server {
         let from = self.generation.number;
         let (builder, previous) = (self.builder.clone(), self.generation.clone());
         let built = tokio::task::spawn_blocking(move || {
-            builder.lock().unwrap_or_else(PoisonError::into_inner).build(Some(&previous))
+            builder
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .build(Some(&previous))
         });
         let answer = match built.await {
             Ok(Ok(build)) => self.swap(build).await,
@@ -305,12 +350,20 @@ impl Server {
                 }
                 Err(refused(from, &error))
             }
-            Err(panicked) => Err(ReloadAnswer::refused(from, serde_json::json!([]), format!("the reload failed: {panicked}\n"))),
+            Err(panicked) => Err(ReloadAnswer::refused(
+                from,
+                serde_json::json!([]),
+                format!("the reload failed: {panicked}\n"),
+            )),
         };
         match answer {
             Ok(changes) => {
                 let took = started.elapsed();
-                let changed = Changed { listeners: changes.listeners, filters: changes.filters, pools: changes.pools };
+                let changed = Changed {
+                    listeners: changes.listeners,
+                    filters: changes.filters,
+                    pools: changes.pools,
+                };
                 let answer = ReloadAnswer::done(from, self.generation.number, took, changed);
                 if let ReloadAnswer::Done(done) = &answer {
                     tracing::info!(why, "{done}");
@@ -320,7 +373,12 @@ impl Server {
             Err(answer) => {
                 self.metrics.reload_failed();
                 if let ReloadAnswer::Refused(refused) = &answer {
-                    tracing::error!(why, generation = from, "reload refused, generation {from} serves on\n{}", refused.text.trim_end());
+                    tracing::error!(
+                        why,
+                        generation = from,
+                        "reload refused, generation {from} serves on\n{}",
+                        refused.text.trim_end()
+                    );
                 }
                 answer
             }
@@ -338,11 +396,25 @@ impl Server {
         if config.admin != self.generation.config.admin {
             return Err(self.restart_needed(&build, "admin", "another address".into()));
         }
-        let log = match self.changed_access_log(config.telemetry.access_log.as_ref()) {
-            Ok(log) => log,
-            Err(error) => return Err(fail(format!("error: the access log cannot be opened: {error}\n"))),
+        let opened = match self.changed_access_log(config.telemetry.access_log.as_ref()) {
+            Ok(opened) => opened,
+            Err(error) => {
+                return Err(fail(format!(
+                    "error: the access log cannot be opened: {error}\n"
+                )));
+            }
         };
-        self.put_to_work(build, log).await.map_err(|error| fail(format!("error: {error:#}\n")))?;
+        let writers = opened.as_ref().map(|log| {
+            let (_, log) = log.as_ref()?;
+            Some(self.workers.iter().map(|_| log.worker()).collect())
+        });
+        self.put_to_work(build, writers)
+            .await
+            .map_err(|error| fail(format!("error: {error:#}\n")))?;
+        // Only now: a reload that fails must leave the records going where they went.
+        if let Some(log) = opened {
+            self.access_log = log;
+        }
         Ok(changes)
     }
 
@@ -355,22 +427,29 @@ impl Server {
         };
         let diagnostics = [build.sources.diagnose(problem)];
         let json = render::json(&build.sources, &diagnostics);
-        ReloadAnswer::refused(self.generation.number, json, render::text(&build.sources, &diagnostics, render::Colour::Never))
+        ReloadAnswer::refused(
+            self.generation.number,
+            json,
+            render::text(&build.sources, &diagnostics, render::Colour::Never),
+        )
     }
 
-    /// Opens the access log anew when its configuration changed: one writer for each worker.
-    fn changed_access_log(&mut self, wanted: Option<&AccessLogConfig>) -> std::io::Result<Option<Option<Vec<WorkerLog>>>> {
+    /// Opens the access log anew when its configuration changed.
+    fn changed_access_log(
+        &self,
+        wanted: Option<&AccessLogConfig>,
+    ) -> std::io::Result<Option<OpenLog>> {
         let current = self.access_log.as_ref().map(|(config, _)| config);
         if current == wanted {
             return Ok(None);
         }
-        let opened = match wanted {
-            None => None,
-            Some(config) => Some((config.clone(), AccessLog::open(config, self.metrics.access_log_dropped())?)),
+        let Some(config) = wanted else {
+            return Ok(Some(None));
         };
-        let writers = opened.as_ref().map(|(_, log)| self.workers.iter().map(|_| log.worker()).collect());
-        self.access_log = opened;
-        Ok(Some(writers))
+        Ok(Some(Some((
+            config.clone(),
+            AccessLog::open(config, self.metrics.access_log_dropped())?,
+        ))))
     }
 
     /// Stops accepting and waits for what runs, up to the deadline; a second signal cuts.
@@ -383,7 +462,14 @@ impl Server {
             let mut done = Vec::new();
             for worker in &self.workers {
                 let (finished, ended) = oneshot::channel();
-                if worker.commands.send(Command::Drain { window: drain.timeout, done: finished }).is_ok() {
+                if worker
+                    .commands
+                    .send(Command::Drain {
+                        window: drain.timeout,
+                        done: finished,
+                    })
+                    .is_ok()
+                {
                     done.push(ended);
                 }
             }
@@ -416,5 +502,9 @@ impl Server {
 
 fn refused(generation: u64, error: &BuildError) -> ReloadAnswer {
     let json = render::json(&error.sources, &error.diagnostics);
-    ReloadAnswer::refused(generation, json, render::text(&error.sources, &error.diagnostics, render::Colour::Never))
+    ReloadAnswer::refused(
+        generation,
+        json,
+        render::text(&error.sources, &error.diagnostics, render::Colour::Never),
+    )
 }

@@ -1,33 +1,92 @@
 //! What the metrics pull from pools and filters at each scrape.
 
+use crate::chain::{Counts, VerdictKind};
 use crate::generation::Generation;
-use crate::telemetry::{EndpointSample, FilterSample, Metrics};
+use crate::telemetry::{EndpointSample, FilterSample, Metrics, Visitor};
 use crate::upstream::State;
-use arc_swap::ArcSwap;
-use std::sync::Arc;
+use crate::wasm::FaultKind;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// Adds the endpoints and filters of whatever generation serves at the time of a scrape.
-pub fn register(metrics: &Metrics, serving: Arc<ArcSwap<Generation>>) {
-    metrics.register(Box::new(move |visitor| {
-        let generation = serving.load();
-        for pool in &generation.pools {
+/// The generation that serves, and the counts of filters that reloads replaced, so that counters only ever grow.
+pub struct Samples(Mutex<Serving>);
+
+struct Serving {
+    generation: Arc<Generation>,
+    /// By name; names that left the configuration are forgotten.
+    replaced: HashMap<Arc<str>, Counts>,
+}
+
+impl Samples {
+    /// Makes the samples part of every scrape.
+    pub fn register(metrics: &Metrics, generation: Arc<Generation>) -> Arc<Self> {
+        let samples = Arc::new(Self(Mutex::new(Serving {
+            generation,
+            replaced: HashMap::new(),
+        })));
+        let read = samples.clone();
+        metrics.register(Box::new(move |visitor| read.visit(visitor)));
+        samples
+    }
+
+    /// Another generation serves from now on.
+    pub fn serve(&self, generation: Arc<Generation>) {
+        let mut serving = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let serving = &mut *serving;
+        for old in &serving.generation.filters {
+            if !generation
+                .filters
+                .iter()
+                .any(|new| Arc::ptr_eq(&new.filter, &old.filter))
+            {
+                serving
+                    .replaced
+                    .entry(old.filter.name().clone())
+                    .or_default()
+                    .add(&old.filter.counts());
+            }
+        }
+        serving
+            .replaced
+            .retain(|name, _| generation.filters.iter().any(|f| f.filter.name() == name));
+        serving.generation = generation;
+    }
+
+    fn visit(&self, visitor: &mut Visitor) {
+        let serving = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for pool in &serving.generation.pools {
             for report in pool.report() {
                 let endpoint = &report.endpoint;
                 let sample = EndpointSample {
                     requests: endpoint.picks(),
+                    connects: endpoint.connects(),
                     connect_failures: endpoint.connect_failures(),
                     failures: endpoint.failures(),
                     active: endpoint.active().into(),
                     up: matches!(report.state, State::Up | State::Unchecked),
                     downs: endpoint.ejections(),
-                    ..EndpointSample::default()
                 };
                 visitor.endpoint(&pool.config.name, &endpoint.text, &sample);
             }
         }
-        for used in &generation.filters {
-            let sample = FilterSample { generation: generation.number, ..FilterSample::default() };
+        for used in &serving.generation.filters {
+            let mut counts = used.filter.counts();
+            if let Some(before) = serving.replaced.get(used.filter.name()) {
+                counts.add(before);
+            }
+            let sample = FilterSample {
+                calls: counts.calls,
+                seconds: counts.nanoseconds as f64 / 1e9,
+                verdicts: VerdictKind::ALL
+                    .iter()
+                    .map(|&kind| (kind.as_str(), counts.verdicts(kind)))
+                    .collect(),
+                faults: FaultKind::ALL
+                    .iter()
+                    .map(|&kind| (kind.as_str(), counts.faults(kind)))
+                    .collect(),
+            };
             visitor.filter(used.filter.name(), &sample);
         }
-    }));
+    }
 }

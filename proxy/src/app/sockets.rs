@@ -7,27 +7,41 @@ use std::collections::{HashMap, HashSet};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
-/// What a socket is known by: its configured address, and for port 0, which gives every listener a port of its own, the
-/// listener too. Any other address may pass from one listener to another in a reload without being closed.
+/// What a listening socket is known by across generations: its address, and for port 0, where every listener gets a
+/// port of its own, the listener too.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Place(SocketAddr, Option<Arc<str>>);
+pub struct SocketKey {
+    address: SocketAddr,
+    listener: Option<Arc<str>>,
+}
 
-impl Place {
-    pub fn of(listener: &ListenerConfig, address: SocketAddr) -> Self {
-        Self(address, (address.port() == 0).then(|| listener.name.clone()))
+impl SocketKey {
+    pub fn new(listener: &ListenerConfig, address: SocketAddr) -> Self {
+        Self {
+            address,
+            listener: (address.port() == 0).then(|| listener.name.clone()),
+        }
+    }
+
+    /// The keys of all sockets of a listener.
+    pub fn all(listener: &ListenerConfig) -> impl Iterator<Item = Self> {
+        listener
+            .bind
+            .iter()
+            .map(move |&address| Self::new(listener, address))
     }
 }
 
 /// Which addresses are open, and the connection seats of listeners.
 #[derive(Default)]
 pub struct Sockets {
-    /// The address bound, which differs from the configured one for port 0.
-    open: HashMap<Place, SocketAddr>,
+    /// The address each is bound to: with the real port where 0 was configured.
+    open: HashMap<SocketKey, SocketAddr>,
     seats: HashMap<Arc<str>, Arc<Seats>>,
 }
 
 /// What `prepare` opened for one worker.
-pub type Opened = Vec<(Place, TcpListener)>;
+pub type Opened = Vec<(SocketKey, TcpListener)>;
 
 impl Sockets {
     /// Opens what `config` needs and is not open yet, one socket a worker. Nothing is kept when one fails.
@@ -36,16 +50,26 @@ impl Sockets {
         let mut opened = HashMap::new();
         for listener in &config.listeners {
             for &address in &listener.bind {
-                let place = Place::of(listener, address);
-                if self.open.contains_key(&place) {
+                let key = SocketKey::new(listener, address);
+                if self.open.contains_key(&key) {
                     continue;
                 }
-                let claim = if self.overlaps(address) { Claim::Shared } else { Claim::Alone };
-                let bound = crate::listen::bind(&listener.name, address, config.workers, &listener.tcp, claim)?;
+                let claim = if self.overlaps(address) {
+                    Claim::Shared
+                } else {
+                    Claim::Alone
+                };
+                let bound = crate::listen::bind(
+                    &listener.name,
+                    address,
+                    config.workers,
+                    &listener.tcp,
+                    claim,
+                )?;
+                opened.insert(key.clone(), bound.address);
                 for (worker, socket) in per_worker.iter_mut().zip(bound.sockets) {
-                    worker.push((place.clone(), socket));
+                    worker.push((key.clone(), socket));
                 }
-                opened.insert(place, bound.address);
             }
         }
         self.open.extend(opened);
@@ -59,17 +83,24 @@ impl Sockets {
 
     /// Forgets what the adopted configuration no longer has; the workers have closed it.
     pub fn settle(&mut self, config: &Config) {
-        let places = config.listeners.iter().flat_map(|l| l.bind.iter().map(|&address| Place::of(l, address)));
-        let wanted: HashSet<Place> = places.collect();
-        self.open.retain(|place, _| wanted.contains(place));
-        self.seats.retain(|name, _| config.listeners.iter().any(|l| l.name == *name));
+        let wanted: HashSet<SocketKey> = config
+            .listeners
+            .iter()
+            .flat_map(|l| SocketKey::all(l))
+            .collect();
+        self.open.retain(|key, _| wanted.contains(key));
+        self.seats
+            .retain(|name, _| config.listeners.iter().any(|l| l.name == *name));
     }
 
     /// The connection limit of each listener; one that exists keeps its count and takes the new limit.
     pub fn seats(&mut self, config: &Config) -> HashMap<Arc<str>, Arc<Seats>> {
         for listener in &config.listeners {
             let limit = listener.limits.connections;
-            let seats = self.seats.entry(listener.name.clone()).or_insert_with(|| Seats::new(limit));
+            let seats = self
+                .seats
+                .entry(listener.name.clone())
+                .or_insert_with(|| Seats::new(limit));
             seats.set_limit(limit);
         }
         self.seats.clone()
@@ -77,6 +108,8 @@ impl Sockets {
 
     /// Where a listener can be reached: the bound addresses, real ports.
     pub fn addresses(&self, listener: &ListenerConfig) -> Vec<SocketAddr> {
-        listener.bind.iter().filter_map(|&address| self.open.get(&Place::of(listener, address)).copied()).collect()
+        SocketKey::all(listener)
+            .filter_map(|key| self.open.get(&key).copied())
+            .collect()
     }
 }

@@ -1,10 +1,14 @@
 //! Tells control when a file that the configuration was made of changes.
 //!
-//! Directories are watched, not files: editors replace files, and Kubernetes swaps a symbolic link above them.
+//! Directories are watched, not files: editors replace files, and Kubernetes swaps a symbolic link above them. Other
+//! files may lie in the same directories, perhaps this process's own logs, so a change counts only when one of the
+//! configuration's files looks different.
 
 use notify_debouncer_full::notify::{RecommendedWatcher, RecursiveMode};
 use notify_debouncer_full::{DebounceEventResult, Debouncer, RecommendedCache, new_debouncer};
 use std::collections::HashSet;
+use std::hash::{Hash, Hasher};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -15,6 +19,9 @@ const SETTLE: Duration = Duration::from_millis(100);
 pub struct Watch {
     debouncer: Debouncer<RecommendedWatcher, RecommendedCache>,
     directories: HashSet<PathBuf>,
+    files: Vec<PathBuf>,
+    /// How the files looked when last asked.
+    seen: u64,
 }
 
 impl Watch {
@@ -29,7 +36,12 @@ impl Watch {
                 let _ = changed.send(());
             }
         })?;
-        Ok(Self { debouncer, directories: HashSet::new() })
+        Ok(Self {
+            debouncer,
+            directories: HashSet::new(),
+            files: Vec::new(),
+            seen: 0,
+        })
     }
 
     /// Watches the directories of `files` (and those that are directories themselves) from now on.
@@ -44,6 +56,44 @@ impl Watch {
             }
         }
         self.directories = wanted;
+        if self.files != files {
+            self.files = files.to_vec();
+            self.seen = fingerprint(files);
+        }
+    }
+
+    /// True when a file of the configuration looks different than when this was last asked.
+    pub fn has_changed(&mut self) -> bool {
+        let now = fingerprint(&self.files);
+        std::mem::replace(&mut self.seen, now) != now
+    }
+}
+
+/// What distinguishes the files' present content from any other without reading it; a directory stands for its YAML.
+fn fingerprint(files: &[PathBuf]) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    for file in files {
+        look(file, &mut hasher);
+        let Ok(entries) = std::fs::read_dir(file) else {
+            continue;
+        };
+        let mut entries: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        entries.retain(|path| path.extension().is_some_and(|e| e == "yaml" || e == "yml"));
+        entries.sort();
+        for entry in &entries {
+            look(entry, &mut hasher);
+        }
+    }
+    hasher.finish()
+}
+
+fn look(path: &Path, hasher: &mut impl Hasher) {
+    path.hash(hasher);
+    match std::fs::metadata(path) {
+        // A directory's own times change with every file in it.
+        Ok(found) if found.is_dir() => {}
+        Ok(found) => (found.ino(), found.len(), found.mtime(), found.mtime_nsec()).hash(hasher),
+        Err(_) => 0.hash(hasher),
     }
 }
 
@@ -52,7 +102,11 @@ fn directories_of(file: &Path) -> Vec<PathBuf> {
     if file.is_dir() {
         return vec![file.to_owned()];
     }
-    let parent = |path: &Path| path.parent().filter(|p| !p.as_os_str().is_empty()).map(Path::to_owned);
+    let parent = |path: &Path| {
+        path.parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .map(Path::to_owned)
+    };
     let mut found: Vec<PathBuf> = parent(file).into_iter().collect();
     if let Ok(real) = file.canonicalize() {
         found.extend(parent(&real));

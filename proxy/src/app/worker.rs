@@ -1,8 +1,7 @@
 //! A worker: one thread, one current-thread runtime, every listener's sockets, and all that it accepts.
 
-use super::sockets::{Opened, Place};
+use super::sockets::SocketKey;
 use crate::chain::{Chain, Link, Slots};
-use crate::config::Protocol;
 use crate::generation::{Generation, Listener, Service, ServiceSlot, Worker};
 use crate::listen::{self, Seats};
 use crate::telemetry::{ListenerMetrics, Metrics, WorkerLog};
@@ -19,14 +18,17 @@ pub enum Command {
     /// Serve this generation from now on. `sockets` are those that no earlier generation had.
     Adopt {
         generation: Arc<Generation>,
-        sockets: Opened,
+        sockets: Vec<(SocketKey, std::net::TcpListener)>,
         seats: HashMap<Arc<str>, Arc<Seats>>,
         /// The access log, when the configuration of it changed.
         log: Option<Option<WorkerLog>>,
         done: oneshot::Sender<()>,
     },
     /// Stop accepting, let what runs end; answered when nothing runs any more.
-    Drain { window: Duration, done: oneshot::Sender<()> },
+    Drain {
+        window: Duration,
+        done: oneshot::Sender<()>,
+    },
     /// End now, with whatever still runs.
     Cut,
 }
@@ -38,21 +40,30 @@ pub struct Handle {
 }
 
 /// Starts worker number `index`. Fails only when the system gives no thread.
-pub fn start(index: usize, metrics: Arc<Metrics>, log: Option<WorkerLog>) -> std::io::Result<Handle> {
+pub fn start(
+    index: usize,
+    metrics: Arc<Metrics>,
+    log: Option<WorkerLog>,
+) -> std::io::Result<Handle> {
     let (commands, inbox) = mpsc::unbounded_channel();
-    let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                tracing::error!(%error, index, "a worker could not start its runtime");
-                return;
-            }
-        };
-        let local = LocalSet::new();
-        local.block_on(&runtime, serve(index, inbox, metrics, log));
-        // Dropping the set ends what a cut left running; each exchange still writes its record.
-        drop(local);
-    })?;
+    let thread = std::thread::Builder::new()
+        .name(format!("worker-{index}"))
+        .spawn(move || {
+            let runtime = match tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+            {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    tracing::error!(%error, index, "a worker could not start its runtime");
+                    return;
+                }
+            };
+            let local = LocalSet::new();
+            local.block_on(&runtime, serve(index, inbox, metrics, log));
+            // Dropping the set ends what a cut left running; each exchange still writes its record.
+            drop(local);
+        })?;
     Ok(Handle { commands, thread })
 }
 
@@ -60,7 +71,7 @@ pub fn start(index: usize, metrics: Arc<Metrics>, log: Option<WorkerLog>) -> std
 struct Post {
     worker: Rc<Worker>,
     metrics: Arc<Metrics>,
-    listeners: RefCell<HashMap<Place, Bound>>,
+    listeners: RefCell<HashMap<SocketKey, Bound>>,
     slots: Slots,
     counters: RefCell<HashMap<Arc<str>, Rc<ListenerMetrics>>>,
     running: Rc<std::cell::Cell<usize>>,
@@ -74,7 +85,12 @@ struct Bound {
     _stop: oneshot::Sender<()>,
 }
 
-async fn serve(index: usize, mut inbox: mpsc::UnboundedReceiver<Command>, metrics: Arc<Metrics>, log: Option<WorkerLog>) {
+async fn serve(
+    index: usize,
+    mut inbox: mpsc::UnboundedReceiver<Command>,
+    metrics: Arc<Metrics>,
+    log: Option<WorkerLog>,
+) {
     let post = Rc::new(Post {
         worker: Rc::new(Worker::new(log)),
         metrics,
@@ -96,7 +112,13 @@ async fn serve(index: usize, mut inbox: mpsc::UnboundedReceiver<Command>, metric
     });
     while let Some(command) = inbox.recv().await {
         match command {
-            Command::Adopt { generation, sockets, seats, log, done } => {
+            Command::Adopt {
+                generation,
+                sockets,
+                seats,
+                log,
+                done,
+            } => {
                 if let Some(log) = log {
                     post.worker.set_log(log);
                 }
@@ -123,24 +145,32 @@ async fn serve(index: usize, mut inbox: mpsc::UnboundedReceiver<Command>, metric
 
 impl Post {
     /// Makes the generation's services; connections that are open find them at their next exchange.
-    fn adopt(self: &Rc<Self>, generation: &Arc<Generation>, sockets: Opened, seats: &HashMap<Arc<str>, Arc<Seats>>) {
-        let mut sockets: HashMap<Place, std::net::TcpListener> = sockets.into_iter().collect();
+    fn adopt(
+        self: &Rc<Self>,
+        generation: &Arc<Generation>,
+        sockets: Vec<(SocketKey, std::net::TcpListener)>,
+        seats: &HashMap<Arc<str>, Arc<Seats>>,
+    ) {
+        let mut sockets: HashMap<SocketKey, std::net::TcpListener> = sockets.into_iter().collect();
         let mut bound = self.listeners.borrow_mut();
         let mut kept = HashMap::with_capacity(bound.len());
         for listener in &generation.listeners {
             let service = self.service(generation, listener);
-            for &address in &listener.config.bind {
-                let place = Place::of(&listener.config, address);
-                if let Some(old) = bound.remove(&place) {
+            for key in SocketKey::all(&listener.config) {
+                if let Some(old) = bound.remove(&key) {
                     old.slot.replace(service.clone());
-                    kept.insert(place, old);
-                } else if let Some(socket) = sockets.remove(&place) {
-                    let Some(seats) = seats.get(&listener.config.name) else { continue };
+                    kept.insert(key, old);
+                } else if let Some(socket) = sockets.remove(&key) {
+                    let Some(seats) = seats.get(&listener.config.name) else {
+                        continue;
+                    };
                     match self.accept(service.clone(), socket, seats.clone()) {
                         Ok(opened) => {
-                            kept.insert(place, opened);
+                            kept.insert(key, opened);
                         }
-                        Err(error) => tracing::error!(%error, %address, "a listening socket could not be used"),
+                        Err(error) => {
+                            tracing::error!(%error, listener = &*listener.config.name, "a listening socket could not be used")
+                        }
                     }
                 }
             }
@@ -159,7 +189,10 @@ impl Post {
             .clone();
         let links = listener.config.filters.iter().filter_map(|&index| {
             let filter = generation.filters.get(index)?;
-            Some(Link { slot: self.slots.slot(&filter.filter), pools: filter.pools.clone() })
+            Some(Link {
+                slot: self.slots.slot(&filter.filter),
+                pools: filter.pools.clone(),
+            })
         });
         let chain = Chain::new(links.collect());
         Rc::new(Service {
@@ -171,9 +204,13 @@ impl Post {
         })
     }
 
-    fn accept(self: &Rc<Self>, service: Rc<Service>, socket: std::net::TcpListener, seats: Arc<Seats>) -> std::io::Result<Bound> {
+    fn accept(
+        self: &Rc<Self>,
+        service: Rc<Service>,
+        socket: std::net::TcpListener,
+        seats: Arc<Seats>,
+    ) -> std::io::Result<Bound> {
         let socket = tokio::net::TcpListener::from_std(socket)?;
-        debug_assert!(matches!(service.listener.config.protocol, Protocol::Tcp | Protocol::Http));
         let name = service.listener.config.name.clone();
         let slot = Rc::new(ServiceSlot::new(service));
         let (stop, stopped) = oneshot::channel::<()>();

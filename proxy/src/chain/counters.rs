@@ -100,6 +100,18 @@ impl Counts {
         counts
     }
 
+    /// Adds what another filter of the same name did.
+    pub fn add(&mut self, other: &Counts) {
+        self.calls += other.calls;
+        self.nanoseconds += other.nanoseconds;
+        for (sum, n) in self.verdicts.iter_mut().zip(other.verdicts) {
+            *sum += n;
+        }
+        for (sum, n) in self.faults.iter_mut().zip(other.faults) {
+            *sum += n;
+        }
+    }
+
     pub fn verdicts(&self, kind: VerdictKind) -> u64 {
         self.verdicts[kind as usize]
     }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::counters::{Counts, Shard};
 use super::plan::CheckedPlan;
-use super::problem::{Problem, setting};
-use crate::config::{FilterConfig, PoolConfig};
+use super::problem::{problem as finding, setting};
+use crate::config::{FilterConfig, PoolConfig, Problem};
 use crate::wasm::{
     ConfigureError, Fault, FaultKind, Instance, InstanceOptions, Module, Phases, Plan,
     SETTINGS_BYTES_MAX,
@@ -57,14 +57,14 @@ impl Filter {
                 &*config.name
             );
             return Err(vec![
-                Problem::new(config.at.clone(), message)
+                finding(config.at.clone(), message)
                     .help(format!("grant it with `capabilities: [{missing}]`")),
             ]);
         }
         let settings = config.settings.to_string();
         if settings.len() > SETTINGS_BYTES_MAX {
             let message = format!("settings of {} bytes, more than 1 MiB", settings.len());
-            return Err(vec![Problem::new(setting(&config.at, ""), message)]);
+            return Err(vec![finding(setting(&config.at, ""), message)]);
         }
         let options = InstanceOptions {
             filter: config.name.clone(),
@@ -274,13 +274,14 @@ fn make(
 
 fn problems(config: &FilterConfig, error: ConfigureError) -> Vec<Problem> {
     match error {
-        ConfigureError::Rejected(diagnostics) if diagnostics.is_empty() => vec![Problem::new(
+        ConfigureError::Rejected(diagnostics) if diagnostics.is_empty() => vec![finding(
             setting(&config.at, ""),
             "the filter refuses its settings without saying why",
         )],
         ConfigureError::Rejected(diagnostics) => diagnostics
             .into_iter()
             .map(|diagnostic| Problem {
+                code: "filter",
                 at: setting(&config.at, &diagnostic.path),
                 message: diagnostic.message,
                 help: diagnostic.help,
@@ -292,7 +293,7 @@ fn problems(config: &FilterConfig, error: ConfigureError) -> Vec<Problem> {
                 message.push('\n');
                 message.push_str(backtrace.trim_end());
             }
-            let problem = Problem::new(config.at.clone(), message);
+            let problem = finding(config.at.clone(), message);
             vec![match fault.kind {
                 FaultKind::Memory => problem.help("raise `limits: {memory: …}`"),
                 FaultKind::Deadline => problem.help("raise `limits: {configure-deadline: …}`"),
@@ -308,7 +309,7 @@ fn unknown_pool(
     pools: &[Arc<PoolConfig>],
 ) -> Problem {
     let message = format!("pool {:?} is not defined", wanted.name);
-    let problem = Problem::new(setting(&config.at, &wanted.path), message);
+    let problem = finding(setting(&config.at, &wanted.path), message);
     let nearest = pools
         .iter()
         .map(|pool| (strsim::damerau_levenshtein(&pool.name, &wanted.name), pool))

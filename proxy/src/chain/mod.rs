@@ -28,6 +28,5 @@ pub use filter::{Filter, Refill};
 pub use http::{Chain, Link};
 pub use plan::{CheckedPlan, FIRST_BYTES_MAX};
 pub use predicate::{Predicate, PredicateError, Subject};
-pub use problem::Problem;
 pub use slot::{Slot, Slots};
 pub use state::{ExchangeState, Outcome, Reply, Route, StreamOutcome};

@@ -1,11 +1,11 @@
 //! A filter's plan, checked: what the worker reads on every exchange.
 
-use crate::config::ConfigPath;
+use crate::config::{ConfigPath, Problem};
 use crate::head::is_token;
 use crate::wasm::{Interest, Module, Phase, Phases, Plan, PoolUse, ShownFields};
 
 use super::predicate::Predicate;
-use super::problem::{Problem, setting};
+use super::problem::{problem, setting};
 
 /// First bytes a stream filter may ask for.
 pub const FIRST_BYTES_MAX: u32 = 16 * 1024;
@@ -35,7 +35,7 @@ impl CheckedPlan {
         let mut broken = |what: String| {
             let message = format!("the filter's plan is invalid: {what}");
             problems.push(
-                Problem::new(setting(at, ""), message)
+                problem(setting(at, ""), message)
                     .help("this is a mistake in the filter; tell its author"),
             );
         };

@@ -263,13 +263,13 @@ mod tests {
         for (name, value) in fields {
             lines.append(name.as_bytes(), value.as_bytes());
         }
-        RequestHead {
-            version: Version::Http11,
-            method: method.as_bytes().into(),
-            authority: authority.as_bytes().into(),
-            target: target.as_bytes().into(),
-            fields: lines,
-        }
+        RequestHead::new(
+            Version::Http11,
+            method.as_bytes(),
+            authority.as_bytes(),
+            target.as_bytes(),
+            lines,
+        )
     }
 
     fn s(text: &str) -> String {

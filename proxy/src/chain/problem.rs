@@ -1,28 +1,14 @@
-//! What is wrong with a configured filter, and where.
+//! Where a mistake in a configured filter lies, and what its findings are called.
 
-use crate::config::ConfigPath;
+use crate::config::{ConfigPath, Problem};
 
-/// One mistake, for the diagnostics of `check` and `reload`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    pub at: ConfigPath,
-    pub message: String,
-    /// What to write instead, when that can be said.
-    pub help: Option<String>,
-}
-
-impl Problem {
-    pub fn new(at: ConfigPath, message: impl Into<String>) -> Self {
-        Self {
-            at,
-            message: message.into(),
-            help: None,
-        }
-    }
-
-    pub fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
-        self
+/// A finding about the filter or its settings.
+pub(super) fn problem(at: ConfigPath, message: impl Into<String>) -> Problem {
+    Problem {
+        at,
+        code: "filter",
+        message: message.into(),
+        help: None,
     }
 }
 

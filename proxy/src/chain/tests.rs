@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::*;
 use crate::config::{
     Balance, Capabilities, ConfigPath, FilterConfig, FilterLimits, HostPolicy, ModuleSource,
-    OnError, Panic, PoolConfig,
+    OnError, Panic, PoolConfig, Problem,
 };
 use crate::connection::Connection;
 use crate::head::{Fields, RequestHead, ResponseHead, Version};
@@ -108,13 +108,13 @@ fn request(target: &str) -> RequestHead {
     let mut fields = Fields::default();
     fields.append(b"accept", b"*/*");
     fields.append(b"x-old", b"1");
-    RequestHead {
-        version: Version::Http11,
-        method: (*b"GET").into(),
-        authority: (*b"example.com").into(),
-        target: target.as_bytes().into(),
+    RequestHead::new(
+        Version::Http11,
+        b"GET",
+        b"example.com",
+        target.as_bytes(),
         fields,
-    }
+    )
 }
 
 fn response() -> ResponseHead {
@@ -260,8 +260,8 @@ fn every_edit_of_a_request_is_applied() {
             line("x-other", "3")
         ]
     );
-    assert_eq!(&*x.head.target, b"/new?q");
-    assert_eq!(&*x.head.authority, b"other.example:8080");
+    assert_eq!(x.head.target(), b"/new?q");
+    assert_eq!(x.head.authority(), b"other.example:8080");
     assert_eq!(
         x.state.route,
         Route {

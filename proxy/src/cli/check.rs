@@ -22,7 +22,9 @@ pub fn run(args: CheckArgs) -> u8 {
     };
     let mut builder = match super::builder(inputs) {
         Ok(builder) => builder,
-        Err(error) => return report::fail(format_args!("cannot tell the working directory: {error}")),
+        Err(error) => {
+            return report::fail(format_args!("cannot tell the working directory: {error}"));
+        }
     };
     let (sources, found, built) = match builder.build(None) {
         Ok(build) => (build.sources, build.warnings, Some(build.generation)),
@@ -31,7 +33,13 @@ pub fn run(args: CheckArgs) -> u8 {
     if args.output == Format::Text {
         report::diagnostics(&sources, &found);
     } else {
-        let printed = report::print(&mut stdout(), &sources, &found, args.output, render::Colour::Never);
+        let printed = report::print(
+            &mut stdout(),
+            &sources,
+            &found,
+            args.output,
+            render::Colour::Never,
+        );
         if let Err(error) = printed {
             return report::fail(format_args!("cannot write: {error}"));
         }

@@ -31,10 +31,15 @@ pub fn run(args: DemoArgs) -> u8 {
         Ok(backends) => configuration(&backends, &place.dir),
         Err(error) => return report::fail(format_args!("cannot start a backend: {error}")),
     };
-    let inputs = vec![Input::Text { name: "demo.yaml".into(), text: text.clone() }];
+    let inputs = vec![Input::Text {
+        name: "demo.yaml".into(),
+        text: text.clone(),
+    }];
     let builder = match super::builder(inputs) {
         Ok(builder) => builder,
-        Err(error) => return report::fail(format_args!("cannot tell the working directory: {error}")),
+        Err(error) => {
+            return report::fail(format_args!("cannot tell the working directory: {error}"));
+        }
     };
     let (stop, stopped) = oneshot::channel();
     let failed = Arc::new(Mutex::new(None));
@@ -59,7 +64,11 @@ pub fn run(args: DemoArgs) -> u8 {
             let _ = stop.send(());
         });
     };
-    let options = RunOptions { watch: false, on_ready: Some(Box::new(on_ready)), stop: Some(stopped) };
+    let options = RunOptions {
+        watch: false,
+        on_ready: Some(Box::new(on_ready)),
+        stop: Some(stopped),
+    };
     let code = run::serve(builder, options);
     drop(place);
     match *failed.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -96,25 +105,31 @@ fn backend(name: &'static str) -> std::io::Result<SocketAddr> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
-    std::thread::Builder::new().name(name.into()).spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async move {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            let served: std::io::Result<()> = loop {
-                let stream = match listener.accept().await {
-                    Ok((stream, _)) => stream,
-                    Err(error) => break Err(error),
+    std::thread::Builder::new()
+        .name(name.into())
+        .spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            runtime.block_on(async move {
+                let listener = tokio::net::TcpListener::from_std(listener)?;
+                let served: std::io::Result<()> = loop {
+                    let stream = match listener.accept().await {
+                        Ok((stream, _)) => stream,
+                        Err(error) => break Err(error),
+                    };
+                    tokio::spawn(async move {
+                        let answer = hyper::service::service_fn(move |request| async move {
+                            Ok::<_, Infallible>(answer(name, &request))
+                        });
+                        let _ = hyper::server::conn::http1::Builder::new()
+                            .serve_connection(hyper_util::rt::TokioIo::new(stream), answer)
+                            .await;
+                    });
                 };
-                tokio::spawn(async move {
-                    let answer = hyper::service::service_fn(move |request| async move { Ok::<_, Infallible>(answer(name, &request)) });
-                    let _ = hyper::server::conn::http1::Builder::new()
-                        .serve_connection(hyper_util::rt::TokioIo::new(stream), answer)
-                        .await;
-                });
-            };
-            served
-        })
-    })?;
+                served
+            })
+        })?;
     Ok(address)
 }
 
@@ -123,7 +138,10 @@ fn answer(name: &str, request: &Request<hyper::body::Incoming>) -> Response<Full
     if request.uri().path() == "/headers" {
         for field in ["x-forwarded-for", "x-forwarded-by", "x-forwarded-proto"] {
             for value in request.headers().get_all(field) {
-                text.push_str(&format!("{field}: {}\n", String::from_utf8_lossy(value.as_bytes())));
+                text.push_str(&format!(
+                    "{field}: {}\n",
+                    String::from_utf8_lossy(value.as_bytes())
+                ));
             }
         }
     }
@@ -180,8 +198,14 @@ enum Expected {
 
 fn trials(ready: &Ready) -> Vec<Trial> {
     let port = |name: &str| {
-        let addresses = ready.listeners.iter().find(|(listener, _)| &**listener == name).map(|(_, a)| a.as_slice());
-        addresses.and_then(|a| a.first()).map_or(0, SocketAddr::port)
+        let addresses = ready
+            .listeners
+            .iter()
+            .find(|(listener, _)| &**listener == name)
+            .map(|(_, a)| a.as_slice());
+        addresses
+            .and_then(|a| a.first())
+            .map_or(0, SocketAddr::port)
     };
     let (plain, secure) = (port("plain"), port("secure"));
     let curl = |arguments: &[&str]| arguments.iter().map(|a| a.to_string()).collect::<Vec<_>>();
@@ -189,22 +213,39 @@ fn trials(ready: &Ready) -> Vec<Trial> {
     vec![
         Trial {
             about: "round robin over two backends",
-            arguments: curl(&["-s", &format!("http://127.0.0.1:{plain}/"), &format!("http://127.0.0.1:{plain}/")]),
+            arguments: curl(&[
+                "-s",
+                &format!("http://127.0.0.1:{plain}/"),
+                &format!("http://127.0.0.1:{plain}/"),
+            ]),
             expected: prints(&["web1\n", "web2\n"]),
         },
         Trial {
             about: "the backend learns who asked, and through which address",
             arguments: curl(&["-s", &format!("http://127.0.0.1:{plain}/headers")]),
-            expected: prints(&["x-forwarded-for: 127.0.0.1", &format!("x-forwarded-by: 127.0.0.1:{plain}")]),
+            expected: prints(&[
+                "x-forwarded-for: 127.0.0.1",
+                &format!("x-forwarded-by: 127.0.0.1:{plain}"),
+            ]),
         },
         Trial {
             about: "a filter drops this client without a byte: curl says (52) Empty reply from server",
-            arguments: curl(&["-sS", "-A", "badcurl", &format!("http://127.0.0.1:{plain}/")]),
+            arguments: curl(&[
+                "-sS",
+                "-A",
+                "badcurl",
+                &format!("http://127.0.0.1:{plain}/"),
+            ]),
             expected: Expected::Code(52),
         },
         Trial {
             about: "TLS and HTTP/2 in front of the same backends",
-            arguments: curl(&["-sk", "-w", "HTTP/%{http_version}\\n", &format!("https://127.0.0.1:{secure}/")]),
+            arguments: curl(&[
+                "-sk",
+                "-w",
+                "HTTP/%{http_version}\\n",
+                &format!("https://127.0.0.1:{secure}/"),
+            ]),
             expected: prints(&["web", "HTTP/2"]),
         },
     ]
@@ -214,7 +255,11 @@ impl Trial {
     fn command_line(&self) -> String {
         let quoted = self.arguments.iter().map(|argument| {
             let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=".contains(c);
-            if argument.chars().all(plain) { argument.clone() } else { format!("'{argument}'") }
+            if argument.chars().all(plain) {
+                argument.clone()
+            } else {
+                format!("'{argument}'")
+            }
         });
         format!("curl {}", quoted.collect::<Vec<_>>().join(" "))
     }
@@ -222,7 +267,11 @@ impl Trial {
     /// Runs the command and prints the transcript; true when it did what it should.
     fn run(&self) -> bool {
         println!("# {}\n$ {}", self.about, self.command_line());
-        let output = match Command::new("curl").args(["--noproxy", "*", "--max-time", "10"]).args(&self.arguments).output() {
+        let output = match Command::new("curl")
+            .args(["--noproxy", "*", "--max-time", "10"])
+            .args(&self.arguments)
+            .output()
+        {
             Ok(output) => output,
             Err(error) => {
                 println!("curl could not be run: {error}\n");

@@ -23,7 +23,13 @@ const CONFIG: u8 = 78;
 
 /// A load-balancing proxy programmed with WebAssembly filters.
 #[derive(Debug, Parser)]
-#[command(name = "sluicegate", version, propagate_version = true, arg_required_else_help = true, max_term_width = 100)]
+#[command(
+    name = "sluicegate",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
 pub struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -74,10 +80,12 @@ fn finish(outcome: anyhow::Result<()>) -> u8 {
 
 fn print_config(args: &config::ConfigArgs) -> u8 {
     let vars = |name: &str| std::env::var(name).ok();
-    let outcome = environment(&vars).map_err(anyhow::Error::from).and_then(|env| {
-        let modules = builtin_schemas()?;
-        Ok(config::run(args, &env, &modules)?)
-    });
+    let outcome = environment(&vars)
+        .map_err(anyhow::Error::from)
+        .and_then(|env| {
+            let modules = builtin_schemas()?;
+            Ok(config::run(args, &env, &modules)?)
+        });
     match outcome {
         Ok(code) => code,
         Err(error) => report::fail(format_args!("{error:#}")),
@@ -106,7 +114,9 @@ fn reload_running(args: &reload::ReloadArgs) -> u8 {
         return reload::run(args, &default, &mut out, &mut err);
     }
     let vars = |name: &str| std::env::var(name).ok();
-    let Ok(env) = environment(&vars) else { return report::fail(format_args!("cannot tell the working directory")) };
+    let Ok(env) = environment(&vars) else {
+        return report::fail(format_args!("cannot tell the working directory"));
+    };
     let inputs = match args.sources.inputs() {
         Ok(inputs) => inputs,
         Err(error) => return report::fail(format_args!("cannot read standard input: {error}")),
@@ -115,7 +125,11 @@ fn reload_running(args: &reload::ReloadArgs) -> u8 {
     let bind = match crate::config::load(&inputs, &env) {
         Ok(loaded) => match loaded.config.admin.bind {
             Some(bind) => bind,
-            None => return report::fail(format_args!("the configuration turns the admin interface off: send SIGHUP instead")),
+            None => {
+                return report::fail(format_args!(
+                    "the configuration turns the admin interface off: send SIGHUP instead"
+                ));
+            }
         },
         Err(rejected) => written_admin(&rejected.sources).unwrap_or(default),
     };
@@ -135,7 +149,10 @@ fn written_admin(sources: &crate::config::Sources) -> Option<crate::config::Admi
 
 fn version() -> u8 {
     println!("sluicegate {}", env!("CARGO_PKG_VERSION"));
-    println!("filter contract sluicegate:filter@{}", crate::wasm::CONTRACT_VERSION);
+    println!(
+        "filter contract sluicegate:filter@{}",
+        crate::wasm::CONTRACT_VERSION
+    );
     println!("builtin filters {}", crate::builtin::names().join(", "));
     0
 }
@@ -143,13 +160,20 @@ fn version() -> u8 {
 /// A builder for the configuration `inputs`, with the real environment.
 fn builder(inputs: Vec<Input>) -> std::io::Result<crate::app::Builder> {
     let vars: crate::app::Vars = Box::new(|name| std::env::var(name).ok());
-    Ok(crate::app::Builder::new(inputs, vars, std::env::current_dir()?))
+    Ok(crate::app::Builder::new(
+        inputs,
+        vars,
+        std::env::current_dir()?,
+    ))
 }
 
 fn environment(vars: &dyn Fn(&str) -> Option<String>) -> std::io::Result<Environment<'_>> {
     Ok(Environment {
         vars,
-        builtins: crate::builtin::names().iter().map(|name| name.to_string()).collect(),
+        builtins: crate::builtin::names()
+            .iter()
+            .map(|name| name.to_string())
+            .collect(),
         cwd: std::env::current_dir()?,
         processors: std::thread::available_parallelism().map_or(1, usize::from),
     })

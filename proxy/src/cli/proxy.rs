@@ -29,7 +29,10 @@ pub fn run(args: ProxyArgs) -> u8 {
         Ok(text) => text,
         Err(message) => return report::usage(format_args!("{message}")),
     };
-    let inputs = vec![Input::Text { name: "<command line>".into(), text }];
+    let inputs = vec![Input::Text {
+        name: "<command line>".into(),
+        text,
+    }];
     match super::builder(inputs) {
         Ok(builder) => serve(builder),
         Err(error) => report::fail(format_args!("cannot tell the working directory: {error}")),
@@ -37,7 +40,14 @@ pub fn run(args: ProxyArgs) -> u8 {
 }
 
 fn serve(builder: Builder) -> u8 {
-    run::serve(builder, RunOptions { watch: false, on_ready: None, stop: None })
+    run::serve(
+        builder,
+        RunOptions {
+            watch: false,
+            on_ready: None,
+            stop: None,
+        },
+    )
 }
 
 /// The configuration the arguments stand for. JSON is YAML, so no quoting can go wrong.
@@ -47,8 +57,10 @@ fn configuration(args: &ProxyArgs) -> Result<String, String> {
         let (module, settings) = match filter.split_once('=') {
             None => (filter.as_str(), None),
             Some((module, settings)) => {
-                let settings: serde_json::Value = serde_json::from_str(settings)
-                    .map_err(|error| format!("--filter {module}: the settings are not JSON: {error}"))?;
+                let settings: serde_json::Value =
+                    serde_json::from_str(settings).map_err(|error| {
+                        format!("--filter {module}: the settings are not JSON: {error}")
+                    })?;
                 (module, Some(settings))
             }
         };

@@ -20,7 +20,14 @@ pub fn run(args: RunArgs) -> u8 {
         Err(error) => return report::fail(format_args!("cannot read standard input: {error}")),
     };
     match super::builder(inputs) {
-        Ok(builder) => serve(builder, RunOptions { watch: args.watch, on_ready: None, stop: None }),
+        Ok(builder) => serve(
+            builder,
+            RunOptions {
+                watch: args.watch,
+                on_ready: None,
+                stop: None,
+            },
+        ),
         Err(error) => report::fail(format_args!("cannot tell the working directory: {error}")),
     }
 }

@@ -39,6 +39,13 @@ pub struct Problem {
     pub help: Option<String>,
 }
 
+impl Problem {
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}
+
 impl Diagnostic {
     pub fn error(code: &'static str, message: impl Into<String>) -> Diagnostic {
         Diagnostic {

@@ -19,7 +19,11 @@ pub enum ResponseBody {
 
 /// The client's side of one exchange. Everything is polled from the exchange's own task.
 pub trait ClientSide {
-    fn poll_body(&mut self, cx: &mut Context<'_>, take: &mut Taker<'_>) -> Poll<Result<Pulled, BodyError>>;
+    fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: &mut Taker<'_>,
+    ) -> Poll<Result<Pulled, BodyError>>;
     fn body_done(&self) -> bool;
     fn body_trailers(&mut self) -> Option<Fields>;
     /// Ready when the client left. Polled while a response is awaited.

@@ -2,10 +2,9 @@
 
 use super::client_side::{ClientSide, ResponseBody};
 use super::forward::{self, Client, Hop};
-use super::h1::body::{BodyError, Pulled};
+use super::h1::body::{BodyError, IncomingBody, Pulled};
 use super::h1::framing::Framing;
 use super::h1::parse::ParsedResponse;
-use crate::head::HeadLimits;
 use super::h1::upstream::Upstream;
 use super::h1::write::{self, BodyFraming};
 use super::respond;
@@ -14,6 +13,7 @@ use crate::config::{HostPolicy, PoolConfig};
 use crate::connection::Connection;
 use crate::error::Reason;
 use crate::generation::{RequestId, Service};
+use crate::head::HeadLimits;
 use crate::head::{RequestHead, ResponseHead, Version};
 use crate::io::timer::Timer;
 use crate::telemetry::{self as record, Record};
@@ -92,11 +92,15 @@ struct Exchange<'a, C: ClientSide> {
     id: RequestId,
     client: Client,
     hop: Hop,
+    /// The same of the response.
+    response_hop: Hop,
     state: ExchangeState,
     /// Request body bytes already sent once, kept while a try may be repeated.
     replay: Option<Vec<u8>>,
     upload: Upload,
     journal: Journal,
+    /// The response filters have run.
+    responded: bool,
     ended: bool,
 }
 
@@ -156,6 +160,7 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
             id,
             client,
             hop,
+            response_hop: Hop::default(),
             state: ExchangeState::default(),
             replay: None,
             upload: Upload::Running,
@@ -174,6 +179,7 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
                 head_sent: false,
             },
             head,
+            responded: false,
             ended: false,
         }
     }
@@ -200,16 +206,27 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
         if response.head.status == 101 {
             return self.tunnel(upstream, response.head, &lease).await;
         }
-        let keep = response.keep_alive;
-        let body = self.response_body(&response);
+        let mut keep = response.keep_alive;
+        let mut body = self.response_body(&response);
         let mut head = response.head;
-        forward::strip_hop_by_hop(&mut head.fields);
+        let status = head.status;
+        self.responded = true;
+        self.response_hop = forward::strip_hop_by_hop(&mut head.fields);
         match self.response_filters(&mut head) {
             Outcome::Continue => {}
             Outcome::Reply(reply) => return self.reply(reply, Some(Reason::FilterReply)).await,
             Outcome::Drop => return self.cut(Reason::FilterDrop, Ending::Drop),
             Outcome::Reset => return self.cut(Reason::FilterReset, Ending::Reset),
             Outcome::Fault { .. } => return self.fail(Reason::FilterFault).await,
+        }
+        if is_bodiless(head.status) && body != ResponseBody::None {
+            // A filter chose a status without a body: what the upstream still sends must not follow it.
+            upstream.body = IncomingBody::empty();
+            (keep, body) = (false, ResponseBody::None);
+            head.fields.remove(b"content-length");
+        } else if is_bodiless(status) && !is_bodiless(head.status) && self.head.method() != b"HEAD"
+        {
+            body = ResponseBody::Length(0);
         }
         self.send_head(head, body, None);
         let ending = self.bodies(&mut upstream, &lease).await;
@@ -226,7 +243,9 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
             return Outcome::Continue;
         }
         let facts = request_facts(self.connection, &self.client, &self.id, self.framing);
-        self.service.chain.request(&mut self.state, &facts, &mut self.head)
+        self.service
+            .chain
+            .request(&mut self.state, &facts, &mut self.head)
     }
 
     fn response_filters(&mut self, head: &mut ResponseHead) -> Outcome {
@@ -247,15 +266,32 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
 
     /// The pool a filter chose, else the listener's.
     fn pool(&mut self) -> Result<Arc<Pool>, Reason> {
-        let index = self.state.route.pool.or(self.service.listener.config.pool).ok_or(Reason::NoRoute)?;
-        let pool = self.service.generation.pools.get(index).ok_or(Reason::NoRoute)?.clone();
+        let index = self
+            .state
+            .route
+            .pool
+            .or(self.service.listener.config.pool)
+            .ok_or(Reason::NoRoute)?;
+        let pool = self
+            .service
+            .generation
+            .pools
+            .get(index)
+            .ok_or(Reason::NoRoute)?
+            .clone();
         self.journal.pool = Some(pool.clone());
         Ok(pool)
     }
 
     fn write_forwarding_fields(&mut self) {
         let options = &self.service.listener.config.http;
-        forward::write_forwarded(self.connection, options, &self.client, self.id.as_str(), &mut self.head);
+        forward::write_forwarded(
+            self.connection,
+            options,
+            &self.client,
+            self.id.as_str(),
+            &mut self.head,
+        );
         let version = self.head.version;
         forward::write_via(&mut self.head.fields, version, &options.via);
         self.head.fields.remove(b"content-length");
@@ -268,7 +304,10 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
     // ------------------------------------------------------------ upstream
 
     /// Asks endpoint after endpoint until one answers with a response head.
-    async fn upstream_response(&mut self, pool: &Arc<Pool>) -> Result<(Upstream, ParsedResponse, Lease), Reason> {
+    async fn upstream_response(
+        &mut self,
+        pool: &Arc<Pool>,
+    ) -> Result<(Upstream, ParsedResponse, Lease), Reason> {
         if !pool.is_settled() {
             pool.first_checks().await;
         }
@@ -352,7 +391,11 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
 
     /// `phase`, or what is left of the exchange's total time when that is less.
     fn until_total(&self, phase: Duration) -> Result<Duration, Reason> {
-        let total = self.state.route.total_timeout.or(self.service.listener.config.timeouts.total);
+        let total = self
+            .state
+            .route
+            .total_timeout
+            .or(self.service.listener.config.timeouts.total);
         let Some(total) = total else { return Ok(phase) };
         match total.checked_sub(self.journal.started.elapsed()) {
             Some(left) if !left.is_zero() => Ok(phase.min(left)),
@@ -362,11 +405,20 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
 
     /// The reason of a phase's timeout: the phase's own, unless the whole exchange is out of time.
     fn timed_out(&self, phase: Reason) -> Reason {
-        if self.until_total(Duration::ZERO).is_err() { Reason::TotalTimeout } else { phase }
+        if self.until_total(Duration::ZERO).is_err() {
+            Reason::TotalTimeout
+        } else {
+            phase
+        }
     }
 
     /// One try: a connection, the request, and its response head.
-    async fn attempt(&mut self, pool: &Arc<Pool>, lease: &Lease, fresh: bool) -> Result<(Upstream, ParsedResponse), Failed> {
+    async fn attempt(
+        &mut self,
+        pool: &Arc<Pool>,
+        lease: &Lease,
+        fresh: bool,
+    ) -> Result<(Upstream, ParsedResponse), Failed> {
         let mut upstream = self.connect(pool, lease, fresh).await?;
         let answer = self.ask(&mut upstream).await;
         match answer {
@@ -381,8 +433,16 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
         }
     }
 
-    async fn connect(&mut self, pool: &Arc<Pool>, lease: &Lease, fresh: bool) -> Result<Upstream, Failed> {
-        let no = |reason| Failed { reason, retry: Retry::No };
+    async fn connect(
+        &mut self,
+        pool: &Arc<Pool>,
+        lease: &Lease,
+        fresh: bool,
+    ) -> Result<Upstream, Failed> {
+        let no = |reason| Failed {
+            reason,
+            retry: Retry::No,
+        };
         let kept = if fresh || self.hop.upgrade.is_some() {
             None
         } else {
@@ -393,16 +453,27 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
             Some(stream) => stream,
             None => {
                 let configured = pool.config.connect_timeout;
-                let timeout = self.state.route.try_timeout.map_or(configured, |t| t.min(configured));
+                let timeout = self
+                    .state
+                    .route
+                    .try_timeout
+                    .map_or(configured, |t| t.min(configured));
                 let timeout = self.until_total(timeout).map_err(no)?;
-                match lease.connect(timeout, &self.service.listener.config.tcp).await {
+                match lease
+                    .connect(timeout, &self.service.listener.config.tcp)
+                    .await
+                {
                     Ok(stream) => stream,
                     Err(error) => {
                         let reason = match error.reason() {
                             Reason::ConnectTimeout => self.timed_out(Reason::ConnectTimeout),
                             reason => reason,
                         };
-                        let retry = if reason == Reason::TotalTimeout { Retry::No } else { Retry::Elsewhere };
+                        let retry = if reason == Reason::TotalTimeout {
+                            Retry::No
+                        } else {
+                            Retry::Elsewhere
+                        };
                         return Err(Failed { reason, retry });
                     }
                 }
@@ -415,7 +486,14 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
             Framing::Chunked => BodyFraming::Chunked,
         };
         let host = host_for(&self.head, &pool.config, &lease.endpoint.authority);
-        write::request(&mut out, &self.head, host.as_ref(), framing, self.wanted_upgrade(), self.hop.trailers);
+        write::request(
+            &mut out,
+            &self.head,
+            host.as_ref(),
+            framing,
+            self.wanted_upgrade(),
+            self.hop.trailers,
+        );
         Ok(Upstream::new(stream, reused, out, framing))
     }
 
@@ -424,7 +502,14 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
         let protocol = self.hop.upgrade.as_deref()?;
         let allowed = self.head.version == Version::Http11
             && !self.framing.has_body()
-            && self.service.listener.config.http.upgrade.iter().any(|p| p.as_bytes() == protocol);
+            && self
+                .service
+                .listener
+                .config
+                .http
+                .upgrade
+                .iter()
+                .any(|p| p.as_bytes() == protocol);
         allowed.then_some(protocol)
     }
 
@@ -433,7 +518,11 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
         let limits = self.head_limits();
         let head_request = self.head.method() == b"HEAD";
         let timeouts = &self.service.listener.config.timeouts;
-        let response_head = self.state.route.try_timeout.unwrap_or(timeouts.response_head);
+        let response_head = self
+            .state
+            .route
+            .try_timeout
+            .unwrap_or(timeouts.response_head);
         let mut informational = 0;
         if let Some(replay) = self.replay.take() {
             self.send_replay(upstream, replay);
@@ -443,8 +532,12 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
         if !self.framing.has_body() {
             self.upload = Upload::Flushing;
         }
-        let (body_idle, whole) = (self.until_total(timeouts.body_idle)?, self.until_total(response_head)?);
-        self.timer.set(if self.upload == Upload::Flushing { whole } else { body_idle });
+        let phase = if self.upload == Upload::Flushing {
+            response_head
+        } else {
+            timeouts.body_idle
+        };
+        self.timer.set(self.until_total(phase)?);
         loop {
             let waited = self.timer;
             let step = std::future::poll_fn(|cx| {
@@ -453,9 +546,16 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
                     return Poll::Ready(Err(reason));
                 }
                 if before != (self.upload, self.journal.bytes_in) {
-                    self.timer.set(if self.upload == Upload::Running { body_idle } else { whole });
+                    let phase = if self.upload == Upload::Running {
+                        timeouts.body_idle
+                    } else {
+                        response_head
+                    };
+                    self.timer.set(self.until_total(phase)?);
                 }
-                if let Poll::Ready(answer) = upstream.poll_head(cx, &self.service.worker.scratch, &limits, head_request) {
+                if let Poll::Ready(answer) =
+                    upstream.poll_head(cx, &self.service.worker.scratch, &limits, head_request)
+                {
                     return Poll::Ready(answer);
                 }
                 if self.upload == Upload::Done && self.side.poll_gone(cx).is_ready() {
@@ -465,7 +565,10 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
             });
             let answer = match waited.run(step).await {
                 Ok(answer) => answer?,
-                Err(_) if self.upload == Upload::Running => return Err(self.timed_out(Reason::RequestBodyTimeout)),
+                // The client is late only when everything it sent has been taken.
+                Err(_) if self.upload == Upload::Running && upstream.out.is_empty() => {
+                    return Err(self.timed_out(Reason::RequestBodyTimeout));
+                }
                 Err(_) => return Err(self.timed_out(Reason::ResponseTimeout)),
             };
             match answer.head.status {
@@ -491,16 +594,25 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
             self.expect_continue = false;
         }
         forward::strip_hop_by_hop(&mut head.fields);
+        head.fields.remove(b"content-length");
         self.side.send_informational(&head);
     }
 
     /// May the request be sent again after `reason`? (RFC 9110 §9.2.2)
     fn may_repeat(&self, upstream: &Upstream, reason: Reason) -> Retry {
-        let whole_again = !self.framing.has_body() || self.replay.is_some() || self.journal.bytes_in == 0;
-        if upstream.answered || reason != Reason::UpstreamReset || !whole_again || !is_idempotent(self.head.method()) {
+        let whole_again =
+            !self.framing.has_body() || self.replay.is_some() || self.journal.bytes_in == 0;
+        // A timeout of one try, as opposed to the listener's, says that another is wanted.
+        let try_over = reason == Reason::ResponseTimeout && self.state.route.try_timeout.is_some();
+        let failed = reason == Reason::UpstreamReset || try_over;
+        if upstream.answered || !failed || !whole_again || !is_idempotent(self.head.method()) {
             return Retry::No;
         }
-        if upstream.reused { Retry::Fresh } else { Retry::Elsewhere }
+        if upstream.reused && !try_over {
+            Retry::Fresh
+        } else {
+            Retry::Elsewhere
+        }
     }
 
     /// Sets the upload back to its beginning; `replay` holds what the client has sent already.
@@ -525,7 +637,11 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
     }
 
     /// Moves the request body towards the upstream. `Err` is the client's fault and ends the exchange.
-    fn poll_upload(&mut self, cx: &mut Context<'_>, upstream: &mut Upstream) -> Poll<Result<(), Reason>> {
+    fn poll_upload(
+        &mut self,
+        cx: &mut Context<'_>,
+        upstream: &mut Upstream,
+    ) -> Poll<Result<(), Reason>> {
         loop {
             if matches!(self.upload, Upload::Done | Upload::Refused) {
                 return Poll::Ready(Ok(()));
@@ -545,7 +661,10 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
             let mut refused = false;
             let pulled = ready!(self.side.poll_body(cx, &mut |cx, data| {
                 *bytes_in += data.len() as u64;
-                if replay.as_ref().is_some_and(|r| r.len() + data.len() > replay_max) {
+                if replay
+                    .as_ref()
+                    .is_some_and(|r| r.len() + data.len() > replay_max)
+                {
                     *replay = None;
                 }
                 if let Some(replay) = replay {
@@ -559,7 +678,9 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
                 Ok(Pulled::End) => {
                     let mut trailers = self.side.body_trailers();
                     if let Some(trailers) = &mut trailers {
-                        forward::strip_trailers(trailers);
+                        forward::strip_trailers(trailers, &self.hop);
+                        // Trailers are not kept, so what they belong to cannot be sent again whole.
+                        self.replay = None;
                     }
                     upstream.send_end(trailers.as_ref());
                     self.upload = Upload::Flushing;
@@ -585,10 +706,14 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
     }
 
     fn send_head(&mut self, mut head: ResponseHead, body: ResponseBody, tunnel: Option<&[u8]>) {
-        if body != ResponseBody::None {
+        if body != ResponseBody::None || head.status == 204 || head.status < 200 {
             head.fields.remove(b"content-length");
         }
-        forward::write_via(&mut head.fields, head.version, &self.service.listener.config.http.via);
+        forward::write_via(
+            &mut head.fields,
+            head.version,
+            &self.service.listener.config.http.via,
+        );
         self.journal.status = head.status;
         self.journal.head_sent = true;
         self.side.send_head(head, body, tunnel);
@@ -598,13 +723,28 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
     async fn bodies(&mut self, upstream: &mut Upstream, lease: &Lease) -> Ending {
         let idle = self.service.listener.config.timeouts.stream_idle;
         let timer = self.timer;
-        let Ok(first) = self.until_total(idle) else { return self.abort(Reason::TotalTimeout) };
+        let Ok(first) = self.until_total(idle) else {
+            return self.abort(Reason::TotalTimeout);
+        };
         timer.set(first);
         let mut ended = false;
         let pumped = timer.run(std::future::poll_fn(|cx| {
-            // A body that is still being sent goes on beside the response; its failure shows there soon enough.
-            let _ = self.poll_upload(cx, upstream);
-            self.poll_download(cx, upstream, &mut ended, idle)
+            // A body that is still being sent goes on beside the response.
+            let before = self.journal.bytes_in;
+            if let Poll::Ready(Err(reason)) = self.poll_upload(cx, upstream) {
+                return Poll::Ready(Err(reason));
+            }
+            if self.journal.bytes_in != before {
+                self.timer.set(self.until_total(idle)?);
+            }
+            if let Poll::Ready(done) = self.poll_download(cx, upstream, &mut ended, idle) {
+                return Poll::Ready(done);
+            }
+            // A response that pauses, such as an event stream, would not notice by writing that nobody listens.
+            if self.upload == Upload::Done && self.side.poll_gone(cx).is_ready() {
+                return Poll::Ready(Err(Reason::ClientGone));
+            }
+            Poll::Pending
         }));
         match pumped.await {
             Err(_) => {
@@ -642,17 +782,20 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
             let side = &mut *self.side;
             let bytes_out = &mut self.journal.bytes_out;
             let mut gone = false;
-            let pulled = ready!(upstream.poll_body(cx, &self.service.worker.scratch, &mut |cx, data| {
-                *bytes_out += data.len() as u64;
-                gone |= side.send_data(cx, data).is_err();
-            }));
+            let pulled =
+                ready!(
+                    upstream.poll_body(cx, &self.service.worker.scratch, &mut |cx, data| {
+                        *bytes_out += data.len() as u64;
+                        gone |= side.send_data(cx, data).is_err();
+                    })
+                );
             match pulled {
                 Ok(_) if gone => return Poll::Ready(Err(Reason::ClientGone)),
                 Ok(Pulled::Data(_)) => self.timer.set(self.until_total(idle)?),
                 Ok(Pulled::End) => {
                     let mut trailers = upstream.body.trailers();
                     if let Some(trailers) = &mut trailers {
-                        forward::strip_trailers(trailers);
+                        forward::strip_trailers(trailers, &self.response_hop);
                     }
                     self.side.send_end(trailers);
                     *ended = true;
@@ -663,7 +806,12 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
     }
 
     /// A protocol was switched to: bytes both ways until both ends are done, one is silent too long, or a drain ends it.
-    async fn tunnel(&mut self, mut upstream: Upstream, mut head: ResponseHead, lease: &Lease) -> Ending {
+    async fn tunnel(
+        &mut self,
+        mut upstream: Upstream,
+        mut head: ResponseHead,
+        lease: &Lease,
+    ) -> Ending {
         let answered = forward::strip_hop_by_hop(&mut head.fields).upgrade;
         let wanted = self.wanted_upgrade().map(<[u8]>::to_vec);
         if answered.is_none() || answered != wanted {
@@ -680,33 +828,37 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
         let (timer, service) = (self.timer, self.service);
         let (mut ended, mut up_closed, mut down_closed) = (false, false, false);
         let mut drain = service.worker.drain_window();
-        let done = timer.run(std::future::poll_fn(|cx| {
-            let before = self.journal.bytes_in;
-            let up = self.poll_upload(cx, &mut upstream);
-            if self.journal.bytes_in != before {
-                self.timer.set(idle);
-            }
-            if up.is_ready() && !up_closed {
-                up_closed = upstream.poll_shutdown(cx).is_ready();
-            }
-            if !down_closed {
-                match self.poll_download(cx, &mut upstream, &mut ended, idle) {
-                    Poll::Ready(Ok(())) => down_closed = self.side.poll_shutdown(cx).is_ready(),
-                    Poll::Ready(Err(reason)) => return Poll::Ready(Err(reason)),
-                    Poll::Pending => {}
+        let done = timer
+            .run(std::future::poll_fn(|cx| {
+                let before = self.journal.bytes_in;
+                let up = self.poll_upload(cx, &mut upstream);
+                if let Poll::Ready(Err(reason)) = up {
+                    return Poll::Ready(Err(reason));
                 }
-            }
-            if up_closed && down_closed {
-                return Poll::Ready(Ok(()));
-            }
-            match drain.poll_cut(cx) {
-                Poll::Ready(()) => Poll::Ready(Err(Reason::Drained)),
-                Poll::Pending => Poll::Pending,
-            }
-        }))
-        .await;
+                if self.journal.bytes_in != before {
+                    self.timer.set(idle);
+                }
+                if up.is_ready() && !up_closed {
+                    up_closed = upstream.poll_shutdown(cx).is_ready();
+                }
+                if !down_closed {
+                    match self.poll_download(cx, &mut upstream, &mut ended, idle) {
+                        Poll::Ready(Ok(())) => down_closed = self.side.poll_shutdown(cx).is_ready(),
+                        Poll::Ready(Err(reason)) => return Poll::Ready(Err(reason)),
+                        Poll::Pending => {}
+                    }
+                }
+                if up_closed && down_closed {
+                    return Poll::Ready(Ok(()));
+                }
+                match drain.poll_cut(cx) {
+                    Poll::Ready(()) => Poll::Ready(Err(Reason::Drained)),
+                    Poll::Pending => Poll::Pending,
+                }
+            }))
+            .await;
         match done {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => return Ending::Complete,
             Ok(Err(Reason::UpstreamTruncated | Reason::ClientGone)) => self.journal.reason = None,
             Ok(Err(reason)) => self.journal.reason = Some(reason),
             Err(_) => self.journal.reason = Some(Reason::IdleTimeout),
@@ -716,7 +868,9 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
 
     fn keep(&self, upstream: Upstream, lease: &Lease, pool: &Arc<Pool>) {
         if let Some(stream) = upstream.into_kept() {
-            self.service.worker.keep(lease.endpoint.id, stream, &pool.config);
+            self.service
+                .worker
+                .keep(lease.endpoint.id, stream, &pool.config);
         }
     }
 
@@ -725,20 +879,38 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
     /// Answers without an upstream's response. `reason` says who decided so.
     async fn reply(&mut self, reply: Reply, reason: Option<Reason>) -> Ending {
         self.journal.reason = self.journal.reason.or(reason);
-        let Reply { status, mut fields, body } = reply;
-        let bodiless = status < 200 || status == 204 || status == 304;
-        let framing = if bodiless {
+        let Reply {
+            status,
+            mut fields,
+            body,
+        } = match self.filtered(reply) {
+            Ok(reply) => reply,
+            Err((reason, ending)) => return self.cut(reason, ending),
+        };
+        let framing = if is_bodiless(status) {
             ResponseBody::None
         } else if self.head.method() == b"HEAD" {
-            fields.append(b"content-length", itoa::Buffer::new().format(body.len()).as_bytes());
+            fields.append(
+                b"content-length",
+                itoa::Buffer::new().format(body.len()).as_bytes(),
+            );
             ResponseBody::None
         } else {
             ResponseBody::Length(body.len() as u64)
         };
         self.journal.status = status;
         self.journal.head_sent = true;
-        self.side.send_head(ResponseHead { version: Version::Http11, status, fields }, framing, None);
-        self.timer.set(self.service.listener.config.timeouts.stream_idle);
+        self.side.send_head(
+            ResponseHead {
+                version: Version::Http11,
+                status,
+                fields,
+            },
+            framing,
+            None,
+        );
+        self.timer
+            .set(self.service.listener.config.timeouts.stream_idle);
         let (timer, side) = (self.timer, &mut *self.side);
         let mut queued = false;
         let flushed = timer.run(std::future::poll_fn(|cx| {
@@ -761,7 +933,39 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
         if framing != ResponseBody::None {
             self.journal.bytes_out += body.len() as u64;
         }
-        if self.side.body_done() { Ending::Complete } else { Ending::CompleteThenClose }
+        if self.side.body_done() {
+            Ending::Complete
+        } else {
+            Ending::CompleteThenClose
+        }
+    }
+
+    /// A reply of a filter or of the proxy passes the response filters too, unless they have run.
+    fn filtered(&mut self, mut reply: Reply) -> Result<Reply, (Reason, Ending)> {
+        if std::mem::replace(&mut self.responded, true) {
+            return Ok(reply);
+        }
+        let fields = std::mem::take(&mut reply.fields);
+        let mut head = ResponseHead {
+            version: Version::Http11,
+            status: reply.status,
+            fields,
+        };
+        match self.response_filters(&mut head) {
+            Outcome::Continue => Ok(Reply {
+                status: head.status,
+                fields: head.fields,
+                body: reply.body,
+            }),
+            Outcome::Reply(instead) => Ok(instead),
+            Outcome::Drop => Err((Reason::FilterDrop, Ending::Drop)),
+            Outcome::Reset => Err((Reason::FilterReset, Ending::Reset)),
+            Outcome::Fault { .. } => {
+                self.journal.reason = Some(Reason::FilterFault);
+                let via = &self.service.listener.config.http.via;
+                Ok(respond::failure(Reason::FilterFault, via, self.id.as_str()))
+            }
+        }
     }
 
     /// Tells the client what failed.
@@ -771,7 +975,11 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
         let reply = respond::failure(reason, via, self.id.as_str());
         let ending = self.reply(reply, None).await;
         let unreadable = matches!(reason, Reason::BadRequest | Reason::RequestBodyTimeout);
-        if unreadable && ending == Ending::Complete { Ending::CompleteThenClose } else { ending }
+        if unreadable && ending == Ending::Complete {
+            Ending::CompleteThenClose
+        } else {
+            ending
+        }
     }
 
     fn cut(&mut self, reason: Reason, ending: Ending) -> Ending {
@@ -783,7 +991,14 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
     }
 
     fn abort(&mut self, reason: Reason) -> Ending {
-        self.cut(reason, if reason == Reason::ClientGone { Ending::Gone } else { Ending::Abort })
+        self.cut(
+            reason,
+            if reason == Reason::ClientGone {
+                Ending::Gone
+            } else {
+                Ending::Abort
+            },
+        )
     }
 
     /// The one record of this exchange.
@@ -811,7 +1026,12 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
             };
             service.chain.log(&mut self.state, &facts);
         }
-        service.metrics.request(journal.status, duration, journal.bytes_in, journal.bytes_out);
+        service.metrics.request(
+            journal.status,
+            duration,
+            journal.bytes_in,
+            journal.bytes_out,
+        );
         if let Some(reason) = journal.reason {
             service.metrics.reason(reason);
         }
@@ -864,7 +1084,9 @@ pub fn record_refused(service: &Service, connection: &Connection, reason: Reason
         _ => Version::Http11,
     };
     service.metrics.exchange_started();
-    service.metrics.request(reason.status(), Duration::ZERO, 0, 0);
+    service
+        .metrics
+        .request(reason.status(), Duration::ZERO, 0, 0);
     service.metrics.reason(reason);
     service.worker.log(&Record {
         start: SystemTime::now(),
@@ -902,7 +1124,11 @@ impl<C: ClientSide> Drop for Exchange<'_, C> {
         if !self.ended && self.journal.reason.is_none() {
             // The connection's task was ended under us: a drain deadline, or HTTP/2 cancelling the stream.
             let drained = self.service.worker.is_draining();
-            self.journal.reason = Some(if drained { Reason::Drained } else { Reason::ClientGone });
+            self.journal.reason = Some(if drained {
+                Reason::Drained
+            } else {
+                Reason::ClientGone
+            });
             if !self.journal.head_sent {
                 self.journal.status = 499;
             }
@@ -911,20 +1137,33 @@ impl<C: ClientSide> Drop for Exchange<'_, C> {
     }
 }
 
-fn request_facts<'a>(connection: &'a Connection, client: &'a Client, id: &'a RequestId, framing: Framing) -> RequestFacts<'a> {
+fn request_facts<'a>(
+    connection: &'a Connection,
+    client: &'a Client,
+    id: &'a RequestId,
+    framing: Framing,
+) -> RequestFacts<'a> {
     RequestFacts {
         connection,
         client: client.ip,
         client_text: client.text(connection),
         client_port: client.port,
-        scheme: if connection.tls.is_some() { "https" } else { "http" },
+        scheme: if connection.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        },
         request_id: id.as_str(),
         has_body: framing.has_body(),
     }
 }
 
 /// The Host field for an endpoint, by the pool's policy.
-fn host_for<'a>(head: &'a RequestHead, pool: &'a PoolConfig, authority: &'a str) -> std::borrow::Cow<'a, [u8]> {
+fn host_for<'a>(
+    head: &'a RequestHead,
+    pool: &'a PoolConfig,
+    authority: &'a str,
+) -> std::borrow::Cow<'a, [u8]> {
     match &pool.host {
         // An HTTP/1.0 client may send none; a request of ours may not (RFC 9112 §3.2).
         HostPolicy::Preserve if head.authority().is_empty() => authority.as_bytes().into(),
@@ -934,7 +1173,15 @@ fn host_for<'a>(head: &'a RequestHead, pool: &'a PoolConfig, authority: &'a str)
     }
 }
 
+/// Statuses whose responses have no body, whatever their fields say (RFC 9112 §6.3).
+fn is_bodiless(status: u16) -> bool {
+    status < 200 || status == 204 || status == 304
+}
+
 /// Methods that may be repeated (RFC 9110 §9.2.2).
 fn is_idempotent(method: &[u8]) -> bool {
-    matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE")
+    matches!(
+        method,
+        b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE"
+    )
 }

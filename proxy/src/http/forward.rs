@@ -13,13 +13,22 @@ pub struct Hop {
     pub trailers: bool,
     /// The protocol of `Upgrade`, lower case, when `Connection` names it.
     pub upgrade: Option<Vec<u8>>,
+    /// What `Connection` names, lower case: trailers of these names end here too.
+    pub named: Vec<Vec<u8>>,
 }
 
 /// Fields that `Connection` may not name away (they are end-to-end, and filters and backends decide by them).
 fn is_protected(name: &[u8]) -> bool {
     matches!(
         name,
-        b"host" | b"content-length" | b"content-type" | b"authorization" | b"cookie" | b"cache-control" | b"forwarded" | b"via"
+        b"host"
+            | b"content-length"
+            | b"content-type"
+            | b"authorization"
+            | b"cookie"
+            | b"cache-control"
+            | b"forwarded"
+            | b"via"
     ) || name.starts_with(b"x-forwarded-")
 }
 
@@ -70,7 +79,10 @@ pub fn strip_hop_by_hop(fields: &mut Fields) -> Hop {
     if names_upgrade {
         hop.upgrade = protocol;
     }
-    fields.retain_lines(|name, _| !is_hop_by_hop(name) && (named.is_empty() || !is_named(&named, name)));
+    fields.retain_lines(|name, _| {
+        !is_hop_by_hop(name) && (named.is_empty() || !is_named(&named, name))
+    });
+    hop.named = named;
     hop
 }
 
@@ -79,9 +91,21 @@ fn is_named(named: &[Vec<u8>], name: &[u8]) -> bool {
 }
 
 /// Trailers obey the same rules as fields, and may not carry what frames or routes a message (RFC 9110 §6.5.1).
-pub fn strip_trailers(trailers: &mut Fields) {
+pub fn strip_trailers(trailers: &mut Fields, hop: &Hop) {
     trailers.retain_lines(|name, _| {
-        !is_hop_by_hop(name) && !matches!(name, b"trailer" | b"host" | b"content-length" | b"content-type" | b"content-encoding" | b"authorization" | b"cookie" | b"set-cookie")
+        !is_hop_by_hop(name)
+            && !is_named(&hop.named, name)
+            && !matches!(
+                name,
+                b"trailer"
+                    | b"host"
+                    | b"content-length"
+                    | b"content-type"
+                    | b"content-encoding"
+                    | b"authorization"
+                    | b"cookie"
+                    | b"set-cookie"
+            )
     });
 }
 
@@ -103,7 +127,11 @@ impl Client {
 
 /// The client address: the peer, or behind trusted proxies the first untrusted address from the right.
 pub fn client(connection: &Connection, options: &HttpOptions, fields: &Fields) -> Client {
-    let peer = Client { ip: connection.peer.ip(), port: connection.peer.port(), text: None };
+    let peer = Client {
+        ip: connection.peer.ip(),
+        port: connection.peer.port(),
+        text: None,
+    };
     if options.trusted_proxies.is_empty() || !options.trusts(peer.ip) {
         return peer;
     }
@@ -114,14 +142,20 @@ pub fn client(connection: &Connection, options: &HttpOptions, fields: &Fields) -
     let mut found = None;
     for part in chain.iter().rev() {
         // What is no address ends the walk: whoever wrote it cannot be believed about what lies further left.
-        let Some(ip) = std::str::from_utf8(part).ok().and_then(parse_forwarded_ip) else { break };
+        let Some(ip) = std::str::from_utf8(part).ok().and_then(parse_forwarded_ip) else {
+            break;
+        };
         found = Some(ip);
         if !options.trusts(ip) {
             break;
         }
     }
     match found {
-        Some(ip) => Client { ip, port: 0, text: Some(ip.to_string()) },
+        Some(ip) => Client {
+            ip,
+            port: 0,
+            text: Some(ip.to_string()),
+        },
         None => peer,
     }
 }
@@ -140,29 +174,56 @@ fn parse_forwarded_ip(text: &str) -> Option<IpAddr> {
 pub fn distrust(connection: &Connection, options: &HttpOptions, fields: &mut Fields) {
     if !options.trusts(connection.peer.ip()) {
         fields.retain_lines(|name, _| {
-            !(name.starts_with(b"x-forwarded-") || name == b"forwarded" || name == b"x-real-ip" || name == b"x-request-id")
+            !(name.starts_with(b"x-forwarded-")
+                || name == b"forwarded"
+                || name == b"x-real-ip"
+                || name == b"x-request-id")
         });
     }
 }
 
 /// Writes the forwarding fields. Runs after the request filters; what they set of these fields stays in front.
-pub fn write_forwarded(connection: &Connection, options: &HttpOptions, client: &Client, request_id: &str, head: &mut RequestHead) {
+pub fn write_forwarded(
+    connection: &Connection,
+    options: &HttpOptions,
+    client: &Client,
+    request_id: &str,
+    head: &mut RequestHead,
+) {
     let (x, rfc) = match options.forwarded {
         Forwarded::X => (true, false),
         Forwarded::Rfc7239 => (false, true),
         Forwarded::Both => (true, true),
         Forwarded::None => (false, false),
     };
-    let scheme = if connection.tls.is_some() { "https" } else { "http" };
+    let scheme = if connection.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     if x {
-        append_to_list(&mut head.fields, b"x-forwarded-for", connection.peer_text.as_bytes());
+        append_to_list(
+            &mut head.fields,
+            b"x-forwarded-for",
+            connection.peer_text.as_bytes(),
+        );
         if !head.fields.contains(b"x-forwarded-host") {
             let authority = head.authority().to_vec();
             head.fields.append(b"x-forwarded-host", &authority);
         }
-        set_if_absent(&mut head.fields, b"x-forwarded-port", itoa::Buffer::new().format(connection.local.port()).as_bytes());
+        set_if_absent(
+            &mut head.fields,
+            b"x-forwarded-port",
+            itoa::Buffer::new()
+                .format(connection.local.port())
+                .as_bytes(),
+        );
         set_if_absent(&mut head.fields, b"x-forwarded-proto", scheme.as_bytes());
-        set_if_absent(&mut head.fields, b"x-real-ip", client.text(connection).as_bytes());
+        set_if_absent(
+            &mut head.fields,
+            b"x-real-ip",
+            client.text(connection).as_bytes(),
+        );
         set_if_absent(&mut head.fields, b"x-request-id", request_id.as_bytes());
     }
     if rfc {
@@ -249,7 +310,11 @@ mod tests {
     }
 
     fn connection(peer: &str) -> Connection {
-        Connection::new("l".into(), peer.parse().unwrap(), "10.0.0.1:80".parse().unwrap())
+        Connection::new(
+            "l".into(),
+            peer.parse().unwrap(),
+            "10.0.0.1:80".parse().unwrap(),
+        )
     }
 
     #[test]
@@ -267,8 +332,13 @@ mod tests {
             ("accept", "*/*"),
         ]);
         let hop = strip_hop_by_hop(&mut f);
-        assert_eq!(hop, Hop { trailers: true, upgrade: Some(b"websocket".to_vec()) });
-        let names: Vec<_> = f.iter().map(|(n, _)| String::from_utf8_lossy(n).into_owned()).collect();
+        assert!(hop.trailers);
+        assert_eq!(hop.upgrade.as_deref(), Some(&b"websocket"[..]));
+        assert_eq!(hop.named[0], b"x-a");
+        let names: Vec<_> = f
+            .iter()
+            .map(|(n, _)| String::from_utf8_lossy(n).into_owned())
+            .collect();
         assert_eq!(names, ["authorization", "x-forwarded-for", "accept"]);
     }
 
@@ -276,41 +346,91 @@ mod tests {
     fn client_address_is_the_first_untrusted_from_the_right() {
         let cases = [
             (&[][..], "9.9.9.9:1", "1.1.1.1, 2.2.2.2", "9.9.9.9"),
-            (&["9.0.0.0/8"][..], "9.9.9.9:1", "1.1.1.1, 2.2.2.2", "2.2.2.2"),
-            (&["9.0.0.0/8", "2.0.0.0/8"][..], "9.9.9.9:1", "6.6.6.6, 1.1.1.1, 2.2.2.2", "1.1.1.1"),
+            (
+                &["9.0.0.0/8"][..],
+                "9.9.9.9:1",
+                "1.1.1.1, 2.2.2.2",
+                "2.2.2.2",
+            ),
+            (
+                &["9.0.0.0/8", "2.0.0.0/8"][..],
+                "9.9.9.9:1",
+                "6.6.6.6, 1.1.1.1, 2.2.2.2",
+                "1.1.1.1",
+            ),
             (&["9.0.0.0/8"][..], "9.9.9.9:1", "1.1.1.1, junk", "9.9.9.9"),
-            (&["0.0.0.0/0"][..], "9.9.9.9:1", "1.1.1.1, 2.2.2.2", "1.1.1.1"),
-            (&["9.0.0.0/8"][..], "9.9.9.9:1", "[2001:db8::1]:443", "2001:db8::1"),
+            (
+                &["0.0.0.0/0"][..],
+                "9.9.9.9:1",
+                "1.1.1.1, 2.2.2.2",
+                "1.1.1.1",
+            ),
+            (
+                &["9.0.0.0/8"][..],
+                "9.9.9.9:1",
+                "[2001:db8::1]:443",
+                "2001:db8::1",
+            ),
         ];
         for (trusted, peer, xff, expected) in cases {
             let connection = connection(peer);
-            let found = client(&connection, &options(trusted), &fields(&[("x-forwarded-for", xff)]));
+            let found = client(
+                &connection,
+                &options(trusted),
+                &fields(&[("x-forwarded-for", xff)]),
+            );
             assert_eq!(found.text(&connection), expected, "{trusted:?} {xff}");
         }
     }
 
     #[test]
     fn forwarding_fields_are_set_anew_or_appended() {
-        let mut head = RequestHead::new(Version::Http11, b"GET", b"h:8", b"/", fields(&[("x-forwarded-for", "1.1.1.1"), ("x-real-ip", "1.1.1.1")]));
+        let mut head = RequestHead::new(
+            Version::Http11,
+            b"GET",
+            b"h:8",
+            b"/",
+            fields(&[("x-forwarded-for", "1.1.1.1"), ("x-real-ip", "1.1.1.1")]),
+        );
         let c = connection("[2001:db8::9]:5");
         let o = options(&[]);
         distrust(&c, &o, &mut head.fields);
         let who = client(&c, &o, &head.fields);
         write_forwarded(&c, &o, &who, "id1", &mut head);
-        let text = |n: &str| head.fields.get(n.as_bytes()).map(|v| String::from_utf8_lossy(v).into_owned()).unwrap();
+        let text = |n: &str| {
+            head.fields
+                .get(n.as_bytes())
+                .map(|v| String::from_utf8_lossy(v).into_owned())
+                .unwrap()
+        };
         assert_eq!(text("x-forwarded-for"), "2001:db8::9");
         assert_eq!(text("x-real-ip"), "2001:db8::9");
         assert_eq!(text("x-forwarded-host"), "h:8");
         assert_eq!(text("x-forwarded-port"), "80");
         assert_eq!(text("x-forwarded-proto"), "http");
-        assert_eq!(text("forwarded"), "for=\"[2001:db8::9]\";by=10.0.0.1;host=\"h:8\";proto=http");
+        assert_eq!(
+            text("forwarded"),
+            "for=\"[2001:db8::9]\";by=10.0.0.1;host=\"h:8\";proto=http"
+        );
 
         let o = options(&["2001:db8::/32"]);
-        let mut head = RequestHead::new(Version::Http11, b"GET", b"h", b"/", fields(&[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "2.2.2.2")]));
+        let mut head = RequestHead::new(
+            Version::Http11,
+            b"GET",
+            b"h",
+            b"/",
+            fields(&[
+                ("x-forwarded-for", "1.1.1.1"),
+                ("x-forwarded-for", "2.2.2.2"),
+            ]),
+        );
         distrust(&c, &o, &mut head.fields);
         let who = client(&c, &o, &head.fields);
         write_forwarded(&c, &o, &who, "id1", &mut head);
-        assert_eq!(head.fields.get_all(b"x-forwarded-for").collect::<Vec<_>>(), [b"1.1.1.1, 2.2.2.2, 2001:db8::9"]);
+        assert_eq!(
+            head.fields.get_all(b"x-forwarded-for").collect::<Vec<_>>(),
+            [b"1.1.1.1, 2.2.2.2, 2001:db8::9"]
+        );
         assert_eq!(who.text(&c), "2.2.2.2");
     }
 }

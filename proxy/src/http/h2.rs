@@ -7,12 +7,12 @@ use super::exchange::{self, Ending, Incoming};
 use super::h1::body::{BodyError, Pulled, Taker};
 use super::h1::framing::{self, Framing};
 use super::h1::parse;
-use crate::head::HeadLimits;
 use super::respond;
 use crate::chain::Reply;
 use crate::connection::Connection;
 use crate::error::Reason;
 use crate::generation::{Service, ServiceSlot};
+use crate::head::HeadLimits;
 use crate::head::{Fields, RequestHead, ResponseHead, Version};
 use crate::io::timer::Timer;
 use crate::io::transport::{Io, Rewound};
@@ -74,11 +74,17 @@ pub async fn serve(slot: Rc<ServiceSlot>, connection: Rc<Connection>, io: Io, in
                         drop(guard);
                     }
                 });
-                Answer { stream, task, answered: false }.await
+                Answer {
+                    stream,
+                    task,
+                    answered: false,
+                }
+                .await
             }
         })
     };
-    let mut hyper_connection = pin!(builder.serve_connection(TokioIo::new(Rewound::new(initial, io)), streams));
+    let mut hyper_connection =
+        pin!(builder.serve_connection(TokioIo::new(Rewound::new(initial, io)), streams));
     let timer = Timer::new();
     timer.set(timeouts.keep_alive);
     let mut idle = worker.idle();
@@ -118,19 +124,42 @@ impl Drop for Running {
     }
 }
 
-async fn serve_stream(service: Rc<Service>, connection: Rc<Connection>, request: Request<hyper::body::Incoming>, stream: Rc<Stream>) {
+async fn serve_stream(
+    service: Rc<Service>,
+    connection: Rc<Connection>,
+    request: Request<hyper::body::Incoming>,
+    stream: Rc<Stream>,
+) {
     let limits = service.listener.head_limits();
     let (parts, body) = request.into_parts();
-    let mut client = Http2Client { body: Some(body), trailers: None, done: false, head: None, stream };
+    let mut client = Http2Client {
+        body: Some(body),
+        trailers: None,
+        done: false,
+        head: None,
+        stream,
+    };
     client.done = client.body.as_ref().is_none_or(Body::is_end_stream);
     let timer = Timer::new();
     let incoming = match accept(&parts, client.done, &limits) {
         Ok(incoming) => incoming,
         Err(reason) => {
             exchange::record_refused(&service, &connection, reason);
-            let Reply { status, fields, body } = respond::failure(reason, &service.listener.config.http.via, "");
+            let Reply {
+                status,
+                fields,
+                body,
+            } = respond::failure(reason, &service.listener.config.http.via, "");
             let length = ResponseBody::Length(body.len() as u64);
-            client.send_head(ResponseHead { version: Version::Http2, status, fields }, length, None);
+            client.send_head(
+                ResponseHead {
+                    version: Version::Http2,
+                    status,
+                    fields,
+                },
+                length,
+                None,
+            );
             let _ = std::future::poll_fn(|cx| {
                 if client.head.is_some() {
                     client.send_data(cx, &body)?;
@@ -150,7 +179,11 @@ async fn serve_stream(service: Rc<Service>, connection: Rc<Connection>, request:
 }
 
 /// Checks what HTTP/2 leaves to its users, and turns the request into the form of every room.
-fn accept(parts: &http::request::Parts, ended: bool, limits: &HeadLimits) -> Result<Incoming, Reason> {
+fn accept(
+    parts: &http::request::Parts,
+    ended: bool,
+    limits: &HeadLimits,
+) -> Result<Incoming, Reason> {
     if parts.method == hyper::Method::CONNECT {
         return Err(Reason::MethodNotAllowed);
     }
@@ -161,9 +194,14 @@ fn accept(parts: &http::request::Parts, ended: bool, limits: &HeadLimits) -> Res
     if parts.headers.len() > limits.fields {
         return Err(Reason::HeadersTooLarge);
     }
-    let host = parts.headers.get(hyper::header::HOST).map(HeaderValue::as_bytes);
+    let host = parts
+        .headers
+        .get(hyper::header::HOST)
+        .map(HeaderValue::as_bytes);
     let authority = match (parts.uri.authority(), host) {
-        (Some(authority), Some(host)) if !authority.as_str().as_bytes().eq_ignore_ascii_case(host) => {
+        (Some(authority), Some(host))
+            if !authority.as_str().as_bytes().eq_ignore_ascii_case(host) =>
+        {
             return Err(Reason::BadRequest);
         }
         (Some(authority), _) => authority.as_str().as_bytes(),
@@ -172,7 +210,10 @@ fn accept(parts: &http::request::Parts, ended: bool, limits: &HeadLimits) -> Res
     };
     let target_ok = target == "*" && parts.method == hyper::Method::OPTIONS
         || target.starts_with('/') && parse::is_target(target.as_bytes());
-    if !parse::is_authority(authority) || !target_ok || parts.headers.get_all(hyper::header::HOST).iter().count() > 1 {
+    if !parse::is_authority(authority)
+        || !target_ok
+        || parts.headers.get_all(hyper::header::HOST).iter().count() > 1
+    {
         return Err(Reason::BadRequest);
     }
     let mut fields = Fields::from_arena(Vec::with_capacity(512));
@@ -207,8 +248,18 @@ fn accept(parts: &http::request::Parts, ended: bool, limits: &HeadLimits) -> Res
         Some(value) if value.eq_ignore_ascii_case(b"100-continue") => true,
         Some(_) => return Err(Reason::ExpectationFailed),
     };
-    let head = RequestHead::new(Version::Http2, parts.method.as_str().as_bytes(), authority, target.as_bytes(), fields);
-    Ok(Incoming { head, framing, expect_continue })
+    let head = RequestHead::new(
+        Version::Http2,
+        parts.method.as_str().as_bytes(),
+        authority,
+        target.as_bytes(),
+        fields,
+    );
+    Ok(Incoming {
+        head,
+        framing,
+        expect_continue,
+    })
 }
 
 /// What an exchange has for hyper, and what hyper has taken of it.
@@ -279,6 +330,8 @@ impl Future for Answer {
         let stream = self.stream.clone();
         let mut state = stream.state.borrow_mut();
         if let Some(response) = state.response.take() {
+            // The exchange waits for the head to be taken before it reads on.
+            state.wake_pusher();
             drop(state);
             self.answered = true;
             return Poll::Ready(Ok(response.map(|()| PushedBody(stream.clone()))));
@@ -308,7 +361,10 @@ impl Body for PushedBody {
     type Data = Bytes;
     type Error = h2::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
         let mut state = self.0.state.borrow_mut();
         if !state.data.is_empty() {
             let data = state.data.split().freeze();
@@ -331,7 +387,11 @@ impl Body for PushedBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.state.borrow().length.map_or_else(SizeHint::default, SizeHint::with_exact)
+        self.0
+            .state
+            .borrow()
+            .length
+            .map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
@@ -354,15 +414,20 @@ struct Http2Client {
 impl Http2Client {
     /// Hands the head to hyper.
     fn release_head(&mut self) {
-        let Some((head, body)) = self.head.take() else { return };
+        let Some((head, body)) = self.head.take() else {
+            return;
+        };
         let mut state = self.stream.state.borrow_mut();
         let mut response = Response::new(());
-        *response.status_mut() = StatusCode::from_u16(head.status).unwrap_or(StatusCode::BAD_GATEWAY);
+        *response.status_mut() =
+            StatusCode::from_u16(head.status).unwrap_or(StatusCode::BAD_GATEWAY);
         *response.headers_mut() = header_map(&head.fields);
         match body {
             ResponseBody::Length(n) => {
                 state.length = Some(n);
-                response.headers_mut().insert(hyper::header::CONTENT_LENGTH, HeaderValue::from(n));
+                response
+                    .headers_mut()
+                    .insert(hyper::header::CONTENT_LENGTH, HeaderValue::from(n));
             }
             ResponseBody::None => state.ended = true,
             ResponseBody::Stream | ResponseBody::Tunnel => {}
@@ -376,7 +441,9 @@ impl Http2Client {
 fn header_map(fields: &Fields) -> HeaderMap {
     let mut map = HeaderMap::with_capacity(fields.len() + 1);
     for (name, value) in fields.iter() {
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
+        {
             map.append(name, value);
         }
     }
@@ -384,7 +451,11 @@ fn header_map(fields: &Fields) -> HeaderMap {
 }
 
 impl ClientSide for Http2Client {
-    fn poll_body(&mut self, cx: &mut Context<'_>, take: &mut Taker<'_>) -> Poll<Result<Pulled, BodyError>> {
+    fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: &mut Taker<'_>,
+    ) -> Poll<Result<Pulled, BodyError>> {
         while !self.done {
             let Some(body) = &mut self.body else { break };
             match ready!(Pin::new(body).poll_frame(cx)) {

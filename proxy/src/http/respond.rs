@@ -10,9 +10,15 @@ pub fn failure(reason: Reason, via: &str, request_id: &str) -> Reply {
     let mut fields = Fields::default();
     fields.append(b"content-type", b"text/plain; charset=utf-8");
     if let Some(error) = reason.proxy_status() {
-        fields.append(b"proxy-status", format!("{via}; error={error}; details=\"{reason}\"").as_bytes());
+        fields.append(
+            b"proxy-status",
+            format!("{via}; error={error}; details=\"{reason}\"").as_bytes(),
+        );
     }
-    if matches!(reason, Reason::NoHealthyEndpoint | Reason::Overload | Reason::Drained) {
+    if matches!(
+        reason,
+        Reason::NoHealthyEndpoint | Reason::Overload | Reason::Drained
+    ) {
         fields.append(b"retry-after", b"1");
     }
     let phrase = super::h1::write::reason_phrase(status);
@@ -22,5 +28,9 @@ pub fn failure(reason: Reason, via: &str, request_id: &str) -> Reply {
         body.push_str(request_id);
         body.push('\n');
     }
-    Reply { status, fields, body: body.into() }
+    Reply {
+        status,
+        fields,
+        body: body.into(),
+    }
 }

@@ -28,7 +28,11 @@ impl Io {
 }
 
 impl AsyncRead for Io {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match &mut *self {
             Io::Tcp(s) => Pin::new(s).poll_read(cx, buffer),
             Io::Tls(s) => Pin::new(s.as_mut()).poll_read(cx, buffer),
@@ -37,7 +41,11 @@ impl AsyncRead for Io {
 }
 
 impl AsyncWrite for Io {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match &mut *self {
             Io::Tcp(s) => Pin::new(s).poll_write(cx, bytes),
             Io::Tls(s) => Pin::new(s.as_mut()).poll_write(cx, bytes),
@@ -74,7 +82,11 @@ impl Rewound {
 }
 
 impl AsyncRead for Rewound {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.at < self.initial.len() {
             let n = buffer.remaining().min(self.initial.len() - self.at);
             buffer.put_slice(&self.initial[self.at..self.at + n]);
@@ -90,7 +102,11 @@ impl AsyncRead for Rewound {
 }
 
 impl AsyncWrite for Rewound {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, bytes)
     }
 
@@ -110,7 +126,9 @@ pub struct Transport {
 
 impl Transport {
     pub fn new(io: Io) -> Self {
-        Self { io: RefCell::new(io) }
+        Self {
+            io: RefCell::new(io),
+        }
     }
 
     pub fn tcp(stream: TcpStream) -> Self {
@@ -142,7 +160,12 @@ impl Transport {
     }
 
     /// Appends what is there to `into`, at most `max` bytes. The count; 0 is the end.
-    pub async fn read_into(&self, scratch: &Scratch, max: usize, into: &mut Vec<u8>) -> io::Result<usize> {
+    pub async fn read_into(
+        &self,
+        scratch: &Scratch,
+        max: usize,
+        into: &mut Vec<u8>,
+    ) -> io::Result<usize> {
         std::future::poll_fn(|cx| {
             self.poll_read(cx, scratch, max, |_, bytes| {
                 into.extend_from_slice(bytes);
@@ -198,7 +221,12 @@ impl Outbox {
     }
 
     /// Sends `bytes` after what is waiting; what the socket does not take now is kept.
-    pub fn write(&mut self, cx: &mut Context<'_>, transport: &Transport, bytes: &[u8]) -> io::Result<()> {
+    pub fn write(
+        &mut self,
+        cx: &mut Context<'_>,
+        transport: &Transport,
+        bytes: &[u8],
+    ) -> io::Result<()> {
         let mut rest = bytes;
         if self.is_empty() {
             while !rest.is_empty() {
@@ -215,7 +243,11 @@ impl Outbox {
     }
 
     /// Ready when everything is with the kernel.
-    pub fn poll_flush(&mut self, cx: &mut Context<'_>, transport: &Transport) -> Poll<io::Result<()>> {
+    pub fn poll_flush(
+        &mut self,
+        cx: &mut Context<'_>,
+        transport: &Transport,
+    ) -> Poll<io::Result<()>> {
         while self.sent < self.bytes.len() {
             match ready!(transport.poll_write(cx, &self.bytes[self.sent..]))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),

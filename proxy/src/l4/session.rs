@@ -6,9 +6,9 @@ use crate::connection::Connection;
 use crate::error::Reason;
 use crate::generation::Service;
 use crate::io::{DropBounds, Io, Timer, drop_quietly, reset_on_close};
-use crate::wasm::Phase;
 use crate::telemetry::Record;
 use crate::upstream::{EndpointId, Lease, Pick, PickError, Pool};
+use crate::wasm::Phase;
 use smallvec::SmallVec;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -97,11 +97,20 @@ impl Session<'_> {
         if chain.wants(Phase::ClientHello)
             && let Io::Tcp(stream) = io
         {
-            let read = tokio::time::timeout_at(deadline, crate::tls::client_hello(stream, initial)).await;
+            let read =
+                tokio::time::timeout_at(deadline, crate::tls::client_hello(stream, initial)).await;
             if let Ok(Ok(Some(hello))) = read {
-                let offered: Vec<_> = hello.alpn.iter().map(|p| String::from_utf8_lossy(p)).collect();
+                let offered: Vec<_> = hello
+                    .alpn
+                    .iter()
+                    .map(|p| String::from_utf8_lossy(p))
+                    .collect();
                 let offered = offered.join(",");
-                let facts = StreamFacts { sni: hello.sni.as_deref(), offered_alpn: Some(&offered), ..facts };
+                let facts = StreamFacts {
+                    sni: hello.sni.as_deref(),
+                    offered_alpn: Some(&offered),
+                    ..facts
+                };
                 decided(chain.client_hello(&mut self.state, &facts))?;
             }
         }
@@ -119,8 +128,18 @@ impl Session<'_> {
     /// Dials endpoint after endpoint until one takes the connection.
     async fn upstream(&mut self) -> Result<(TcpStream, Lease), Reason> {
         let service = self.service;
-        let index = self.state.route.pool.or(service.listener.config.pool).ok_or(Reason::NoRoute)?;
-        let pool = service.generation.pools.get(index).ok_or(Reason::NoRoute)?.clone();
+        let index = self
+            .state
+            .route
+            .pool
+            .or(service.listener.config.pool)
+            .ok_or(Reason::NoRoute)?;
+        let pool = service
+            .generation
+            .pools
+            .get(index)
+            .ok_or(Reason::NoRoute)?
+            .clone();
         self.journal.pool = Some(pool.clone());
         if !pool.is_settled() {
             pool.first_checks().await;
@@ -144,7 +163,9 @@ impl Session<'_> {
             self.journal.tries += 1;
             self.journal.endpoint = Some(lease.endpoint.text.clone());
             let started = Instant::now();
-            let dialled = lease.connect(pool.config.connect_timeout, &service.listener.config.tcp).await;
+            let dialled = lease
+                .connect(pool.config.connect_timeout, &service.listener.config.tcp)
+                .await;
             self.journal.upstream_time = Some(started.elapsed());
             match dialled {
                 Ok(stream) => {

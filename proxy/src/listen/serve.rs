@@ -24,7 +24,12 @@ pub async fn serve(slot: Rc<ServiceSlot>, stream: TcpStream, peer: SocketAddr) {
     metrics.connection_closed();
 }
 
-async fn serve_as_configured(slot: Rc<ServiceSlot>, service: Rc<Service>, stream: TcpStream, mut connection: Connection) {
+async fn serve_as_configured(
+    slot: Rc<ServiceSlot>,
+    service: Rc<Service>,
+    stream: TcpStream,
+    mut connection: Connection,
+) {
     let tcp = &service.listener.config.tcp;
     let _ = stream.set_nodelay(tcp.nodelay);
     let io = match &service.listener.tls {
@@ -37,7 +42,11 @@ async fn serve_as_configured(slot: Rc<ServiceSlot>, service: Rc<Service>, stream
                 Ok(Ok(stream)) => {
                     let (_, session) = stream.get_ref();
                     let resumed = session.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
-                    service.metrics.handshake(if resumed { Handshake::Resumed } else { Handshake::Full });
+                    service.metrics.handshake(if resumed {
+                        Handshake::Resumed
+                    } else {
+                        Handshake::Full
+                    });
                     connection.tls = Some(crate::tls::facts(session));
                     Io::Tls(Box::new(stream))
                 }
@@ -63,7 +72,12 @@ async fn serve_as_configured(slot: Rc<ServiceSlot>, service: Rc<Service>, stream
     }
 }
 
-fn handshake_failed(service: &Service, connection: &Connection, began: (Instant, SystemTime), why: &str) {
+fn handshake_failed(
+    service: &Service,
+    connection: &Connection,
+    began: (Instant, SystemTime),
+    why: &str,
+) {
     tracing::debug!(listener = &*connection.listener, peer = %connection.peer, why, "TLS handshake failed");
     service.metrics.handshake(Handshake::Failed);
     service.metrics.reason(Reason::TlsHandshake);
@@ -84,7 +98,10 @@ fn handshake_failed(service: &Service, connection: &Connection, began: (Instant,
         upstream_time: None,
         reason: Some(Reason::TlsHandshake),
         tls_version: None,
-        sni: connection.tls.as_ref().and_then(|tls: &TlsFacts| tls.sni.as_deref()),
+        sni: connection
+            .tls
+            .as_ref()
+            .and_then(|tls: &TlsFacts| tls.sni.as_deref()),
         trace_id: None,
     });
 }

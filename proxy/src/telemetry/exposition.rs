@@ -26,8 +26,6 @@ pub struct EndpointSample {
     pub requests: u64,
     pub connects: u64,
     pub connect_failures: u64,
-    pub reused: u64,
-    pub retries: u64,
     pub failures: u64,
     pub active: u64,
     /// Usable, as checks, passive failures and the operator see it.
@@ -36,14 +34,16 @@ pub struct EndpointSample {
     pub downs: u64,
 }
 
-/// State of one filter that no worker's [`super::FilterMetrics`] knows.
+/// What a filter did, as its room keeps it.
 #[derive(Debug, Clone, Default)]
 pub struct FilterSample {
-    pub instances: u64,
-    /// Linear memory of all instances.
-    pub memory_bytes: u64,
-    /// Generation whose configuration this filter was made by.
-    pub generation: u64,
+    pub calls: u64,
+    /// Time spent in calls.
+    pub seconds: f64,
+    /// Verdicts by kind.
+    pub verdicts: Vec<(&'static str, u64)>,
+    /// Failed calls by kind.
+    pub faults: Vec<(&'static str, u64)>,
 }
 
 #[derive(Debug)]
@@ -142,16 +142,6 @@ impl Visitor {
                 sample.connect_failures,
             ),
             (
-                "sluicegate_endpoint_reused",
-                "Requests sent on a connection that was kept",
-                sample.reused,
-            ),
-            (
-                "sluicegate_endpoint_retries",
-                "Tries sent here after another try had failed",
-                sample.retries,
-            ),
-            (
                 "sluicegate_endpoint_failures",
                 "Tries that the endpoint failed",
                 sample.failures,
@@ -178,27 +168,34 @@ impl Visitor {
         );
     }
 
-    /// Every pulled family about filters.
+    /// Every family about filters.
     pub fn filter(&mut self, filter: &str, sample: &FilterSample) {
-        let labels = &[("filter", filter)];
-        for (name, help, value) in [
-            (
-                "sluicegate_filter_instances",
-                "Instances of the filter's module",
-                sample.instances,
-            ),
-            (
-                "sluicegate_filter_memory_bytes",
-                "Linear memory of the filter's instances",
-                sample.memory_bytes,
-            ),
-            (
-                "sluicegate_filter_generation",
-                "Generation that made the filter",
-                sample.generation,
-            ),
-        ] {
-            self.gauge(name, help, labels, value as f64);
+        let only = &[("filter", filter)];
+        self.counter(
+            "sluicegate_filter_calls",
+            "Calls into the filter",
+            only,
+            sample.calls,
+        );
+        let help = "Time spent in calls into the filter";
+        self.seconds("sluicegate_filter_seconds", help, only, sample.seconds);
+        for &(verdict, count) in &sample.verdicts {
+            let labels = &[("filter", filter), ("verdict", verdict)];
+            self.counter(
+                "sluicegate_filter_verdicts",
+                "What the filter answered",
+                labels,
+                count,
+            );
+        }
+        for &(kind, count) in &sample.faults {
+            let labels = &[("filter", filter), ("kind", kind)];
+            self.counter(
+                "sluicegate_filter_faults",
+                "Calls that failed",
+                labels,
+                count,
+            );
         }
     }
 
@@ -365,7 +362,13 @@ mod tests {
                 ..EndpointSample::default()
             };
             v.endpoint("web", "10.0.0.1:80", &sample);
-            v.filter("ua", &FilterSample::default());
+            let sample = FilterSample {
+                calls: 3,
+                verdicts: vec![("drop", 2)],
+                faults: vec![("trap", 1)],
+                ..FilterSample::default()
+            };
+            v.filter("ua", &sample);
         });
         let labels = "{pool=\"web\",endpoint=\"10.0.0.1:80\"}";
         assert!(
@@ -376,9 +379,12 @@ mod tests {
             out.contains(&format!("sluicegate_endpoint_up{labels} 1.0\n")),
             "{out}"
         );
-        assert!(
-            out.contains("sluicegate_filter_instances{filter=\"ua\"} 0.0\n"),
-            "{out}"
-        );
+        for line in [
+            "sluicegate_filter_calls_total{filter=\"ua\"} 3",
+            "sluicegate_filter_verdicts_total{filter=\"ua\",verdict=\"drop\"} 2",
+            "sluicegate_filter_faults_total{filter=\"ua\",kind=\"trap\"} 1",
+        ] {
+            assert!(out.lines().any(|l| l == line), "{line} in {out}");
+        }
     }
 }

@@ -8,7 +8,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use prometheus_client::registry::Registry;
 
 use super::exposition::{Scrape, Visitor};
-use super::filter::{FILTER_CELLS, FilterMetrics, visit_filter};
 use super::listener::{LISTENER_CELLS, ListenerMetrics, visit_listener};
 use super::process;
 use super::shards::Shards;
@@ -16,7 +15,6 @@ use super::shards::Shards;
 /// All metrics of one process. Shared by its threads; workers count through handles of their own.
 pub struct Metrics {
     listeners: Arc<Shards<LISTENER_CELLS>>,
-    filters: Arc<Shards<FILTER_CELLS>>,
     reloads: Arc<Reloads>,
     sources: Arc<Mutex<Vec<Source>>>,
     access_log_dropped: Arc<AtomicU64>,
@@ -39,7 +37,6 @@ impl Metrics {
     /// `version` is the build's.
     pub fn new(version: &'static str) -> Self {
         let listeners = Shards::new();
-        let filters = Shards::new();
         let reloads = Arc::new(Reloads::default());
         let sources = Arc::new(Mutex::new(Vec::<Source>::new()));
         let access_log_dropped = Arc::new(AtomicU64::new(0));
@@ -47,12 +44,11 @@ impl Metrics {
 
         let mut registry = Registry::default();
         let collect = {
-            let (listeners, filters) = (listeners.clone(), filters.clone());
+            let listeners = listeners.clone();
             let (reloads, sources) = (reloads.clone(), sources.clone());
             let dropped = access_log_dropped.clone();
             move |visitor: &mut Visitor| {
                 listeners.for_each(|name, sums| visit_listener(visitor, name, sums));
-                filters.for_each(|name, sums| visit_filter(visitor, name, sums));
                 reloads.visit(visitor);
                 visitor.info(
                     "sluicegate_build",
@@ -74,7 +70,6 @@ impl Metrics {
         registry.register_collector(Box::new(Scrape(collect)));
         Self {
             listeners,
-            filters,
             reloads,
             sources,
             access_log_dropped,
@@ -86,11 +81,6 @@ impl Metrics {
     /// is gone keeps its series until the process ends, at most 1024 names.
     pub fn listener(&self, name: &str) -> ListenerMetrics {
         ListenerMetrics(self.listeners.shard(name))
-    }
-
-    /// A worker's counters of the filter `name`; they survive as those of listeners do.
-    pub fn filter(&self, name: &str) -> FilterMetrics {
-        FilterMetrics(self.filters.shard(name))
     }
 
     /// Asks `source` for its samples at every scrape, for as long as the process lives.
@@ -185,7 +175,6 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::filter::Verdict;
     use super::super::listener::Handshake;
     use super::*;
     use crate::error::Reason;
@@ -264,16 +253,12 @@ mod tests {
     }
 
     #[test]
-    fn sessions_filters_reloads_and_sources() {
+    fn sessions_reloads_and_sources() {
         let metrics = Metrics::new("0");
         let listener = metrics.listener("ssh");
         listener.session_started();
         listener.session_started();
         listener.session_ended(5, 7);
-        let filter = metrics.filter("ua");
-        filter.call(Duration::from_millis(500), Verdict::Drop);
-        filter.fault(Duration::ZERO, "trap");
-        filter.fault(Duration::ZERO, "something new");
         metrics.generation_serves(7);
         metrics.reload_failed();
         metrics.register(Box::new(|v| v.gauge("sluicegate_x", "X", &[], 3.0)));
@@ -281,11 +266,6 @@ mod tests {
         for line in [
             "sluicegate_sessions_active{listener=\"ssh\"} 1.0",
             "sluicegate_received_bytes_total{listener=\"ssh\"} 5",
-            "sluicegate_filter_calls_total{filter=\"ua\"} 3",
-            "sluicegate_filter_seconds_total{filter=\"ua\"} 0.5",
-            "sluicegate_filter_verdicts_total{filter=\"ua\",verdict=\"drop\"} 1",
-            "sluicegate_filter_faults_total{filter=\"ua\",kind=\"trap\"} 1",
-            "sluicegate_filter_faults_total{filter=\"ua\",kind=\"other\"} 1",
             "sluicegate_config_generation 7.0",
             "sluicegate_config_last_reload_successful 0.0",
             "sluicegate_config_reloads_total{result=\"ok\"} 1",

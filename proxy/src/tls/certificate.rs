@@ -12,8 +12,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
 use super::file::{self, FileMark};
-use super::server::Problem;
-use crate::config::{CertificateConfig, ConfigPath};
+use crate::config::{CertificateConfig, ConfigPath, Problem};
 
 /// What a certificate says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +50,7 @@ pub(super) fn load(
         return Err(vec![mismatch(config, key, key_at)]);
     }
     let warning = date_warning(&facts, SystemTime::now()).map(|message| Problem {
+        code: "tls",
         at: cert_at,
         message: format!("certificate {} {message}", config.cert.display()),
         help: None,
@@ -67,6 +67,7 @@ type Chain = (Vec<CertificateDer<'static>>, CertificateFacts, FileMark);
 
 fn read_chain(path: &Path, at: &ConfigPath) -> Result<Chain, Problem> {
     let problem = |message: String, help: Option<&str>| Problem {
+        code: "tls",
         at: at.clone(),
         message,
         help: help.map(str::to_owned),
@@ -109,6 +110,7 @@ fn read_key(
     provider: &CryptoProvider,
 ) -> Result<(std::sync::Arc<dyn rustls::sign::SigningKey>, FileMark), Problem> {
     let problem = |message: String, help: Option<&str>| Problem {
+        code: "tls",
         at: at.clone(),
         message,
         help: help.map(str::to_owned),
@@ -148,6 +150,7 @@ fn read_key(
 
 fn read(path: &Path, at: &ConfigPath, what: &str) -> Result<(Vec<u8>, FileMark), Problem> {
     file::read(path).map_err(|error| Problem {
+        code: "tls",
         at: at.clone(),
         message: format!("cannot read {what} file {}: {error}", path.display()),
         help: None,
@@ -163,6 +166,7 @@ fn mismatch(config: &CertificateConfig, key: CertifiedKey, at: ConfigPath) -> Pr
     });
     let (key, cert) = (config.key.display(), config.cert.display());
     Problem {
+        code: "tls",
         at,
         message: format!("the key in {key} does not belong to the certificate in {cert}"),
         help: fits_another.then(|| {

@@ -15,6 +15,6 @@ mod suites;
 pub use certificate::CertificateFacts;
 pub use facts::{facts, spoke_plain};
 pub use file::FileMark;
-pub use self_signed::{SelfSigned, SelfSignedError, self_signed};
 pub use peek::{ClientHello, FirstBytes, client_hello};
-pub use server::{Problem, ServerTls};
+pub use self_signed::{SelfSigned, SelfSignedError, self_signed};
+pub use server::ServerTls;

@@ -10,15 +10,7 @@ use super::certificate::{self, CertificateFacts};
 use super::file::FileMark;
 use super::names::ByName;
 use super::suites;
-use crate::config::{ConfigPath, TlsConfig, TlsVersion};
-
-/// What is wrong with a TLS configuration or the files it names, and where it says so.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    pub at: ConfigPath,
-    pub message: String,
-    pub help: Option<String>,
-}
+use crate::config::{ConfigPath, Problem, TlsConfig, TlsVersion};
 
 /// A listener's TLS: one generation's certificates and rules. Workers take [`ServerTls::config`].
 #[derive(Debug)]
@@ -64,6 +56,7 @@ impl ServerTls {
         let versions = versions(config.min_version, &provider);
         if versions.is_empty() {
             problems.push(Problem {
+                code: "tls",
                 at: ConfigPath(format!("{}/suites", config.at.0)),
                 message: "none of these cipher suites is of the lowest TLS version or a later one"
                     .to_owned(),
@@ -181,6 +174,7 @@ fn ticketer(
 
 fn general(config: &TlsConfig, message: impl std::fmt::Display) -> Problem {
     Problem {
+        code: "tls",
         at: config.at.clone(),
         message: message.to_string(),
         help: None,

@@ -3,8 +3,7 @@
 use rustls::crypto::CryptoProvider;
 use rustls::{CipherSuite, SupportedCipherSuite};
 
-use super::server::Problem;
-use crate::config::ConfigPath;
+use crate::config::{ConfigPath, Problem};
 
 /// The IANA name. Differs from what rustls says for TLS 1.3 alone.
 pub(super) fn name(suite: CipherSuite) -> &'static str {
@@ -36,6 +35,7 @@ pub(super) fn choose(
             Some(suite) if chosen.contains(suite) => {}
             Some(suite) => chosen.push(*suite),
             None => problems.push(Problem {
+                code: "tls",
                 at: ConfigPath(format!("{}/suites/{index}", at.0)),
                 message: format!("cipher suite \"{wanted}\" is unknown or too weak to be served"),
                 help: Some(help(wanted, provider)),

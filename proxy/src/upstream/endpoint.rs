@@ -39,6 +39,7 @@ pub struct Endpoint {
     active: AtomicU32,
     picks: AtomicU64,
     failures: AtomicU64,
+    connects: AtomicU64,
     connect_failures: AtomicU64,
 }
 
@@ -66,6 +67,7 @@ impl Endpoint {
             active: AtomicU32::new(0),
             picks: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            connects: AtomicU64::new(0),
             connect_failures: AtomicU64::new(0),
         }
     }
@@ -86,6 +88,16 @@ impl Endpoint {
     }
 
     /// Dials that failed for its fault.
+    pub fn connects(&self) -> u64 {
+        self.connects.load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection that was opened.
+    pub(super) fn count_connect(&self) {
+        self.connects.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Connections that could not be opened.
     pub fn connect_failures(&self) -> u64 {
         self.connect_failures.load(Ordering::Relaxed)
     }

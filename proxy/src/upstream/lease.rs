@@ -59,10 +59,10 @@ impl Lease {
         options: &TcpOptions,
     ) -> Result<TcpStream, ConnectError> {
         let result = connect(self.endpoint.address, timeout, options).await;
-        if let Err(error) = &result
-            && error.blames_endpoint()
-        {
-            self.failed(Failure::Connect);
+        match &result {
+            Ok(_) => self.endpoint.count_connect(),
+            Err(error) if error.blames_endpoint() => self.failed(Failure::Connect),
+            Err(_) => {}
         }
         result
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// Rooms by layer, lowest first; a room uses only rooms of lower layers (and itself). Layer 0's rooms are the ground
 /// that may use each other: the shared nouns lie there.
-const LAYERS: [&[&str]; 8] = [
+const LAYERS: [&[&str]; 9] = [
     &["config", "telemetry", "io", "connection", "head", "error"],
     &["wasm", "discovery", "tls", "builtin"],
     &["chain", "upstream"],
@@ -12,7 +12,8 @@ const LAYERS: [&[&str]; 8] = [
     &["http", "l4"],
     &["listen", "admin"],
     &["app"],
-    &["cli", "main"],
+    &["cli"],
+    &["main"],
 ];
 
 /// Words that only the named room may have in its code.

@@ -54,12 +54,22 @@ impl IncomingBody {
             Framing::Chunked => State::Chunked(Box::new(Decoder::new(limits))),
             Framing::UntilClose => State::UntilClose,
         };
-        Self { state, leftover, at: 0, trailers: None }
+        Self {
+            state,
+            leftover,
+            at: 0,
+            trailers: None,
+        }
     }
 
     /// No body at all.
     pub fn empty() -> Self {
-        Self { state: State::Done, leftover: Vec::new(), at: 0, trailers: None }
+        Self {
+            state: State::Done,
+            leftover: Vec::new(),
+            at: 0,
+            trailers: None,
+        }
     }
 
     /// Turns what follows into bytes until the end of the connection, after an upgrade.
@@ -68,7 +78,12 @@ impl IncomingBody {
     }
 
     /// Reads ahead while the body is done, to notice that the sender left: true when it did. At most one read is kept.
-    pub fn poll_gone(&mut self, cx: &mut Context<'_>, transport: &Transport, scratch: &Scratch) -> Poll<()> {
+    pub fn poll_gone(
+        &mut self,
+        cx: &mut Context<'_>,
+        transport: &Transport,
+        scratch: &Scratch,
+    ) -> Poll<()> {
         if !self.is_done() || self.has_rest() {
             return Poll::Pending;
         }
@@ -132,7 +147,8 @@ impl IncomingBody {
                 State::Length(n) => n.min(usize::MAX as u64) as usize,
                 _ => usize::MAX,
             };
-            let (state, trailers, leftover) = (&mut self.state, &mut self.trailers, &mut self.leftover);
+            let (state, trailers, leftover) =
+                (&mut self.state, &mut self.trailers, &mut self.leftover);
             let read = ready!(transport.poll_read(cx, scratch, max, |cx, bytes| {
                 if bytes.is_empty() {
                     return Ok((true, 0));
@@ -142,7 +158,9 @@ impl IncomingBody {
                 Ok((false, data))
             }));
             match read {
-                Ok(Ok((true, _))) if matches!(self.state, State::UntilClose) => self.state = State::Done,
+                Ok(Ok((true, _))) if matches!(self.state, State::UntilClose) => {
+                    self.state = State::Done
+                }
                 Ok(Ok((true, _))) => return Poll::Ready(Err(BodyError::Truncated(None))),
                 Ok(Ok((false, 0))) => {}
                 Ok(Ok((false, data))) => return Poll::Ready(Ok(Pulled::Data(data))),
@@ -179,7 +197,10 @@ fn eat(
         State::Chunked(decoder) => {
             let (mut at, mut data) = (0, 0);
             loop {
-                match decoder.decode(&input[at..]).map_err(|_| BodyError::Malformed)? {
+                match decoder
+                    .decode(&input[at..])
+                    .map_err(|_| BodyError::Malformed)?
+                {
                     Step::Data { range, consumed } => {
                         take(cx, &input[at + range.start..at + range.end]);
                         data += range.len();

@@ -12,7 +12,10 @@ const EXTENSION_BYTES_MAX: usize = 4096;
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
     /// Digits of the size so far; `digits` counts them.
-    Size { value: u64, digits: u8 },
+    Size {
+        value: u64,
+        digits: u8,
+    },
     /// After the digits: blanks and extensions up to the CR.
     Extension,
     SizeLf,
@@ -47,7 +50,10 @@ pub struct TrailerLimits {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
     /// `input[range]` is data; `consumed` bytes are done with.
-    Data { range: std::ops::Range<usize>, consumed: usize },
+    Data {
+        range: std::ops::Range<usize>,
+        consumed: usize,
+    },
     /// All of the input was framing; more is needed.
     More,
     /// The body is complete; the rest of the input from `consumed` belongs to the next message.
@@ -61,7 +67,10 @@ pub struct Malformed;
 impl Decoder {
     pub fn new(limits: TrailerLimits) -> Self {
         Self {
-            state: State::Size { value: 0, digits: 0 },
+            state: State::Size {
+                value: 0,
+                digits: 0,
+            },
             next_size: 0,
             extension_bytes: 0,
             line: Vec::new(),
@@ -87,7 +96,12 @@ impl Decoder {
                     at += 1;
                     match (byte as char).to_digit(16) {
                         Some(_) if digits == 15 => return Err(Malformed),
-                        Some(d) => self.state = State::Size { value: value << 4 | d as u64, digits: digits + 1 },
+                        Some(d) => {
+                            self.state = State::Size {
+                                value: value << 4 | d as u64,
+                                digits: digits + 1,
+                            }
+                        }
                         None if digits == 0 => return Err(Malformed),
                         None => {
                             self.next_size = value;
@@ -105,7 +119,8 @@ impl Decoder {
                     self.extension_bytes += 1;
                     match byte {
                         b'\r' => self.state = State::SizeLf,
-                        b'\t' | 0x20..=0x7e | 0x80.. if self.extension_bytes <= EXTENSION_BYTES_MAX => {}
+                        b'\t' | 0x20..=0x7e | 0x80..
+                            if self.extension_bytes <= EXTENSION_BYTES_MAX => {}
                         _ => return Err(Malformed),
                     }
                 }
@@ -114,12 +129,23 @@ impl Decoder {
                     if byte != b'\n' {
                         return Err(Malformed);
                     }
-                    self.state = if self.next_size == 0 { State::Trailer } else { State::Data(self.next_size) };
+                    self.state = if self.next_size == 0 {
+                        State::Trailer
+                    } else {
+                        State::Data(self.next_size)
+                    };
                 }
                 State::Data(left) => {
                     let take = left.min((input.len() - at) as u64) as usize;
-                    self.state = if take as u64 == left { State::DataCr } else { State::Data(left - take as u64) };
-                    return Ok(Step::Data { range: at..at + take, consumed: at + take });
+                    self.state = if take as u64 == left {
+                        State::DataCr
+                    } else {
+                        State::Data(left - take as u64)
+                    };
+                    return Ok(Step::Data {
+                        range: at..at + take,
+                        consumed: at + take,
+                    });
                 }
                 State::DataCr => {
                     at += 1;
@@ -133,7 +159,10 @@ impl Decoder {
                     if byte != b'\n' {
                         return Err(Malformed);
                     }
-                    self.state = State::Size { value: 0, digits: 0 };
+                    self.state = State::Size {
+                        value: 0,
+                        digits: 0,
+                    };
                 }
                 State::Trailer => {
                     at += 1;
@@ -157,12 +186,19 @@ impl Decoder {
                 State::Done => return Ok(Step::End { consumed: at }),
             }
         }
-        Ok(if self.state == State::Done { Step::End { consumed: at } } else { Step::More })
+        Ok(if self.state == State::Done {
+            Step::End { consumed: at }
+        } else {
+            Step::More
+        })
     }
 
     fn trailer_line(&mut self) -> Result<(), Malformed> {
         let colon = memchr::memchr(b':', &self.line).ok_or(Malformed)?;
-        let (name, value) = (self.line[..colon].to_ascii_lowercase(), super::framing::trim(&self.line[colon + 1..]));
+        let (name, value) = (
+            self.line[..colon].to_ascii_lowercase(),
+            super::framing::trim(&self.line[colon + 1..]),
+        );
         self.trailer_count += 1;
         if !is_token(&name) || !is_field_value(value) || self.trailer_count > self.limits.fields {
             return Err(Malformed);
@@ -206,10 +242,16 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const LIMITS: TrailerLimits = TrailerLimits { bytes: 1024, fields: 8 };
+    const LIMITS: TrailerLimits = TrailerLimits {
+        bytes: 1024,
+        fields: 8,
+    };
 
     /// Feeds `input` in pieces of `step` bytes; the data and what was left over.
-    fn decode_all(input: &[u8], step: usize) -> Result<Option<(Vec<u8>, usize, Fields)>, Malformed> {
+    fn decode_all(
+        input: &[u8],
+        step: usize,
+    ) -> Result<Option<(Vec<u8>, usize, Fields)>, Malformed> {
         let mut decoder = Decoder::new(LIMITS);
         let mut data = Vec::new();
         let mut at = 0;
@@ -226,7 +268,9 @@ mod tests {
                         at += rest.len();
                         rest = &[];
                     }
-                    Step::End { consumed } => return Ok(Some((data, at + consumed, decoder.take_trailers()))),
+                    Step::End { consumed } => {
+                        return Ok(Some((data, at + consumed, decoder.take_trailers())));
+                    }
                 }
             }
         }
@@ -247,11 +291,27 @@ mod tests {
     #[test]
     fn refuses_what_others_might_read_differently() {
         for bad in [
-            &b"g\r\n"[..], b"\r\n", b"-1\r\n", b"0x5\r\nhello\r\n", b"5\nhello\r\n", b"5\r\nhello\n0\r\n\r\n",
-            b"5\r\nhelloX\r\n", b"1000000000000000\r\n", b"5;a=\x00\r\n", b"5;a\nb\r\n", b"0\r\nbad name: 1\r\n\r\n",
-            b"0\r\nno-colon\r\n\r\n", b"0\r\nx: 1\n\r\n", b" 5\r\nhello\r\n",
+            &b"g\r\n"[..],
+            b"\r\n",
+            b"-1\r\n",
+            b"0x5\r\nhello\r\n",
+            b"5\nhello\r\n",
+            b"5\r\nhello\n0\r\n\r\n",
+            b"5\r\nhelloX\r\n",
+            b"1000000000000000\r\n",
+            b"5;a=\x00\r\n",
+            b"5;a\nb\r\n",
+            b"0\r\nbad name: 1\r\n\r\n",
+            b"0\r\nno-colon\r\n\r\n",
+            b"0\r\nx: 1\n\r\n",
+            b" 5\r\nhello\r\n",
         ] {
-            assert_eq!(decode_all(bad, 64).err(), Some(Malformed), "{:?}", String::from_utf8_lossy(bad));
+            assert_eq!(
+                decode_all(bad, 64).err(),
+                Some(Malformed),
+                "{:?}",
+                String::from_utf8_lossy(bad)
+            );
         }
         let mut long = b"5;".to_vec();
         long.resize(2 + EXTENSION_BYTES_MAX + 1, b'x');

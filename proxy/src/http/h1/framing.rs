@@ -34,7 +34,12 @@ pub fn of_request(fields: &Fields, http10: bool) -> Result<Framing, Reason> {
 }
 
 /// Framing of the response to a request of `method`. Conflicts are the upstream's fault: `UpstreamMalformed`.
-pub fn of_response(fields: &Fields, status: u16, head_request: bool, http10: bool) -> Result<Framing, Reason> {
+pub fn of_response(
+    fields: &Fields,
+    status: u16,
+    head_request: bool,
+    http10: bool,
+) -> Result<Framing, Reason> {
     let malformed = |_| Reason::UpstreamMalformed;
     let coding = transfer_coding(fields).map_err(malformed)?;
     let length = content_length(fields).map_err(malformed)?;
@@ -73,13 +78,21 @@ fn transfer_coding(fields: &Fields) -> Result<Coding, Reason> {
             if coding.eq_ignore_ascii_case(b"chunked") {
                 chunked = true;
             }
-            found = if found == Coding::Absent && chunked { Coding::Chunked } else { Coding::Other };
+            found = if found == Coding::Absent && chunked {
+                Coding::Chunked
+            } else {
+                Coding::Other
+            };
         }
     }
     if found == Coding::Other && !chunked && fields.get_all(b"transfer-encoding").count() > 0 {
         // The final coding is not chunked: the length cannot be known (RFC 9112 §6.3).
         let single_unknown = fields.get_all(b"transfer-encoding").count() == 1;
-        return if single_unknown { Ok(Coding::Other) } else { Err(Reason::BadRequest) };
+        return if single_unknown {
+            Ok(Coding::Other)
+        } else {
+            Err(Reason::BadRequest)
+        };
     }
     Ok(found)
 }
@@ -104,7 +117,9 @@ fn decimal(text: &[u8]) -> Option<u64> {
     if text.is_empty() || text.len() > 19 || !text.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let n = text.iter().fold(0u64, |n, &d| n.wrapping_mul(10).wrapping_add((d - b'0') as u64));
+    let n = text.iter().fold(0u64, |n, &d| {
+        n.wrapping_mul(10).wrapping_add((d - b'0') as u64)
+    });
     (n <= i64::MAX as u64).then_some(n)
 }
 
@@ -164,17 +179,29 @@ mod tests {
         for (lines, expected) in cases {
             assert_eq!(of_request(&fields(lines), false), *expected, "{lines:?}");
         }
-        assert_eq!(of_request(&fields(&[(te, "chunked")]), true), Err(Reason::BadRequest));
+        assert_eq!(
+            of_request(&fields(&[(te, "chunked")]), true),
+            Err(Reason::BadRequest)
+        );
     }
 
     #[test]
     fn response_framing() {
         let both = fields(&[("transfer-encoding", "chunked"), ("content-length", "3")]);
-        assert_eq!(of_response(&both, 200, false, false), Err(Reason::UpstreamMalformed));
+        assert_eq!(
+            of_response(&both, 200, false, false),
+            Err(Reason::UpstreamMalformed)
+        );
         let length = fields(&[("content-length", "3")]);
-        assert_eq!(of_response(&length, 200, false, false), Ok(Framing::Length(3)));
+        assert_eq!(
+            of_response(&length, 200, false, false),
+            Ok(Framing::Length(3))
+        );
         assert_eq!(of_response(&length, 304, false, false), Ok(Framing::None));
         assert_eq!(of_response(&length, 200, true, false), Ok(Framing::None));
-        assert_eq!(of_response(&fields(&[]), 200, false, false), Ok(Framing::UntilClose));
+        assert_eq!(
+            of_response(&fields(&[]), 200, false, false),
+            Ok(Framing::UntilClose)
+        );
     }
 }

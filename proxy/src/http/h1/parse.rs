@@ -2,7 +2,9 @@
 
 use super::framing::{self, Framing, trim};
 use crate::error::Reason;
-use crate::head::{Fields, HeadLimits, RequestHead, ResponseHead, Version, is_field_value, is_token};
+use crate::head::{
+    Fields, HeadLimits, RequestHead, ResponseHead, Version, is_field_value, is_token,
+};
 use std::mem::MaybeUninit;
 
 /// More lines than this are refused whatever the configuration says; the table lies on the stack.
@@ -80,8 +82,11 @@ pub fn request(arena: Vec<u8>, limits: &HeadLimits) -> Result<ParsedRequest, Rea
     if target.len() > limits.target {
         return Err(Reason::TargetTooLong);
     }
-    let ranges: smallvec::SmallVec<[_; 32]> =
-        parsed.headers.iter().map(|h| (range(h.name.as_bytes()), range(h.value))).collect();
+    let ranges: smallvec::SmallVec<[_; 32]> = parsed
+        .headers
+        .iter()
+        .map(|h| (range(h.name.as_bytes()), range(h.value)))
+        .collect();
     let mut fields = into_fields(arena, &ranges)?;
 
     let framing = framing::of_request(&fields, version == Version::Http10)?;
@@ -92,11 +97,21 @@ pub fn request(arena: Vec<u8>, limits: &HeadLimits) -> Result<ParsedRequest, Rea
     let (authority, target, absolute) = split_target(arena, &arena[method.clone()], target, host)?;
     fields.remove(b"host");
     let head = RequestHead::from_ranges(version, method, authority, target, fields);
-    Ok(ParsedRequest { head, framing, keep_alive, expect_continue, absolute })
+    Ok(ParsedRequest {
+        head,
+        framing,
+        keep_alive,
+        expect_continue,
+        absolute,
+    })
 }
 
 /// Parses the response head that fills `arena` exactly.
-pub fn response(arena: Vec<u8>, limits: &HeadLimits, head_request: bool) -> Result<ParsedResponse, Reason> {
+pub fn response(
+    arena: Vec<u8>,
+    limits: &HeadLimits,
+    head_request: bool,
+) -> Result<ParsedResponse, Reason> {
     let mut lines = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; FIELDS_HARD_MAX];
     let count = limits.fields.min(FIELDS_HARD_MAX);
     let mut parsed = httparse::Response::new(&mut []);
@@ -105,17 +120,37 @@ pub fn response(arena: Vec<u8>, limits: &HeadLimits, head_request: bool) -> Resu
         Ok(httparse::Status::Complete(_)) => {}
         _ => return Err(Reason::UpstreamMalformed),
     }
-    let version = if parsed.version == Some(1) { Version::Http11 } else { Version::Http10 };
-    let status = parsed.code.filter(|c| (100..=999).contains(c)).ok_or(Reason::UpstreamMalformed)?;
+    let version = if parsed.version == Some(1) {
+        Version::Http11
+    } else {
+        Version::Http10
+    };
+    let status = parsed
+        .code
+        .filter(|c| (100..=999).contains(c))
+        .ok_or(Reason::UpstreamMalformed)?;
     let ranges: smallvec::SmallVec<[_; 32]> = parsed
         .headers
         .iter()
-        .map(|h| (range_in(&arena, h.name.as_bytes()), range_in(&arena, h.value)))
+        .map(|h| {
+            (
+                range_in(&arena, h.name.as_bytes()),
+                range_in(&arena, h.value),
+            )
+        })
         .collect();
     let fields = into_fields(arena, &ranges).map_err(|_| Reason::UpstreamMalformed)?;
     let framing = framing::of_response(&fields, status, head_request, version == Version::Http10)?;
     let keep_alive = keep_alive(&fields, version) && framing != Framing::UntilClose;
-    Ok(ParsedResponse { head: ResponseHead { version, status, fields }, framing, keep_alive })
+    Ok(ParsedResponse {
+        head: ResponseHead {
+            version,
+            status,
+            fields,
+        },
+        framing,
+        keep_alive,
+    })
 }
 
 fn request_error(arena: &[u8], error: httparse::Error, limits: &HeadLimits) -> Reason {
@@ -125,7 +160,11 @@ fn request_error(arena: &[u8], error: httparse::Error, limits: &HeadLimits) -> R
         _ => {
             // A start line that is over the limit by itself is the target's fault.
             let line = memchr::memchr(b'\n', arena).unwrap_or(arena.len());
-            if line > limits.target + 64 { Reason::TargetTooLong } else { Reason::BadRequest }
+            if line > limits.target + 64 {
+                Reason::TargetTooLong
+            } else {
+                Reason::BadRequest
+            }
         }
     }
 }
@@ -135,7 +174,10 @@ fn is_other_version(arena: &[u8]) -> bool {
     let line = &arena[..memchr::memchr(b'\n', arena).unwrap_or(arena.len())];
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let version = line.rsplit(|&b| b == b' ').next().unwrap_or(&[]);
-    matches!(version, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'])
+    matches!(
+        version,
+        [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']
+    )
 }
 
 /// Where `part`, a slice of `arena`, lies in it.
@@ -154,7 +196,10 @@ fn into_fields(
 ) -> Result<Fields, Reason> {
     for (name, value) in ranges {
         // httparse refuses control bytes already; checked again here because everything after this relies on it.
-        if name.is_empty() || name.len() > u16::MAX as usize || !is_field_value(&arena[value.clone()]) {
+        if name.is_empty()
+            || name.len() > u16::MAX as usize
+            || !is_field_value(&arena[value.clone()])
+        {
             return Err(Reason::BadRequest);
         }
         arena[name.clone()].make_ascii_lowercase();
@@ -169,7 +214,10 @@ fn into_fields(
 }
 
 fn leading_blanks(value: &[u8]) -> usize {
-    value.iter().take_while(|b| matches!(b, b' ' | b'\t')).count()
+    value
+        .iter()
+        .take_while(|b| matches!(b, b' ' | b'\t'))
+        .count()
 }
 
 /// The one Host of a request (RFC 9112 §3.2), as a range of the arena; empty when HTTP/1.0 sent none.
@@ -230,14 +278,21 @@ fn split_target(
         return Ok((host, target, false));
     }
     if text == b"*" {
-        return if method == b"OPTIONS" { Ok((host, target, false)) } else { Err(Reason::BadRequest) };
+        return if method == b"OPTIONS" {
+            Ok((host, target, false))
+        } else {
+            Err(Reason::BadRequest)
+        };
     }
     let scheme = [&b"http://"[..], b"https://"]
         .into_iter()
         .find(|s| text.len() > s.len() && text[..s.len()].eq_ignore_ascii_case(s))
         .ok_or(Reason::BadRequest)?;
     let after = &text[scheme.len()..];
-    let end = after.iter().position(|b| matches!(b, b'/' | b'?')).unwrap_or(after.len());
+    let end = after
+        .iter()
+        .position(|b| matches!(b, b'/' | b'?'))
+        .unwrap_or(after.len());
     if !is_authority(&after[..end]) || end == 0 {
         return Err(Reason::BadRequest);
     }
@@ -248,9 +303,12 @@ fn split_target(
     // `http://host` and `http://host?query` mean the path `/`. The byte before the path part is free to take it: for
     // an empty path and query the target is served from a slash that is in every head, the one of `HTTP/1.1`.
     if after[end..].is_empty() {
-        let slash = memchr::memmem::rfind(&arena[..target.end + 16.min(arena.len() - target.end)], b"HTTP/")
-            .map(|at| at + 4)
-            .ok_or(Reason::BadRequest)?;
+        let slash = memchr::memmem::rfind(
+            &arena[..target.end + 16.min(arena.len() - target.end)],
+            b"HTTP/",
+        )
+        .map(|at| at + 4)
+        .ok_or(Reason::BadRequest)?;
         return Ok((authority, slash..slash + 1, true));
     }
     Err(Reason::BadRequest)
@@ -258,7 +316,10 @@ fn split_target(
 
 /// Visible ASCII without a fragment: what may stand in a request line (RFC 9112 §3.2, RFC 3986).
 pub fn is_target(target: &[u8]) -> bool {
-    !target.is_empty() && target.iter().all(|&b| (0x21..=0x7e).contains(&b) && b != b'#')
+    !target.is_empty()
+        && target
+            .iter()
+            .all(|&b| (0x21..=0x7e).contains(&b) && b != b'#')
 }
 
 /// `host[:port]` (RFC 3986 §3.2) without user information: reg-name, IPv4 or bracketed IPv6.
@@ -285,7 +346,25 @@ pub fn split_port(text: &[u8]) -> (&[u8], Option<&[u8]>) {
 
 /// Unreserved, percent and sub-delims of a reg-name.
 fn is_host_byte(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
+    b.is_ascii_alphanumeric()
+        || matches!(
+            b,
+            b'-' | b'.'
+                | b'_'
+                | b'~'
+                | b'%'
+                | b'!'
+                | b'$'
+                | b'&'
+                | b'\''
+                | b'('
+                | b')'
+                | b'*'
+                | b'+'
+                | b','
+                | b';'
+                | b'='
+        )
 }
 
 /// True when `bytes` cannot be the start of an HTTP/1 request, so that waiting for the rest is pointless.
@@ -299,7 +378,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const LIMITS: HeadLimits = HeadLimits { bytes: 65536, fields: 128, target: 256 };
+    const LIMITS: HeadLimits = HeadLimits {
+        bytes: 65536,
+        fields: 128,
+        target: 256,
+    };
 
     fn parse(text: &str) -> Result<ParsedRequest, Reason> {
         request(text.as_bytes().to_vec(), &LIMITS)
@@ -313,52 +396,105 @@ mod tests {
         assert_eq!(r.head.path(), b"/a");
         assert_eq!(r.head.query(), Some(&b"b"[..]));
         assert_eq!(r.head.authority(), b"x:80");
-        assert_eq!(r.head.fields.get_all(b"x-a").collect::<Vec<_>>(), [b"1", b"2"]);
+        assert_eq!(
+            r.head.fields.get_all(b"x-a").collect::<Vec<_>>(),
+            [b"1", b"2"]
+        );
         assert!(r.keep_alive && !r.expect_continue && r.framing == Framing::None);
         let r = parse("GET http://h:8/p HTTP/1.1\r\nHost: other\r\n\r\n").unwrap();
-        assert_eq!((r.head.authority(), r.head.target()), (&b"h:8"[..], &b"/p"[..]));
+        assert_eq!(
+            (r.head.authority(), r.head.target()),
+            (&b"h:8"[..], &b"/p"[..])
+        );
         let r = parse("GET http://h HTTP/1.1\r\nHost: other\r\n\r\n").unwrap();
-        assert_eq!((r.head.authority(), r.head.target()), (&b"h"[..], &b"/"[..]));
+        assert_eq!(
+            (r.head.authority(), r.head.target()),
+            (&b"h"[..], &b"/"[..])
+        );
         let r = parse("OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
         assert_eq!(r.head.target(), b"*");
         assert!(!parse("GET / HTTP/1.0\r\n\r\n").unwrap().keep_alive);
-        assert!(parse("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n").unwrap().keep_alive);
-        assert!(!parse("GET / HTTP/1.1\r\nHost: h\r\nConnection: foo, close\r\n\r\n").unwrap().keep_alive);
+        assert!(
+            parse("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n")
+                .unwrap()
+                .keep_alive
+        );
+        assert!(
+            !parse("GET / HTTP/1.1\r\nHost: h\r\nConnection: foo, close\r\n\r\n")
+                .unwrap()
+                .keep_alive
+        );
     }
 
     #[test]
     fn refuses() {
         let cases: &[(&str, Reason)] = &[
             ("GET / HTTP/1.1\r\n\r\n", Reason::BadRequest),
-            ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", Reason::BadRequest),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+                Reason::BadRequest,
+            ),
             ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", Reason::BadRequest),
             ("GET / HTTP/1.1\r\nHost: u@a\r\n\r\n", Reason::BadRequest),
             ("GET / HTTP/1.1\r\nHost:\r\n\r\n", Reason::BadRequest),
             ("GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", Reason::BadRequest),
             ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", Reason::BadRequest),
-            ("GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\n folded\r\n\r\n", Reason::BadRequest),
-            ("GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n", Reason::BadRequest),
-            ("GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n", Reason::BadRequest),
-            ("GET / HTTP/1.1\r\nHost: a\r\n: v\r\n\r\n", Reason::BadRequest),
-            ("GET / HTTP/1.1\r\nHost: a\r\nnocolon\r\n\r\n", Reason::BadRequest),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\n folded\r\n\r\n",
+                Reason::BadRequest,
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n",
+                Reason::BadRequest,
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n",
+                Reason::BadRequest,
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\n: v\r\n\r\n",
+                Reason::BadRequest,
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nnocolon\r\n\r\n",
+                Reason::BadRequest,
+            ),
             ("GET /#f HTTP/1.1\r\nHost: a\r\n\r\n", Reason::BadRequest),
             ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", Reason::BadRequest),
-            ("GET /\u{e4} HTTP/1.1\r\nHost: a\r\n\r\n", Reason::BadRequest),
+            (
+                "GET /\u{e4} HTTP/1.1\r\nHost: a\r\n\r\n",
+                Reason::BadRequest,
+            ),
             ("GET foo HTTP/1.1\r\nHost: a\r\n\r\n", Reason::BadRequest),
             ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", Reason::BadRequest),
             ("G@T / HTTP/1.1\r\nHost: a\r\n\r\n", Reason::BadRequest),
-            ("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", Reason::MethodNotAllowed),
-            ("GET / HTTP/3.0\r\nHost: a\r\n\r\n", Reason::VersionNotSupported),
+            (
+                "CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n",
+                Reason::MethodNotAllowed,
+            ),
+            (
+                "GET / HTTP/3.0\r\nHost: a\r\n\r\n",
+                Reason::VersionNotSupported,
+            ),
             ("GET / HTCPCP/1.0\r\nHost: a\r\n\r\n", Reason::BadRequest),
-            ("GET / HTTP/1.1\r\nHost: a\r\nExpect: 200-maybe\r\n\r\n", Reason::ExpectationFailed),
-            ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n", Reason::BadRequest),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nExpect: 200-maybe\r\n\r\n",
+                Reason::ExpectationFailed,
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n",
+                Reason::BadRequest,
+            ),
         ];
         for (text, expected) in cases {
             assert_eq!(parse(text).err(), Some(*expected), "{text:?}");
         }
         let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(300));
         assert_eq!(parse(&long).err(), Some(Reason::TargetTooLong));
-        let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "x: 1\r\n".repeat(200));
+        let many = format!(
+            "GET / HTTP/1.1\r\nHost: a\r\n{}\r\n",
+            "x: 1\r\n".repeat(200)
+        );
         assert_eq!(parse(&many).err(), Some(Reason::HeadersTooLarge));
     }
 

@@ -12,8 +12,8 @@ use crate::head::{Fields, HeadLimits, ResponseHead, Version};
 use crate::http::client_side::{ClientSide, ResponseBody};
 use crate::http::exchange::{self, Ending, Incoming};
 use crate::http::{h2, respond};
-use crate::io::timer::Timer;
 use crate::io::Scratch;
+use crate::io::timer::Timer;
 use crate::io::transport::{Io, Outbox, Transport};
 use std::io;
 use std::rc::Rc;
@@ -52,8 +52,10 @@ pub async fn serve(slot: Rc<ServiceSlot>, connection: Rc<Connection>, io: Io, in
     let mut rest = initial;
     let mut first = true;
     let next = loop {
+        let arrived = arrival(&slot, &transport, &timer, &mut rest, first).await;
+        // The generation of the day the request came, not of the day the wait for it began.
         let service = slot.current();
-        match arrival(&service, &transport, &timer, &mut rest, first).await {
+        match arrived {
             Arrival::Closed => break Next::Close,
             Arrival::Http2 => {
                 h2::serve(slot, connection, transport.into_io(), rest).await;
@@ -65,7 +67,14 @@ pub async fn serve(slot: Rc<ServiceSlot>, connection: Rc<Connection>, io: Io, in
             Arrival::Head(len) => {
                 first = false;
                 // The exchange is boxed so that a connection that waits holds only the small state of the wait.
-                let served = Box::pin(serve_one(&service, &connection, &transport, &timer, &mut rest, len));
+                let served = Box::pin(serve_one(
+                    &service,
+                    &connection,
+                    &transport,
+                    &timer,
+                    &mut rest,
+                    len,
+                ));
                 match served.await {
                     Next::Continue => {}
                     next => break next,
@@ -81,22 +90,43 @@ async fn close(service: &Service, transport: Transport, next: Next) {
     match next {
         Next::Reset => crate::io::reset_on_close(io.tcp()),
         Next::Linger | Next::Drop => {
-            crate::io::drop_quietly(io, &service.worker.scratch, crate::io::DropBounds::default()).await;
+            crate::io::drop_quietly(
+                io,
+                &service.worker.scratch,
+                crate::io::DropBounds::default(),
+            )
+            .await;
         }
         Next::Close => {
-            let _ = std::future::poll_fn(|cx| std::pin::Pin::new(&mut io).poll_shutdown(cx)).await;
+            // Over TLS this writes, and the client may have stopped reading.
+            let shutdown = std::future::poll_fn(|cx| std::pin::Pin::new(&mut io).poll_shutdown(cx));
+            let _ = tokio::time::timeout(crate::io::DropBounds::default().time, shutdown).await;
         }
         Next::Continue | Next::Gone => {}
     }
 }
 
 /// Waits for a whole head in `rest`. Until its first byte comes the connection is idle and owns no buffer.
-async fn arrival(service: &Service, transport: &Transport, timer: &Timer, rest: &mut Vec<u8>, first: bool) -> Arrival {
-    let timeouts = &service.listener.config.timeouts;
-    let worker = &service.worker;
+async fn arrival(
+    slot: &ServiceSlot,
+    transport: &Transport,
+    timer: &Timer,
+    rest: &mut Vec<u8>,
+    first: bool,
+) -> Arrival {
+    let worker = slot.current().worker.clone();
     if rest.is_empty() {
         *rest = Vec::new();
-        timer.set(if first { timeouts.head } else { timeouts.keep_alive });
+        // A connection that waits holds no service, so that it keeps no generation that was replaced alive.
+        timer.set({
+            let service = slot.current();
+            let timeouts = &service.listener.config.timeouts;
+            if first {
+                timeouts.head
+            } else {
+                timeouts.keep_alive
+            }
+        });
         let mut idle = worker.idle();
         let read = timer.run(std::future::poll_fn(|cx| {
             let read = transport.poll_read(cx, &worker.scratch, usize::MAX, |_, bytes| {
@@ -115,25 +145,36 @@ async fn arrival(service: &Service, transport: &Transport, timer: &Timer, rest: 
             Err(_) => return Arrival::Closed,
         }
     }
+    let service = slot.current();
     let limits = service.listener.head_limits();
     let mut end = HeadEnd::default();
-    timer.set(timeouts.head);
+    timer.set(service.listener.config.timeouts.head);
     loop {
         skip_empty_lines(rest);
-        if service.listener.config.http.http2 && rest.starts_with(&PREFACE[..rest.len().min(PREFACE.len())]) && !rest.is_empty() {
+        if service.listener.config.http.http2
+            && rest.starts_with(&PREFACE[..rest.len().min(PREFACE.len())])
+            && !rest.is_empty()
+        {
             if rest.len() >= PREFACE.len() {
                 return Arrival::Http2;
             }
         } else if parse::cannot_be_request(rest) {
             return Arrival::Refused(Reason::BadRequest);
         } else if let Some(len) = end.find(rest) {
-            return if len > limits.bytes + limits.target { Arrival::Refused(too_large(rest, &limits)) } else { Arrival::Head(len) };
+            return if len > limits.bytes + limits.target {
+                Arrival::Refused(too_large(rest, &limits))
+            } else {
+                Arrival::Head(len)
+            };
         } else if rest.len() > limits.bytes + limits.target {
             return Arrival::Refused(too_large(rest, &limits));
         } else if rest.len() > limits.target + 64 && memchr::memchr(b'\n', rest).is_none() {
             return Arrival::Refused(Reason::TargetTooLong);
         }
-        match timer.run(transport.read_into(&worker.scratch, usize::MAX, rest)).await {
+        match timer
+            .run(transport.read_into(&worker.scratch, usize::MAX, rest))
+            .await
+        {
             Ok(Ok(1..)) => {}
             Ok(_) if rest.is_empty() => return Arrival::Closed,
             // The client ended inside a head: there is nobody to answer, but there was an attempt to be logged.
@@ -145,7 +186,11 @@ async fn arrival(service: &Service, transport: &Transport, timer: &Timer, rest: 
 
 fn too_large(head: &[u8], limits: &HeadLimits) -> Reason {
     let line = memchr::memchr(b'\n', head).unwrap_or(head.len());
-    if line > limits.target + 64 { Reason::TargetTooLong } else { Reason::HeadersTooLarge }
+    if line > limits.target + 64 {
+        Reason::TargetTooLong
+    } else {
+        Reason::HeadersTooLarge
+    }
 }
 
 /// Empty lines before a request line are ignored (RFC 9112 §2.2).
@@ -170,11 +215,20 @@ async fn serve_one(
     let leftover = rest.split_off(head_len);
     let arena = std::mem::take(rest);
     let limits = service.listener.head_limits();
-    let ParsedRequest { head, framing, keep_alive, expect_continue, .. } = match parse::request(arena, &limits) {
+    let ParsedRequest {
+        head,
+        framing,
+        keep_alive,
+        expect_continue,
+        ..
+    } = match parse::request(arena, &limits) {
         Ok(parsed) => parsed,
         Err(reason) => return refuse(service, connection, transport, timer, reason).await,
     };
-    let trailers = TrailerLimits { bytes: limits.bytes, fields: limits.fields };
+    let trailers = TrailerLimits {
+        bytes: limits.bytes,
+        fields: limits.fields,
+    };
     let mut client = Http1Client {
         transport,
         scratch: &service.worker.scratch,
@@ -183,11 +237,24 @@ async fn serve_one(
         framing: BodyFraming::None,
         version: head.version,
         keep_alive,
-        draining: service.worker.is_draining(),
+        service,
+        tunnel: false,
         request_framing: framing,
     };
-    let ending = exchange::run(service, connection, timer, &mut client, Incoming { head, framing, expect_continue }).await;
+    let ending = exchange::run(
+        service,
+        connection,
+        timer,
+        &mut client,
+        Incoming {
+            head,
+            framing,
+            expect_continue,
+        },
+    )
+    .await;
     let (keep, response_framing, body) = (client.keep_alive, client.framing, client.body);
+    let tunnel = client.tunnel;
     if client.out.is_empty() {
         service.worker.give_back(client.out.take_buffer());
     }
@@ -200,7 +267,7 @@ async fn serve_one(
         Ending::Complete => Next::Close,
         Ending::CompleteThenClose => Next::Linger,
         // A body that ends with the connection would look whole after an orderly close.
-        Ending::Abort if response_framing == BodyFraming::UntilClose && body.is_done() => Next::Reset,
+        Ending::Abort if response_framing == BodyFraming::UntilClose && !tunnel => Next::Reset,
         Ending::Abort | Ending::Gone => Next::Gone,
         Ending::Drop => Next::Drop,
         Ending::Reset => Next::Reset,
@@ -208,14 +275,26 @@ async fn serve_one(
 }
 
 /// Answers what is no acceptable request, and writes its record.
-async fn refuse(service: &Rc<Service>, connection: &Rc<Connection>, transport: &Transport, timer: &Timer, reason: Reason) -> Next {
+async fn refuse(
+    service: &Rc<Service>,
+    connection: &Rc<Connection>,
+    transport: &Transport,
+    timer: &Timer,
+    reason: Reason,
+) -> Next {
     exchange::record_refused(service, connection, reason);
     if reason == Reason::ClientGone {
         return Next::Gone;
     }
     let reply = respond::failure(reason, &service.listener.config.http.via, "");
     let mut out = Vec::with_capacity(512);
-    write::response(&mut out, reply.status, &reply.fields, BodyFraming::Length(reply.body.len() as u64), Persistence::Close);
+    write::response(
+        &mut out,
+        reply.status,
+        &reply.fields,
+        BodyFraming::Length(reply.body.len() as u64),
+        Persistence::Close,
+    );
     out.extend_from_slice(&reply.body);
     timer.set(service.listener.config.timeouts.head);
     match timer.run(transport.write_all(&out)).await {
@@ -234,12 +313,17 @@ struct Http1Client<'a> {
     framing: BodyFraming,
     version: Version,
     keep_alive: bool,
-    draining: bool,
+    service: &'a Service,
+    tunnel: bool,
     request_framing: Framing,
 }
 
 impl ClientSide for Http1Client<'_> {
-    fn poll_body(&mut self, cx: &mut Context<'_>, take: &mut Taker<'_>) -> Poll<Result<Pulled, BodyError>> {
+    fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: &mut Taker<'_>,
+    ) -> Poll<Result<Pulled, BodyError>> {
         self.body.poll_pull(cx, self.transport, self.scratch, take)
     }
 
@@ -257,7 +341,13 @@ impl ClientSide for Http1Client<'_> {
 
     fn send_informational(&mut self, head: &ResponseHead) {
         if self.version >= Version::Http11 {
-            write::response(self.out.buffer(), head.status, &head.fields, BodyFraming::None, Persistence::Implied);
+            write::response(
+                self.out.buffer(),
+                head.status,
+                &head.fields,
+                BodyFraming::None,
+                Persistence::Implied,
+            );
         }
     }
 
@@ -270,7 +360,7 @@ impl ClientSide for Http1Client<'_> {
         };
         // A request body that nobody read to its end leaves the connection useless.
         let unread = self.request_framing.has_body() && !self.body.is_done();
-        if self.framing == BodyFraming::UntilClose || self.draining || unread {
+        if self.framing == BodyFraming::UntilClose || self.service.worker.is_draining() || unread {
             self.keep_alive = false;
         }
         let persistence = match (tunnel, self.keep_alive) {
@@ -281,9 +371,16 @@ impl ClientSide for Http1Client<'_> {
         };
         if let Some(protocol) = tunnel {
             head.fields.set(b"upgrade", protocol);
+            self.tunnel = true;
             self.body.become_tunnel();
         }
-        write::response(self.out.buffer(), head.status, &head.fields, self.framing, persistence);
+        write::response(
+            self.out.buffer(),
+            head.status,
+            &head.fields,
+            self.framing,
+            persistence,
+        );
     }
 
     fn send_data(&mut self, cx: &mut Context<'_>, data: &[u8]) -> io::Result<()> {

@@ -3,10 +3,10 @@
 use super::body::IncomingBody;
 use super::chunked::{self, TrailerLimits};
 use super::parse::{self, HeadEnd, ParsedResponse};
-use crate::head::HeadLimits;
 use super::write::BodyFraming;
 use crate::error::Reason;
 use crate::head::Fields;
+use crate::head::HeadLimits;
 use crate::io::Scratch;
 use crate::io::transport::{Io, Outbox, Transport};
 use std::io;
@@ -95,9 +95,17 @@ impl Upstream {
                 self.end = HeadEnd::default();
                 let parsed = parse::response(arena, limits, head_request)?;
                 if parsed.head.status >= 200 || parsed.head.status == 101 {
-                    let framing = if parsed.head.status == 101 { super::framing::Framing::UntilClose } else { parsed.framing };
-                    let trailers = TrailerLimits { bytes: limits.bytes, fields: limits.fields };
-                    self.body = IncomingBody::new(framing, std::mem::take(&mut self.head), trailers);
+                    let framing = if parsed.head.status == 101 {
+                        super::framing::Framing::UntilClose
+                    } else {
+                        parsed.framing
+                    };
+                    let trailers = TrailerLimits {
+                        bytes: limits.bytes,
+                        fields: limits.fields,
+                    };
+                    self.body =
+                        IncomingBody::new(framing, std::mem::take(&mut self.head), trailers);
                 }
                 return Poll::Ready(Ok(parsed));
             }
@@ -105,10 +113,13 @@ impl Upstream {
                 return Poll::Ready(Err(Reason::UpstreamMalformed));
             }
             let head = &mut self.head;
-            let read = ready!(self.transport.poll_read(cx, scratch, usize::MAX, |_, bytes| {
-                head.extend_from_slice(bytes);
-                bytes.len()
-            }));
+            let read = ready!(
+                self.transport
+                    .poll_read(cx, scratch, usize::MAX, |_, bytes| {
+                        head.extend_from_slice(bytes);
+                        bytes.len()
+                    })
+            );
             match read {
                 Ok(0) if self.head.is_empty() => return Poll::Ready(Err(Reason::UpstreamReset)),
                 Ok(0) => return Poll::Ready(Err(Reason::UpstreamMalformed)),

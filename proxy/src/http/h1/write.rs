@@ -76,7 +76,13 @@ pub enum Persistence {
 }
 
 /// A response for a client, always in HTTP/1.1 (RFC 9112 §2.3 lets a server answer 1.0 so).
-pub fn response(out: &mut Vec<u8>, status: u16, lines: &Fields, body: BodyFraming, persistence: Persistence) {
+pub fn response(
+    out: &mut Vec<u8>,
+    status: u16,
+    lines: &Fields,
+    body: BodyFraming,
+    persistence: Persistence,
+) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
     out.push(b' ');
@@ -95,5 +101,8 @@ pub fn response(out: &mut Vec<u8>, status: u16, lines: &Fields, body: BodyFramin
 
 /// The registered phrase, or nothing: phrases carry no meaning (RFC 9112 §4).
 pub fn reason_phrase(status: u16) -> &'static str {
-    hyper::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("")
+    hyper::StatusCode::from_u16(status)
+        .ok()
+        .and_then(|s| s.canonical_reason())
+        .unwrap_or("")
 }

@@ -1,0 +1,143 @@
+//! What most topics start with: one HTTP listener, one pool, and the records of the access log.
+
+use std::net::SocketAddr;
+
+use serde_json::Value;
+use sluicegate_tests::addresses::Addresses;
+use sluicegate_tests::client::{Raw, Response};
+use sluicegate_tests::proxy::{Proxy, Start};
+use sluicegate_tests::wait::{DEADLINE, until};
+
+/// A proxy with one HTTP listener, `web`.
+pub struct Rig {
+    pub proxy: Proxy,
+    pub bind: SocketAddr,
+}
+
+/// What a rig is made of; every part is YAML.
+#[derive(Default, Clone)]
+pub struct Plan {
+    endpoints: Vec<SocketAddr>,
+    listener: String,
+    pool: String,
+    top: String,
+}
+
+impl Plan {
+    pub fn new(endpoints: &[SocketAddr]) -> Self {
+        Self {
+            endpoints: endpoints.to_vec(),
+            ..Self::default()
+        }
+    }
+
+    /// Further keys of the listener, one a line.
+    pub fn listener(mut self, yaml: &str) -> Self {
+        self.listener.push_str(&indented(yaml, 4));
+        self
+    }
+
+    /// Further keys of the pool.
+    pub fn pool(mut self, yaml: &str) -> Self {
+        self.pool.push_str(&indented(yaml, 4));
+        self
+    }
+
+    /// Further sections.
+    pub fn top(mut self, yaml: &str) -> Self {
+        self.top.push_str(&indented(yaml, 0));
+        self
+    }
+
+    pub fn yaml(&self, bind: SocketAddr) -> String {
+        let endpoints: Vec<String> = self.endpoints.iter().map(|e| format!("\"{e}\"")).collect();
+        let (pools, pool) = match endpoints.is_empty() {
+            true => (String::new(), ""),
+            false => (
+                format!(
+                    "pools:\n  web:\n    endpoints: [{}]\n{}",
+                    endpoints.join(", "),
+                    self.pool
+                ),
+                "    pool: web\n",
+            ),
+        };
+        let log = match self.top.contains("telemetry:") {
+            true => "",
+            false => "telemetry: {access-log: {format: json}}\n",
+        };
+        format!(
+            "{pools}listeners:\n  - name: web\n    bind: \"{bind}\"\n    protocol: http\n{pool}{}{log}{}",
+            self.listener, self.top
+        )
+    }
+
+    pub fn run(self) -> Rig {
+        self.run_with(Start::new())
+    }
+
+    pub fn run_with(self, start: Start) -> Rig {
+        let bind = Addresses::new().free();
+        let proxy = start.run(&self.yaml(bind));
+        Rig { proxy, bind }
+    }
+}
+
+impl Rig {
+    pub fn raw(&self) -> Raw {
+        Raw::connect(self.bind)
+    }
+
+    pub fn url(&self, target: &str) -> String {
+        format!("http://{}{target}", self.bind)
+    }
+
+    /// Sends `bytes` on a new connection and reads one response.
+    pub fn ask(&self, bytes: impl AsRef<[u8]>) -> Response {
+        let mut raw = self.raw();
+        raw.send(bytes).expect("send");
+        raw.response().expect("a response")
+    }
+
+    pub fn get(&self, target: &str) -> Response {
+        sluicegate_tests::client::get(self.bind, target).expect("a response")
+    }
+
+    /// The record of the exchange with this target, once it is written.
+    pub fn record(&self, target: &str) -> Value {
+        record(&self.proxy, |r| r["target"] == target)
+    }
+
+    /// Waits until nothing runs any more, as the gauges tell.
+    pub fn settles(&self) {
+        for gauge in ["connections", "exchanges"] {
+            let series = format!("sluicegate_{gauge}_active{{listener=\"web\"}}");
+            let zero = until(DEADLINE, || {
+                (self.proxy.metric(&series) == 0.0).then_some(())
+            });
+            assert!(zero.is_some(), "{series} is {}", self.proxy.metric(&series));
+        }
+    }
+}
+
+/// Every record so far.
+pub fn records(proxy: &Proxy) -> Vec<Value> {
+    proxy
+        .stdout()
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect()
+}
+
+/// The first record that `is`; waits for it.
+pub fn record(proxy: &Proxy, is: impl Fn(&Value) -> bool) -> Value {
+    until(DEADLINE, || records(proxy).into_iter().find(&is))
+        .unwrap_or_else(|| panic!("no such record in:\n{}", proxy.stdout()))
+}
+
+fn indented(yaml: &str, by: usize) -> String {
+    yaml.lines()
+        .filter(|line| !line.trim().is_empty())
+        .map(|line| format!("{}{line}\n", " ".repeat(by)))
+        .collect()
+}
