@@ -1,13 +1,19 @@
 //! Every integration test, in one binary: a module per topic.
 
+#[path = "all/drain.rs"]
+mod drain;
 #[path = "all/drop.rs"]
 mod drop;
+#[path = "all/frames.rs"]
+mod frames;
 #[path = "all/framing.rs"]
 mod framing;
 #[path = "all/guest.rs"]
 mod guest;
 #[path = "all/headers.rs"]
 mod headers;
+#[path = "all/http2.rs"]
+mod http2;
 #[path = "all/layers.rs"]
 mod layers;
 #[path = "all/retries.rs"]
@@ -16,3 +22,7 @@ mod retries;
 mod rig;
 #[path = "all/statuses.rs"]
 mod statuses;
+#[path = "all/timeouts.rs"]
+mod timeouts;
+#[path = "all/upgrade.rs"]
+mod upgrade;

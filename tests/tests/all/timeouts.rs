@@ -6,7 +6,7 @@ use sluicegate_tests::backend::{Backend, response};
 use sluicegate_tests::client::Raw;
 use sluicegate_tests::proxy::Start;
 
-use super::rig::Plan;
+use super::rig::{Plan, TLS, with_certificate};
 
 const SHORT: &str = "300ms";
 
@@ -30,7 +30,9 @@ fn silent() -> Backend {
 #[test]
 fn a_request_head_that_does_not_end_is_408() {
     let backend = Backend::http("web1");
-    let rig = Plan::new(&[backend.address()]).listener(&format!("timeouts: {{head: {SHORT}}}")).run();
+    let rig = Plan::new(&[backend.address()])
+        .listener(&format!("timeouts: {{head: {SHORT}}}"))
+        .run();
     // Also one that dribbles: the clock runs from the first byte.
     for dribble in [false, true] {
         let mut raw = rig.raw();
@@ -53,24 +55,35 @@ fn a_request_head_that_does_not_end_is_408() {
         }
     }
     let mut raw = rig.raw();
-    let answer = takes_the_timeout(|| raw.response()).expect("an answer to a client that says nothing");
-    assert_eq!((answer.status, answer.field("connection")), (408, Some("close")));
+    let answer =
+        takes_the_timeout(|| raw.response()).expect("an answer to a client that says nothing");
+    assert_eq!(
+        (answer.status, answer.field("connection")),
+        (408, Some("close"))
+    );
     rig.settles();
 }
 
 #[test]
 fn a_request_body_that_pauses_is_408() {
     let backend = Backend::http("web1");
-    let rig = Plan::new(&[backend.address()]).listener(&format!("timeouts: {{body-idle: {SHORT}}}")).run();
+    let rig = Plan::new(&[backend.address()])
+        .listener(&format!("timeouts: {{body-idle: {SHORT}}}"))
+        .run();
     let mut raw = rig.raw();
-    raw.send("POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n12345").expect("send");
+    raw.send("POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n12345")
+        .expect("send");
     let answer = takes_the_timeout(|| raw.response()).expect("response");
-    assert_eq!((answer.status, answer.field("connection")), (408, Some("close")));
+    assert_eq!(
+        (answer.status, answer.field("connection")),
+        (408, Some("close"))
+    );
     assert_eq!(raw.to_end().expect("close"), b"");
     assert_eq!(rig.record("/x")["reason"], "request-body-timeout");
     // A body that keeps coming may take as long as it needs.
     let mut raw = rig.raw();
-    raw.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n").expect("send");
+    raw.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
+        .expect("send");
     for _ in 0..10 {
         std::thread::sleep(Duration::from_millis(60));
         raw.send("x").expect("send");
@@ -85,20 +98,36 @@ fn an_upstream_that_does_not_read_the_body_is_504() {
         let _ = Raw::over(stream).head();
         std::thread::sleep(Duration::from_secs(20));
     });
-    let rig = Plan::new(&[backend.address()]).listener(&format!("timeouts: {{body-idle: {SHORT}}}")).run();
+    let rig = Plan::new(&[backend.address()])
+        .listener(&format!("timeouts: {{body-idle: {SHORT}}}"))
+        .run();
     let mut raw = rig.raw();
-    raw.stream().set_write_timeout(Some(Duration::from_millis(500))).expect("timeout");
-    raw.send(format!("POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", 1u64 << 30)).expect("send");
+    raw.stream()
+        .set_write_timeout(Some(Duration::from_millis(500)))
+        .expect("timeout");
+    raw.send(format!(
+        "POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n",
+        1u64 << 30
+    ))
+    .expect("send");
     while raw.send(vec![b'x'; 1 << 20]).is_ok() {}
     let record = rig.record("/x");
-    assert_eq!((&record["status"], &record["reason"]), (&504.into(), &"response-timeout".into()));
+    assert_eq!(
+        (&record["status"], &record["reason"]),
+        (&504.into(), &"response-timeout".into())
+    );
 }
 
 #[test]
 fn a_response_head_that_does_not_come_is_504() {
     let backend = silent();
-    let rig = Plan::new(&[backend.address()]).listener(&format!("timeouts: {{response-head: {SHORT}}}")).run();
-    for request in ["GET /x HTTP/1.1\r\nHost: x\r\n\r\n", "POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi"] {
+    let rig = Plan::new(&[backend.address()])
+        .listener(&format!("timeouts: {{response-head: {SHORT}}}"))
+        .run();
+    for request in [
+        "GET /x HTTP/1.1\r\nHost: x\r\n\r\n",
+        "POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi",
+    ] {
         let mut raw = rig.raw();
         raw.send(request).expect("send");
         let answer = takes_the_timeout(|| raw.response()).expect("response");
@@ -118,9 +147,12 @@ fn a_response_body_that_pauses_is_aborted() {
             let _ = raw.to_end();
         }
     });
-    let rig = Plan::new(&[backend.address()]).listener(&format!("timeouts: {{stream-idle: {SHORT}}}")).run();
+    let rig = Plan::new(&[backend.address()])
+        .listener(&format!("timeouts: {{stream-idle: {SHORT}}}"))
+        .run();
     let mut raw = rig.raw();
-    raw.send("GET /x HTTP/1.1\r\nHost: x\r\n\r\n").expect("send");
+    raw.send("GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
+        .expect("send");
     assert!(takes_the_timeout(|| raw.response()).is_err());
     assert_eq!(rig.record("/x")["reason"], "idle-timeout");
     rig.settles();
@@ -135,9 +167,12 @@ fn a_response_body_that_nobody_reads_is_aborted() {
             while raw.send([0; 65536]).is_ok() {}
         }
     });
-    let rig = Plan::new(&[backend.address()]).listener(&format!("timeouts: {{stream-idle: {SHORT}}}")).run();
+    let rig = Plan::new(&[backend.address()])
+        .listener(&format!("timeouts: {{stream-idle: {SHORT}}}"))
+        .run();
     let mut raw = rig.raw();
-    raw.send("GET /x HTTP/1.1\r\nHost: x\r\n\r\n").expect("send");
+    raw.send("GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
+        .expect("send");
     assert_eq!(rig.record("/x")["reason"], "idle-timeout");
     rig.settles();
 }
@@ -151,9 +186,12 @@ fn a_silent_tunnel_ends_and_a_busy_one_does_not() {
             let _ = std::io::copy(&mut &stream, &mut &stream);
         }
     });
-    let rig = Plan::new(&[backend.address()]).listener(&format!("timeouts: {{stream-idle: {SHORT}}}")).run();
+    let rig = Plan::new(&[backend.address()])
+        .listener(&format!("timeouts: {{stream-idle: {SHORT}}}"))
+        .run();
     let mut raw = rig.raw();
-    raw.send("GET /x HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n").expect("send");
+    raw.send("GET /x HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+        .expect("send");
     raw.head().expect("101");
     for _ in 0..10 {
         std::thread::sleep(Duration::from_millis(60));
@@ -168,7 +206,9 @@ fn a_silent_tunnel_ends_and_a_busy_one_does_not() {
 #[test]
 fn an_idle_connection_is_closed_without_a_word() {
     let backend = Backend::http("web1");
-    let rig = Plan::new(&[backend.address()]).listener(&format!("timeouts: {{keep-alive: {SHORT}}}")).run();
+    let rig = Plan::new(&[backend.address()])
+        .listener(&format!("timeouts: {{keep-alive: {SHORT}}}"))
+        .run();
     let mut raw = rig.raw();
     raw.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n").expect("send");
     raw.response().expect("response");
@@ -179,12 +219,18 @@ fn an_idle_connection_is_closed_without_a_word() {
 #[test]
 fn an_idle_http2_connection_is_closed() {
     let backend = Backend::http("web1");
-    let rig = Plan::new(&[backend.address()]).listener(&format!("timeouts: {{keep-alive: {SHORT}, head: 1s}}")).run();
+    let rig = Plan::new(&[backend.address()])
+        .listener(&format!("timeouts: {{keep-alive: {SHORT}, head: 1s}}"))
+        .run();
     let mut raw = rig.raw();
-    raw.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").expect("send");
+    raw.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .expect("send");
     let bytes = takes_the_timeout(|| raw.to_end()).unwrap_or_default();
     // Among the frames is a GOAWAY (type 7).
-    assert!(bytes.windows(9).any(|f| f[3] == 7 && f[..2] == [0, 0]), "{bytes:x?}");
+    assert!(
+        bytes.windows(9).any(|f| f[3] == 7 && f[..2] == [0, 0]),
+        "{bytes:x?}"
+    );
     rig.settles();
 }
 
@@ -203,13 +249,22 @@ fn the_whole_exchange_has_a_limit_of_its_own() {
             }
         }
     });
-    let rig = Plan::new(&[backend.address()]).listener(&format!("timeouts: {{total: {SHORT}}}")).run();
+    let rig = Plan::new(&[backend.address()])
+        .listener(&format!("timeouts: {{total: {SHORT}}}"))
+        .run();
     let mut raw = rig.raw();
-    raw.send("GET /silent HTTP/1.1\r\nHost: x\r\n\r\n").expect("send");
-    assert_eq!(takes_the_timeout(|| raw.response()).expect("response").status, 504);
+    raw.send("GET /silent HTTP/1.1\r\nHost: x\r\n\r\n")
+        .expect("send");
+    assert_eq!(
+        takes_the_timeout(|| raw.response())
+            .expect("response")
+            .status,
+        504
+    );
     assert_eq!(rig.record("/silent")["reason"], "total-timeout");
     let mut raw = rig.raw();
-    raw.send("GET /trickle HTTP/1.1\r\nHost: x\r\n\r\n").expect("send");
+    raw.send("GET /trickle HTTP/1.1\r\nHost: x\r\n\r\n")
+        .expect("send");
     assert!(takes_the_timeout(|| raw.response()).is_err());
     assert_eq!(rig.record("/trickle")["reason"], "total-timeout");
     rig.settles();
@@ -231,10 +286,8 @@ fn a_try_that_times_out_goes_to_another_endpoint() {
 fn a_handshake_that_does_not_end_is_closed() {
     let backend = Backend::http("web1");
     let rig = Plan::new(&[backend.address()])
-        .listener(&format!(
-            "timeouts: {{handshake: {SHORT}}}\ntls: {{certificates: [{{cert: c.pem, key: k.pem}}]}}"
-        ))
-        .run_with(super::tls_files(Start::new()));
+        .listener(&format!("timeouts: {{handshake: {SHORT}}}\n{TLS}"))
+        .run_with(with_certificate(Start::new()));
     let mut raw = rig.raw();
     raw.send("\x16\x03\x01").expect("send");
     let _ = takes_the_timeout(|| raw.to_end());

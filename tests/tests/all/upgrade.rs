@@ -46,16 +46,24 @@ fn a_websocket_passes_frames_both_ways_and_closes_in_order() {
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     assert_eq!(field(&head, "upgrade"), Some("websocket"));
     assert_eq!(field(&head, "connection"), Some("upgrade"));
-    assert_eq!(field(&head, "sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    assert_eq!(
+        field(&head, "sec-websocket-accept"),
+        Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+    );
     for n in 0..50u8 {
         let frame = [0x82, 0x80 | 4, 1, 2, 3, 4, n, n, n, n];
         raw.send(frame).expect("send");
         assert_eq!(raw.exactly(10).expect("echo"), frame);
     }
-    raw.stream().shutdown(std::net::Shutdown::Write).expect("shutdown");
+    raw.stream()
+        .shutdown(std::net::Shutdown::Write)
+        .expect("shutdown");
     assert_eq!(raw.to_end().expect("an orderly end"), b"bye");
     let record = rig.record("/ws");
-    assert_eq!((&record["status"], &record["upgraded"]), (&101.into(), &true.into()));
+    assert_eq!(
+        (&record["status"], &record["upgraded"]),
+        (&101.into(), &true.into())
+    );
     assert!(record["reason"].is_null(), "{record}");
     assert_eq!(record["bytes_in"], 500);
     rig.settles();
@@ -71,7 +79,12 @@ fn a_protocol_that_is_not_allowed_is_not_forwarded() {
         ));
         assert_eq!((answer.status, answer.text().as_str()), (200, "plain"));
         let got = backend.take_received().remove(0);
-        assert_eq!((got.field("upgrade"), got.field("connection")), (None, None), "{}", got.head);
+        assert_eq!(
+            (got.field("upgrade"), got.field("connection")),
+            (None, None),
+            "{}",
+            got.head
+        );
     }
 }
 
@@ -94,7 +107,8 @@ fn no_byte_moves_before_a_valid_101() {
         });
         let rig = Plan::new(&[backend.address()]).pool("retries: 0").run();
         let mut raw = rig.raw();
-        raw.send(format!("{UPGRADE}early bytes of the client")).expect("send");
+        raw.send(format!("{UPGRADE}early bytes of the client"))
+            .expect("send");
         let reply = raw.response().expect("response");
         assert_eq!(reply.status, 502, "{answer:?}");
         assert!(!reply.text().contains("stolen"));
@@ -122,21 +136,27 @@ fn the_100_of_the_backend_is_relayed() {
             if expects && raw.send("HTTP/1.1 100 Continue\r\n\r\n").is_err() {
                 return;
             }
-            let length = field(&head, "content-length").and_then(|l| l.parse().ok()).unwrap_or(0);
-            let Ok(body) = raw.exactly(length) else { return };
+            let length = field(&head, "content-length")
+                .and_then(|l| l.parse().ok())
+                .unwrap_or(0);
+            let Ok(body) = raw.exactly(length) else {
+                return;
+            };
             let _ = raw.send(response(200, &String::from_utf8_lossy(&body)));
         }
     });
     let rig = Plan::new(&[backend.address()]).run();
     let mut raw = rig.raw();
     for _ in 0..2 {
-        raw.send("POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n").expect("send");
+        raw.send("POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+            .expect("send");
         assert_eq!(raw.head().expect("interim"), "HTTP/1.1 100 Continue");
         raw.send("hello").expect("send");
         assert_eq!(raw.response().expect("response").text(), "hello");
     }
     // Without the expectation there is no interim response.
-    raw.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi").expect("send");
+    raw.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi")
+        .expect("send");
     assert_eq!(raw.response().expect("response").text(), "hi");
 }
 
@@ -150,9 +170,15 @@ fn a_final_answer_instead_of_100_is_the_answer_and_the_connection_closes() {
     });
     let rig = Plan::new(&[backend.address()]).run();
     let mut raw = rig.raw();
-    raw.send("POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 500000000\r\n\r\n").expect("send");
+    raw.send(
+        "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 500000000\r\n\r\n",
+    )
+    .expect("send");
     let answer = raw.response().expect("response");
-    assert_eq!((answer.status, answer.field("connection")), (413, Some("close")));
+    assert_eq!(
+        (answer.status, answer.field("connection")),
+        (413, Some("close"))
+    );
     assert_eq!(raw.to_end().expect("close"), b"");
 }
 
@@ -195,7 +221,10 @@ fn informational_responses_pass_and_are_bounded() {
     for _ in 0..2 {
         let head = raw.head().expect("interim");
         assert!(head.starts_with("HTTP/1.1 103 Early Hints"), "{head}");
-        assert!(field(&head, "link").is_some() && field(&head, "x").is_none(), "{head}");
+        assert!(
+            field(&head, "link").is_some() && field(&head, "x").is_none(),
+            "{head}"
+        );
     }
     assert_eq!(raw.response().expect("response").text(), "ok");
     // An HTTP/1.0 client cannot take them.
@@ -204,8 +233,11 @@ fn informational_responses_pass_and_are_bounded() {
     let h2 = curl(&["--http2-prior-knowledge", &rig.url("/")]);
     assert_eq!(h2.body, "ok", "{h2:?}");
     let mut raw = rig.raw();
-    raw.send("GET /flood HTTP/1.1\r\nHost: x\r\n\r\n").expect("send");
-    let last = std::iter::from_fn(|| raw.head().ok()).last().expect("a head");
+    raw.send("GET /flood HTTP/1.1\r\nHost: x\r\n\r\n")
+        .expect("send");
+    let last = std::iter::from_fn(|| raw.head().ok())
+        .last()
+        .expect("a head");
     assert!(last.starts_with("HTTP/1.1 502"), "{last}");
 }
 
@@ -224,20 +256,32 @@ fn http_1_0_clients_get_what_they_can_read() {
     let rig = Plan::new(&[backend.address()]).run();
     // No chunks: the end of the connection is the end of the body.
     let mut raw = rig.raw();
-    raw.send("GET /chunked HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").expect("send");
+    raw.send("GET /chunked HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+        .expect("send");
     let all = String::from_utf8(raw.to_end().expect("end")).expect("text");
     assert!(all.ends_with("\r\n\r\nabcde"), "{all}");
-    assert!(!all.contains("chunked") && all.contains("connection: close"), "{all}");
+    assert!(
+        !all.contains("chunked") && all.contains("connection: close"),
+        "{all}"
+    );
     // With a length the connection can be kept, and says so.
     let mut raw = rig.raw();
     for _ in 0..2 {
-        raw.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").expect("send");
+        raw.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+            .expect("send");
         let answer = raw.response().expect("response");
-        assert_eq!((answer.text().as_str(), answer.field("connection")), ("abcde", Some("keep-alive")));
+        assert_eq!(
+            (answer.text().as_str(), answer.field("connection")),
+            ("abcde", Some("keep-alive"))
+        );
     }
     let mut raw = rig.raw();
     raw.send("GET / HTTP/1.0\r\n\r\n").expect("send");
-    assert!(raw.to_end().expect("closed without being asked to keep").ends_with(b"abcde"));
+    assert!(
+        raw.to_end()
+            .expect("closed without being asked to keep")
+            .ends_with(b"abcde")
+    );
 }
 
 #[test]
@@ -262,7 +306,10 @@ fn pipelined_requests_are_answered_in_order() {
         .expect("send");
     assert_eq!(raw.response().expect("response").text(), "/a");
     let last = raw.response().expect("response");
-    assert_eq!((last.text().as_str(), last.field("connection")), ("/b", Some("close")));
+    assert_eq!(
+        (last.text().as_str(), last.field("connection")),
+        ("/b", Some("close"))
+    );
     assert_eq!(raw.to_end().expect("close"), b"");
 }
 
@@ -281,7 +328,9 @@ fn a_head_that_comes_byte_by_byte_is_a_head() {
 
 /// A body in which every position tells.
 fn pattern(from: usize, len: usize) -> Vec<u8> {
-    (from..from + len).map(|n| (n ^ n >> 8 ^ n >> 16) as u8).collect()
+    (from..from + len)
+        .map(|n| (n ^ n >> 8 ^ n >> 16) as u8)
+        .collect()
 }
 
 const BIG: usize = 64 << 20;
@@ -295,14 +344,26 @@ fn big_backend() -> Backend {
             let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
             let chunked = target == "/down-chunked";
             if target.starts_with("/down") {
-                let framing = if chunked { "Transfer-Encoding: chunked".to_owned() } else { format!("Content-Length: {BIG}") };
-                if raw.send(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n")).is_err() {
+                let framing = if chunked {
+                    "Transfer-Encoding: chunked".to_owned()
+                } else {
+                    format!("Content-Length: {BIG}")
+                };
+                if raw
+                    .send(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n"))
+                    .is_err()
+                {
                     return;
                 }
                 for from in (0..BIG).step_by(PIECE) {
                     let mut piece = pattern(from, PIECE);
                     if chunked {
-                        piece = [format!("{PIECE:x}\r\n").into_bytes(), piece, b"\r\n".to_vec()].concat();
+                        piece = [
+                            format!("{PIECE:x}\r\n").into_bytes(),
+                            piece,
+                            b"\r\n".to_vec(),
+                        ]
+                        .concat();
                     }
                     if raw.send(piece).is_err() {
                         return;
@@ -326,7 +387,9 @@ fn big_backend() -> Backend {
                     }
                     let size = String::from_utf8_lossy(&line);
                     let size = usize::from_str_radix(size.trim(), 16).expect("a size");
-                    let Ok(piece) = raw.exactly(size + 2) else { return };
+                    let Ok(piece) = raw.exactly(size + 2) else {
+                        return;
+                    };
                     if size == 0 {
                         break;
                     }
@@ -334,9 +397,13 @@ fn big_backend() -> Backend {
                     at += size;
                 }
             } else {
-                let length: usize = field(&head, "content-length").and_then(|l| l.parse().ok()).unwrap_or(0);
+                let length: usize = field(&head, "content-length")
+                    .and_then(|l| l.parse().ok())
+                    .unwrap_or(0);
                 while at < length {
-                    let Ok(piece) = raw.exactly((length - at).min(PIECE)) else { return };
+                    let Ok(piece) = raw.exactly((length - at).min(PIECE)) else {
+                        return;
+                    };
                     intact &= piece == pattern(at, piece.len());
                     at += piece.len();
                 }
@@ -357,10 +424,28 @@ fn big_bodies_arrive_intact_both_ways_over_both_protocols() {
     let (up, down) = (file.display().to_string(), down.display().to_string());
     for protocol in ["--http1.1", "--http2-prior-knowledge"] {
         let sent = curl(&[protocol, "-T", &up, &rig.url("/up")]);
-        assert_eq!(sent.body, format!("{BIG} true"), "{protocol}: {}", sent.stderr);
-        let streamed = ["-c", &format!("cat {up} | curl -q -sS {protocol} --max-time 30 -T - {}", rig.url("/up2"))];
-        let streamed = std::process::Command::new("sh").args(streamed).output().expect("sh");
-        assert_eq!(String::from_utf8_lossy(&streamed.stdout), format!("{BIG} true"), "{protocol}: {streamed:?}");
+        assert_eq!(
+            sent.body,
+            format!("{BIG} true"),
+            "{protocol}: {}",
+            sent.stderr
+        );
+        let streamed = [
+            "-c",
+            &format!(
+                "cat {up} | curl -q -sS {protocol} --max-time 30 -T - {}",
+                rig.url("/up2")
+            ),
+        ];
+        let streamed = std::process::Command::new("sh")
+            .args(streamed)
+            .output()
+            .expect("sh");
+        assert_eq!(
+            String::from_utf8_lossy(&streamed.stdout),
+            format!("{BIG} true"),
+            "{protocol}: {streamed:?}"
+        );
         for target in ["/down", "/down-chunked"] {
             let got = curl(&[protocol, "-o", &down, &rig.url(target)]);
             assert_eq!(got.code, 0, "{protocol} {target}: {}", got.stderr);
@@ -391,7 +476,8 @@ fn slow_readers_and_slow_backends_cost_bounded_memory() {
         .map(|n| {
             let mut raw = rig.raw();
             let target = if n % 2 == 0 { "/down" } else { "/down-chunked" };
-            raw.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n")).expect("send");
+            raw.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n"))
+                .expect("send");
             raw
         })
         .collect();
@@ -399,9 +485,17 @@ fn slow_readers_and_slow_backends_cost_bounded_memory() {
     let writers: Vec<Raw> = (0..10)
         .map(|_| {
             let mut raw = rig2.raw();
-            raw.stream().set_write_timeout(Some(Duration::from_millis(100))).expect("timeout");
-            raw.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n").expect("send");
-            let piece = [b"100000\r\n".to_vec(), vec![b'x'; 0x10_0000], b"\r\n".to_vec()].concat();
+            raw.stream()
+                .set_write_timeout(Some(Duration::from_millis(100)))
+                .expect("timeout");
+            raw.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+                .expect("send");
+            let piece = [
+                b"100000\r\n".to_vec(),
+                vec![b'x'; 0x10_0000],
+                b"\r\n".to_vec(),
+            ]
+            .concat();
             while raw.send(&piece).is_ok() {}
             raw
         })
