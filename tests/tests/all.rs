@@ -4,6 +4,8 @@
 mod drain;
 #[path = "all/drop.rs"]
 mod drop;
+#[path = "all/filters.rs"]
+mod filters;
 #[path = "all/frames.rs"]
 mod frames;
 #[path = "all/framing.rs"]
@@ -12,16 +14,24 @@ mod framing;
 mod guest;
 #[path = "all/headers.rs"]
 mod headers;
+#[path = "all/hot_swap.rs"]
+mod hot_swap;
 #[path = "all/http2.rs"]
 mod http2;
+#[path = "all/l4.rs"]
+mod l4;
 #[path = "all/layers.rs"]
 mod layers;
+#[path = "all/reload.rs"]
+mod reload;
 #[path = "all/retries.rs"]
 mod retries;
 #[path = "all/rig.rs"]
 mod rig;
 #[path = "all/statuses.rs"]
 mod statuses;
+#[path = "all/telemetry.rs"]
+mod telemetry;
 #[path = "all/timeouts.rs"]
 mod timeouts;
 #[path = "all/upgrade.rs"]

@@ -198,7 +198,8 @@ fn accept(parts: &http::request::Parts, ended: bool, limits: &HeadLimits) -> Res
         fields.append(b"cookie", &cookies);
     }
     let framing = match framing::of_request(&fields, false)? {
-        Framing::Length(n) => Framing::Length(n),
+        // Announced trailers need chunks on their way to an HTTP/1.1 upstream, whatever the length is.
+        Framing::Length(n) if ended || !fields.contains(b"trailer") => Framing::Length(n),
         _ if ended => Framing::None,
         _ => Framing::Chunked,
     };

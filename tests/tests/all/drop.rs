@@ -59,7 +59,11 @@ fn over_http2_both_touch_the_stream_alone() {
         for (stream, path) in [(1, "/a"), (3, "/b")] {
             client.request(stream, path);
             let ended = client.next_of(&[frames::HEADERS, frames::RST_STREAM, frames::GOAWAY]);
-            assert_eq!((ended.kind, ended.stream), (frames::RST_STREAM, stream), "{reason}");
+            assert_eq!(
+                (ended.kind, ended.stream),
+                (frames::RST_STREAM, stream),
+                "{reason}"
+            );
             assert_eq!(ended.payload, [0, 0, 0, 8], "CANCEL");
             assert_eq!(rig.record(path)["reason"], reason);
         }

@@ -51,14 +51,23 @@ impl Client {
             let payload = self.raw.exactly(len).expect("its payload");
             if kinds.contains(&head[3]) {
                 let stream = u32::from_be_bytes([head[5] & 0x7f, head[6], head[7], head[8]]);
-                return Frame { kind: head[3], stream, payload };
+                return Frame {
+                    kind: head[3],
+                    stream,
+                    payload,
+                };
             }
         }
     }
 }
 
 pub fn get(stream: u32, path: &str) -> Vec<u8> {
-    let fields = [(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", "site")];
+    let fields = [
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", "site"),
+    ];
     headers(stream, &fields)
 }
 

@@ -91,9 +91,12 @@ fn modules_settings_and_pools_are_replaced_under_load_without_a_trace() {
             assert_eq!(output.code, 0, "swap {n}: {}", output.stderr);
             slowest = slowest.max(began.elapsed());
             let visible = eventually(Duration::from_secs(1), || {
-                probe.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n").expect("send");
+                probe
+                    .send("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                    .expect("send");
                 let answer = probe.response().expect("response");
-                answer.field("x-module") == Some(mark) && answer.field("x-setting") == Some(&n.to_string())
+                answer.field("x-module") == Some(mark)
+                    && answer.field("x-setting") == Some(&n.to_string())
             });
             assert!(visible, "swap {n} does not show within a second");
             if n >= WARM_UP {
@@ -101,21 +104,48 @@ fn modules_settings_and_pools_are_replaced_under_load_without_a_trace() {
             }
         }
     });
-    let (answered, failed) = (load.answered.load(Ordering::SeqCst), load.failed.load(Ordering::SeqCst));
+    let (answered, failed) = (
+        load.answered.load(Ordering::SeqCst),
+        load.failed.load(Ordering::SeqCst),
+    );
     assert_eq!(failed, 0, "of {answered}");
     assert!(answered > 1000, "{answered} requests are no load");
-    assert_eq!(rig.proxy.metric("sluicegate_connections_accepted_total{listener=\"web\"}"), CONNECTIONS as f64 + 1.0);
+    assert_eq!(
+        rig.proxy
+            .metric("sluicegate_connections_accepted_total{listener=\"web\"}"),
+        CONNECTIONS as f64 + 1.0
+    );
     rig.settles();
     let quarter = resident.len() / 4;
     let peak = |part: &[sluicegate_tests::proxy::Resources]| {
-        let most = |of: fn(&sluicegate_tests::proxy::Resources) -> u64| part.iter().map(of).max().unwrap_or(0);
-        (most(|r| r.resident_bytes), most(|r| r.descriptors as u64), most(|r| r.threads))
+        let most = |of: fn(&sluicegate_tests::proxy::Resources) -> u64| {
+            part.iter().map(of).max().unwrap_or(0)
+        };
+        (
+            most(|r| r.resident_bytes),
+            most(|r| r.descriptors as u64),
+            most(|r| r.threads),
+        )
     };
-    let (before, after) = (peak(&resident[..quarter]), peak(&resident[resident.len() - quarter..]));
-    eprintln!("{answered} requests over {SWAPS} swaps, slowest {slowest:?}; before {before:?}, after {after:?}");
-    assert!(after.0 <= before.0 + before.0 / 10, "memory grew: {before:?}, {after:?}");
-    assert!(after.1 <= before.1 + 8, "descriptors grew: {before:?}, {after:?}");
-    assert!(after.2 <= before.2 + 1, "threads grew: {before:?}, {after:?}");
+    let (before, after) = (
+        peak(&resident[..quarter]),
+        peak(&resident[resident.len() - quarter..]),
+    );
+    eprintln!(
+        "{answered} requests over {SWAPS} swaps, slowest {slowest:?}; before {before:?}, after {after:?}"
+    );
+    assert!(
+        after.0 <= before.0 + before.0 / 10,
+        "memory grew: {before:?}, {after:?}"
+    );
+    assert!(
+        after.1 <= before.1 + 8,
+        "descriptors grew: {before:?}, {after:?}"
+    );
+    assert!(
+        after.2 <= before.2 + 1,
+        "threads grew: {before:?}, {after:?}"
+    );
 }
 
 struct StopOnDrop<'a>(&'a AtomicBool);

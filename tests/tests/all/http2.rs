@@ -132,12 +132,26 @@ fn cookie_crumbs_are_joined() {
 fn an_authority_that_differs_from_host_is_400() {
     let backend = Backend::http("web1");
     let rig = Plan::new(&[backend.address()]).run();
-    for (host, expected) in [("other", frames::STATUS_400), ("site", frames::STATUS_200), ("SITE", frames::STATUS_200)] {
-        let fields = [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "site"), ("host", host)];
+    for (host, expected) in [
+        ("other", frames::STATUS_400),
+        ("site", frames::STATUS_200),
+        ("SITE", frames::STATUS_200),
+    ] {
+        let fields = [
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":path", "/"),
+            (":authority", "site"),
+            ("host", host),
+        ];
         let mut client = frames::Client::connect(rig.bind);
         client.raw.send(frames::headers(1, &fields)).expect("send");
         let answer = client.next_of(&[frames::HEADERS, frames::RST_STREAM, frames::GOAWAY]);
-        assert_eq!((answer.kind, answer.payload[0]), (frames::HEADERS, expected), "{host}");
+        assert_eq!(
+            (answer.kind, answer.payload[0]),
+            (frames::HEADERS, expected),
+            "{host}"
+        );
     }
     assert_eq!(backend.received().len(), 2);
 }
@@ -223,11 +237,17 @@ fn a_stream_that_is_cancelled_leaves_the_others_alone() {
     let mut client = frames::Client::connect(rig.bind);
     client.request(1, "/slow");
     let waiting = || backend.connections() == 1;
-    assert!(sluicegate_tests::wait::eventually(sluicegate_tests::wait::DEADLINE, waiting));
+    assert!(sluicegate_tests::wait::eventually(
+        sluicegate_tests::wait::DEADLINE,
+        waiting
+    ));
     client.cancel(1);
     client.request(3, "/fast");
     let answer = client.next_of(&[frames::HEADERS, frames::RST_STREAM, frames::GOAWAY]);
-    assert_eq!((answer.kind, answer.stream, answer.payload[0]), (frames::HEADERS, 3, frames::STATUS_200));
+    assert_eq!(
+        (answer.kind, answer.stream, answer.payload[0]),
+        (frames::HEADERS, 3, frames::STATUS_200)
+    );
     let record = rig.record("/slow");
     assert_eq!(
         (&record["status"], &record["reason"]),

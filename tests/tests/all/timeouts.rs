@@ -89,6 +89,7 @@ fn a_request_body_that_pauses_is_408() {
         raw.send("x").expect("send");
     }
     assert_eq!(raw.response().expect("response").status, 200);
+    drop(raw);
     rig.settles();
 }
 
@@ -262,6 +263,7 @@ fn the_whole_exchange_has_a_limit_of_its_own() {
         504
     );
     assert_eq!(rig.record("/silent")["reason"], "total-timeout");
+    drop(raw);
     let mut raw = rig.raw();
     raw.send("GET /trickle HTTP/1.1\r\nHost: x\r\n\r\n")
         .expect("send");
