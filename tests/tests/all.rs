@@ -4,10 +4,16 @@
 mod check;
 #[path = "all/cli.rs"]
 mod cli;
+#[path = "all/drain.rs"]
+mod drain;
 #[path = "all/drop.rs"]
 mod drop;
 #[path = "all/examples.rs"]
 mod examples;
+#[path = "all/filters.rs"]
+mod filters;
+#[path = "all/frames.rs"]
+mod frames;
 #[path = "all/framing.rs"]
 mod framing;
 #[path = "all/from_scratch.rs"]
@@ -16,10 +22,18 @@ mod from_scratch;
 mod guest;
 #[path = "all/headers.rs"]
 mod headers;
+#[path = "all/hot_swap.rs"]
+mod hot_swap;
+#[path = "all/http2.rs"]
+mod http2;
+#[path = "all/l4.rs"]
+mod l4;
 #[path = "all/layers.rs"]
 mod layers;
 #[path = "all/reference.rs"]
 mod reference;
+#[path = "all/reload.rs"]
+mod reload;
 #[path = "all/retries.rs"]
 mod retries;
 #[path = "all/rig.rs"]
@@ -28,6 +42,8 @@ mod rig;
 mod scenarios;
 #[path = "all/statuses.rs"]
 mod statuses;
+#[path = "all/telemetry.rs"]
+mod telemetry;
 #[path = "all/timeouts.rs"]
 mod timeouts;
 #[path = "all/upgrade.rs"]

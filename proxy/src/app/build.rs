@@ -289,8 +289,8 @@ fn load_listener(
     found: &mut Vec<Diagnostic>,
 ) -> Result<Arc<Listener>, Vec<Diagnostic>> {
     let offered: &[&str] = match (config.protocol, config.http.http2) {
-        (Protocol::Http, true) => &["h2", "http/1.1"],
-        (Protocol::Http, false) => &["http/1.1"],
+        (Protocol::Http, true) => &["h2", "http/1.1", "http/1.0"],
+        (Protocol::Http, false) => &["http/1.1", "http/1.0"],
         (Protocol::Tcp, _) => &[],
     };
     let tls_before = before.and_then(|l| l.tls.as_ref());

@@ -137,7 +137,11 @@ async fn serve(
                     let _ = done.send(());
                 });
             }
-            Command::Cut => break,
+            Command::Cut => {
+                // Also without a drain before it: the records of what is cut tell why.
+                post.worker.begin_drain(Duration::ZERO);
+                break;
+            }
         }
     }
     sweeper.abort();

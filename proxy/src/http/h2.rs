@@ -239,7 +239,8 @@ fn accept(
         fields.append(b"cookie", &cookies);
     }
     let framing = match framing::of_request(&fields, false)? {
-        Framing::Length(n) => Framing::Length(n),
+        // Announced trailers need chunks on their way to an HTTP/1.1 upstream, whatever the length is.
+        Framing::Length(n) if ended || !fields.contains(b"trailer") => Framing::Length(n),
         _ if ended => Framing::None,
         _ => Framing::Chunked,
     };

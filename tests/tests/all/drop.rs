@@ -4,6 +4,7 @@ use sluicegate_tests::backend::Backend;
 use sluicegate_tests::client::curl;
 use sluicegate_tests::proxy::Start;
 
+use super::frames;
 use super::guest::{DROP, Guest, Phase, RESET, verdict};
 use super::rig::{Plan, Rig};
 
@@ -54,11 +55,19 @@ fn over_http2_both_touch_the_stream_alone() {
     let backend = Backend::http("web1");
     for (kind, reason) in [(DROP, "filter-drop"), (RESET, "filter-reset")] {
         let rig = rig(&backend, Phase::Request, kind);
-        let done = curl(&["--http2-prior-knowledge", &rig.url("/a"), &rig.url("/b")]);
-        assert_eq!(done.code, 92, "{}", done.stderr);
-        assert!(done.stderr.contains("CANCEL"), "{}", done.stderr);
-        assert_eq!(rig.record("/a")["reason"], reason);
-        assert_eq!(rig.record("/b")["reason"], reason);
+        let mut client = frames::Client::connect(rig.bind);
+        for (stream, path) in [(1, "/a"), (3, "/b")] {
+            client.request(stream, path);
+            let ended = client.next_of(&[frames::HEADERS, frames::RST_STREAM, frames::GOAWAY]);
+            assert_eq!(
+                (ended.kind, ended.stream),
+                (frames::RST_STREAM, stream),
+                "{reason}"
+            );
+            assert_eq!(ended.payload, [0, 0, 0, 8], "CANCEL");
+            assert_eq!(rig.record(path)["reason"], reason);
+        }
+        drop(client);
         rig.settles();
     }
     assert!(backend.received().is_empty());

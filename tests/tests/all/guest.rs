@@ -56,6 +56,12 @@ impl Guest {
         self
     }
 
+    /// Sets the phase's flag in the plan without exporting a packed function for it.
+    pub fn wants(mut self, phase: Phase) -> Self {
+        self.phases |= 1 << (phase as u8);
+        self
+    }
+
     /// A pool for routes, by index in the order of these calls.
     pub fn pool(mut self, name: &str) -> Self {
         let at = self.put(name.as_bytes());

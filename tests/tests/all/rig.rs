@@ -120,6 +120,18 @@ impl Rig {
     }
 }
 
+/// Adds `c.pem` and `k.pem`, for `localhost`, `a.test` and `127.0.0.1`.
+pub fn with_certificate(start: Start) -> Start {
+    let names = ["localhost", "a.test", "127.0.0.1"].map(str::to_owned);
+    let made = sluicegate::tls::self_signed(&names, 2).expect("a certificate");
+    start
+        .file("c.pem", made.cert_pem)
+        .file("k.pem", made.key_pem)
+}
+
+/// The listener's `tls:` that goes with [`with_certificate`].
+pub const TLS: &str = "tls: {certificates: [{cert: c.pem, key: k.pem}]}";
+
 /// Every record so far.
 pub fn records(proxy: &Proxy) -> Vec<Value> {
     proxy

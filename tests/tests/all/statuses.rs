@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use sluicegate_tests::backend::{Backend, refused};
 use sluicegate_tests::client::{Raw, curl};
+use sluicegate_tests::proxy::Start;
 
+use super::guest::{Guest, Phase};
 use super::rig::{Plan, Rig, record};
 
 /// One failing GET of `/x`: its status, its `Proxy-Status` error and the record's reason.
@@ -40,7 +42,11 @@ fn silent() -> Backend {
 
 #[test]
 fn no_route_is_404() {
-    let rig = Plan::new(&[]).run();
+    // A listener needs a pool or a filter that may choose one; this one never does.
+    let guest = Guest::default().answers(Phase::Request, &[]).build();
+    let rig = Plan::new(&[])
+        .listener("filters: [{module: guest.wasm}]")
+        .run_with(Start::new().file("guest.wasm", guest));
     fails(&rig, 404, "destination_not_found", "no-route");
 }
 

@@ -6,7 +6,7 @@ use sluicegate_tests::backend::{Backend, response};
 use sluicegate_tests::client::Raw;
 use sluicegate_tests::proxy::Start;
 
-use super::rig::Plan;
+use super::rig::{Plan, TLS, with_certificate};
 
 const SHORT: &str = "300ms";
 
@@ -89,6 +89,7 @@ fn a_request_body_that_pauses_is_408() {
         raw.send("x").expect("send");
     }
     assert_eq!(raw.response().expect("response").status, 200);
+    drop(raw);
     rig.settles();
 }
 
@@ -262,6 +263,7 @@ fn the_whole_exchange_has_a_limit_of_its_own() {
         504
     );
     assert_eq!(rig.record("/silent")["reason"], "total-timeout");
+    drop(raw);
     let mut raw = rig.raw();
     raw.send("GET /trickle HTTP/1.1\r\nHost: x\r\n\r\n")
         .expect("send");
@@ -286,10 +288,8 @@ fn a_try_that_times_out_goes_to_another_endpoint() {
 fn a_handshake_that_does_not_end_is_closed() {
     let backend = Backend::http("web1");
     let rig = Plan::new(&[backend.address()])
-        .listener(&format!(
-            "timeouts: {{handshake: {SHORT}}}\ntls: {{certificates: [{{cert: c.pem, key: k.pem}}]}}"
-        ))
-        .run_with(super::tls_files(Start::new()));
+        .listener(&format!("timeouts: {{handshake: {SHORT}}}\n{TLS}"))
+        .run_with(with_certificate(Start::new()));
     let mut raw = rig.raw();
     raw.send("\x16\x03\x01").expect("send");
     let _ = takes_the_timeout(|| raw.to_end());

@@ -253,6 +253,11 @@ async fn serve_one(
         },
     )
     .await;
+    if ending == Ending::Abort {
+        // What arrived before the failure goes out as far as the socket takes it, so that the client sees a response
+        // that broke off and not none at all.
+        let _ = std::future::poll_fn(|cx| Poll::Ready(client.out.poll_flush(cx, transport))).await;
+    }
     let (keep, response_framing, body) = (client.keep_alive, client.framing, client.body);
     let tunnel = client.tunnel;
     if client.out.is_empty() {
