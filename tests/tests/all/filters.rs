@@ -242,6 +242,20 @@ fn the_log_phase_is_called_once_for_every_exchange() {
 }
 
 #[test]
+fn a_log_phase_that_fails_changes_nothing() {
+    let backend = Backend::http("web1");
+    let guest = Guest::default().runs(Phase::Log, "unreachable").build();
+    let rig = rig(&backend, guest, "");
+    let mut raw = rig.raw();
+    for _ in 0..3 {
+        raw.send("GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
+            .expect("send");
+        assert_eq!(raw.response().expect("response").text(), "web1");
+    }
+    assert!(rig.record("/x")["reason"].is_null());
+}
+
+#[test]
 fn a_module_that_imports_what_was_not_granted_is_refused_by_name() {
     let guest = r#"(module (import "sluicegate:filter/log@0.1.0" "log" (func (param i32 i32 i32))) (memory (export "memory") 1)
       (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) unreachable)

@@ -180,15 +180,26 @@ fn a_dead_endpoint_is_tried_elsewhere_and_none_left_is_a_close() {
 
 #[test]
 fn a_reset_of_one_side_reaches_the_other() {
-    let backend = Backend::raw(|stream, _| {
-        let _ = Raw::over(stream.try_clone().expect("clone")).exactly(4);
-        let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+    // A socket of its own: the harness keeps copies of a backend's, and a reset needs the last one closed.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let address = listener.local_addr().expect("address");
+    let backend = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        stream.read_exact(&mut [0; 4]).expect("ping");
+        socket2::SockRef::from(&stream)
+            .set_linger(Some(Duration::ZERO))
+            .expect("linger");
     });
-    let relay = relay(Start::new(), &[&[backend.address()]], "");
+    let relay = relay(Start::new(), &[&[address]], "");
     let mut raw = Raw::connect(relay.bind);
     raw.send("ping").expect("send");
-    let _ = raw.to_end();
-    assert_eq!(relay.session()["bytes_in"], 4);
+    assert!(raw.to_end().is_err(), "no reset");
+    backend.join().expect("the backend");
+    let session = relay.session();
+    assert_eq!(
+        (&session["bytes_in"], &session["reason"]),
+        (&4.into(), &"upstream-truncated".into())
+    );
     relay.settles();
 }
 
@@ -295,6 +306,7 @@ fn client_hello_filters_route_by_server_name() {
     let mut raw = Raw::connect(relay.bind);
     raw.send("GET / HTTP/1.0\r\n\r\n").expect("send");
     assert_eq!(raw.to_end().expect("greeting"), b"plain");
+    drop(raw);
     relay.settles();
 }
 

@@ -79,7 +79,6 @@ fn a_bad_configuration_leaves_the_old_one_and_says_why() {
         (good.replace("pool: web", "pool: wbe"), "unknown-pool"),
         (good.replace("protocol: http", "protocl: http"), "protocl"),
         ("listeners: [".to_owned(), "error"),
-        (String::new(), "error"),
         (
             format!("{good}filters: {{f: {{module: ./gone.wasm}}}}\n"),
             "gone.wasm",

@@ -30,7 +30,7 @@ fn every_ending_is_one_record() {
     });
     let rig = Plan::new(&[backend.address()]).pool("retries: 0").run();
     let mut expected: Vec<(String, u64, Option<&str>)> = Vec::new();
-    let mut ask = |target: &str, bytes: &str| {
+    let ask = |target: &str, bytes: &str| {
         let mut raw = rig.raw();
         raw.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n{bytes}\r\n"))
             .expect("send");
