@@ -28,7 +28,10 @@ fn a_good_configuration() {
     let bench = Bench::new();
     bench.snapshot("good", GOOD);
     // A warning is no failure.
-    let idle = GOOD.replace("filters:\n  no", "  spare: {endpoints: [\"127.0.0.1:1\"]}\nfilters:\n  no");
+    let idle = GOOD.replace(
+        "filters:\n  no",
+        "  spare: {endpoints: [\"127.0.0.1:1\"]}\nfilters:\n  no",
+    );
     assert_eq!(bench.check(&idle).code, 0);
 }
 
@@ -49,24 +52,31 @@ fn references_and_several_errors() {
 fn settings_that_the_module_refuses() {
     let bench = Bench::new();
     // By its schema, in flow and in block style.
-    bench.snapshot("settings_of_another_shape", &GOOD.replace("action: drop", "action: dorp, alow: [x]"));
+    bench.snapshot(
+        "settings_of_another_shape",
+        &GOOD.replace("action: drop", "action: dorp, alow: [x]"),
+    );
     // By its own words, for what no schema can say.
-    let headers = GOOD.replace("module: builtin:ua-block", "module: builtin:headers").replace(
-        "settings: {deny: [badcurl], action: drop}",
-        "\
+    let headers = GOOD
+        .replace("module: builtin:ua-block", "module: builtin:headers")
+        .replace(
+            "settings: {deny: [badcurl], action: drop}",
+            "\
 settings:
       request:
         - {set: x-ok, value: \"1\"}
         - append: x-by
           value: \"${server.adress}\"
         - {remove: content-length}",
-    );
+        );
     bench.snapshot("settings_with_wrong_values", &headers);
     // A pool that a filter names.
-    let router = GOOD.replace("module: builtin:ua-block", "module: builtin:router").replace(
-        "settings: {deny: [badcurl], action: drop}",
-        "settings: {rules: [{match: {path-prefix: /api}, pool: wbe}]}",
-    );
+    let router = GOOD
+        .replace("module: builtin:ua-block", "module: builtin:router")
+        .replace(
+            "settings: {deny: [badcurl], action: drop}",
+            "settings: {rules: [{match: {path-prefix: /api}, pool: wbe}]}",
+        );
     bench.snapshot("settings_that_name_an_unknown_pool", &router);
 }
 
@@ -77,19 +87,38 @@ fn modules_that_cannot_be_used() {
     bench.file("empty.wasm", "");
     let whole = guest("0.1.0", "");
     bench.file("truncated.wasm", &whole[..whole.len() / 2]);
-    bench.file("alien.wasm", wat::parse_str("(module (func (export \"run\")))").expect("wat"));
-    bench.file("component.wasm", wat::parse_str("(component)").expect("wat"));
+    bench.file(
+        "alien.wasm",
+        wat::parse_str("(module (func (export \"run\")))").expect("wat"),
+    );
+    bench.file(
+        "component.wasm",
+        wat::parse_str("(component)").expect("wat"),
+    );
     bench.file("newer.wasm", guest("9.9.0", ""));
     bench.file(
         "logging.wasm",
-        guest("0.1.0", "(import \"sluicegate:filter/log@0.1.0\" \"log\" (func (param i32 i32 i32)))"),
+        guest(
+            "0.1.0",
+            "(import \"sluicegate:filter/log@0.1.0\" \"log\" (func (param i32 i32 i32)))",
+        ),
     );
     bench.file("good.wasm", &whole);
     let with = |module: &str| {
         let module = format!("module: {module}");
-        GOOD.replace("module: builtin:ua-block", &module).replace("    settings: {deny: [badcurl], action: drop}\n", "")
+        GOOD.replace("module: builtin:ua-block", &module)
+            .replace("    settings: {deny: [badcurl], action: drop}\n", "")
     };
-    for name in ["page", "empty", "truncated", "alien", "component", "newer", "logging", "missing"] {
+    for name in [
+        "page",
+        "empty",
+        "truncated",
+        "alien",
+        "component",
+        "newer",
+        "logging",
+        "missing",
+    ] {
         bench.snapshot(&format!("module_{name}"), &with(&format!("./{name}.wasm")));
     }
     bench.snapshot("module_unknown_builtin", &with("builtin:ua-blok"));
@@ -121,12 +150,21 @@ fn certificates_that_cannot_be_used() {
 #[test]
 fn for_programs() {
     let bench = Bench::new();
-    let wrong = GOOD.replace("pool: web", "pool: wbe").replace("127.0.0.1:9002", "127.0.0.1");
+    let wrong = GOOD
+        .replace("pool: web", "pool: wbe")
+        .replace("127.0.0.1:9002", "127.0.0.1");
     bench.snapshot_with("as_json", &["-o", "json"], &wrong);
     bench.snapshot_with("as_github", &["-o", "github"], &wrong);
     let good = bench.run(&["check", "-c", "sluicegate.yaml", "-o", "json"], GOOD, "");
-    assert_eq!((good.code, good.stdout.trim(), good.stderr.as_str()), (0, "[]", ""));
-    let json = bench.run(&["check", "-c", "sluicegate.yaml", "-o", "json"], &wrong, "");
+    assert_eq!(
+        (good.code, good.stdout.trim(), good.stderr.as_str()),
+        (0, "[]", "")
+    );
+    let json = bench.run(
+        &["check", "-c", "sluicegate.yaml", "-o", "json"],
+        &wrong,
+        "",
+    );
     let found: serde_json::Value = serde_json::from_str(&json.stdout).expect("JSON");
     assert_eq!(found.as_array().map(Vec::len), Some(2), "{found}");
 }
@@ -139,7 +177,11 @@ fn where_the_text_comes_from() {
     let wrong = GOOD.replace("pool: web", "pool: wbe");
     let wrong = bench.run(&["check", "-c", "-"], "", &wrong);
     assert_eq!(wrong.code, 78);
-    assert!(wrong.stderr.contains("--> <stdin>:13:11"), "{}", wrong.stderr);
+    assert!(
+        wrong.stderr.contains("--> <stdin>:13:11"),
+        "{}",
+        wrong.stderr
+    );
     // The file in the working directory, when nothing is named.
     assert_eq!(bench.run(&["check"], GOOD, "").code, 0);
     let none = bench.run(&["check", "-c", "none.yaml"], GOOD, "");
@@ -155,7 +197,10 @@ fn where_the_text_comes_from() {
 fn text_that_is_hardly_a_configuration() {
     let bench = Bench::new();
     bench.snapshot("empty", "");
-    bench.snapshot("duplicate_keys", &GOOD.replace("    pool: web\n", "    pool: web\n    pool: web\n"));
+    bench.snapshot(
+        "duplicate_keys",
+        &GOOD.replace("    pool: web\n", "    pool: web\n    pool: web\n"),
+    );
     let bomb: String = (0..30).fold("a0: &a0 [x, x, x, x, x, x, x, x, x]\n".into(), |text, n| {
         let row = vec![format!("*a{n}"); 9].join(", ");
         format!("{text}a{}: &a{} [{row}]\n", n + 1, n + 1)
@@ -163,7 +208,9 @@ fn text_that_is_hardly_a_configuration() {
     bench.snapshot("alias_bomb", &bomb);
     let deep = format!("pools: {}{}\n", "[".repeat(100_000), "]".repeat(100_000));
     bench.snapshot("deep_nesting", &deep);
-    let deep_blocks: String = (0..2_000).map(|n| format!("{}a:\n", " ".repeat(n))).collect();
+    let deep_blocks: String = (0..2_000)
+        .map(|n| format!("{}a:\n", " ".repeat(n)))
+        .collect();
     assert_eq!(bench.check(&deep_blocks).code, 78);
     let binary = bench.run(&["check", "-c", "."], "\u{0}\u{1}pools", "");
     assert_eq!(binary.code, 78, "{}", binary.text());
@@ -245,13 +292,17 @@ impl Bench {
     fn settled(&self, bytes: &[u8]) -> String {
         let text = String::from_utf8_lossy(bytes).into_owned();
         let real = Path::new(&self.path()).canonicalize().expect("a path");
-        text.replace(&self.path(), "[DIR]").replace(&real.display().to_string(), "[DIR]")
+        text.replace(&self.path(), "[DIR]")
+            .replace(&real.display().to_string(), "[DIR]")
     }
 }
 
 impl Checked {
     fn text(&self) -> String {
-        format!("exit code {}\n--- stdout\n{}--- stderr\n{}", self.code, self.stdout, self.stderr)
+        format!(
+            "exit code {}\n--- stdout\n{}--- stderr\n{}",
+            self.code, self.stdout, self.stderr
+        )
     }
 }
 

@@ -13,8 +13,16 @@ use sluicegate_tests::wait::{DEADLINE, eventually};
 fn the_demo_does_what_it_says() {
     let got = sluicegate(&["demo", "--self-test"]);
     assert_eq!(got.code, 0, "{}{}", got.stdout, got.stderr);
-    assert!(got.stdout.contains("(52) Empty reply from server"), "{}", got.stdout);
-    assert!(got.stdout.ends_with("4 of 4 as expected\n"), "{}", got.stdout);
+    assert!(
+        got.stdout.contains("(52) Empty reply from server"),
+        "{}",
+        got.stdout
+    );
+    assert!(
+        got.stdout.ends_with("4 of 4 as expected\n"),
+        "{}",
+        got.stdout
+    );
 }
 
 #[test]
@@ -24,14 +32,25 @@ fn a_proxy_needs_no_file() {
     let bind = Addresses::new().free();
     let block = "builtin:ua-block={\"deny\": [\"badcurl\"]}";
     let _proxy = Running::start(&[
-        "proxy", "--to", &web1, "--to", &web2, "--listen", &bind.to_string(), "--filter", block,
+        "proxy",
+        "--to",
+        &web1,
+        "--to",
+        &web2,
+        "--listen",
+        &bind.to_string(),
+        "--filter",
+        block,
     ]);
     let got = eventually(DEADLINE, || std::net::TcpStream::connect(bind).is_ok());
     assert!(got, "nothing listens");
     let mut answers = [(); 2].map(|()| get(bind, "/").expect("an answer").text());
     answers.sort();
     assert_eq!(answers, ["web1", "web2"]);
-    assert_eq!(curl(&["-A", "badcurl", &format!("http://{bind}/")]).code, 52);
+    assert_eq!(
+        curl(&["-A", "badcurl", &format!("http://{bind}/")]).code,
+        52
+    );
 }
 
 #[test]
@@ -54,7 +73,13 @@ fn a_proxy_says_what_is_wrong_with_its_arguments() {
     let to = ["proxy", "--to", "127.0.0.1:1"];
     let filter = sluicegate(&[&to[..], &["--filter", "builtin:ua-block={deny"]].concat());
     assert_eq!(filter.code, 2);
-    assert!(filter.stderr.contains("--filter builtin:ua-block: the settings are not JSON"), "{}", filter.stderr);
+    assert!(
+        filter
+            .stderr
+            .contains("--filter builtin:ua-block: the settings are not JSON"),
+        "{}",
+        filter.stderr
+    );
     let listen = sluicegate(&[&to[..], &["--listen", "nowhere"]].concat());
     assert_eq!(listen.code, 78, "{}", listen.stderr);
     assert!(listen.stderr.contains("nowhere"), "{}", listen.stderr);
@@ -66,7 +91,11 @@ fn an_address_that_is_taken_is_an_error_and_not_a_hang() {
     let (to, listen) = (web1.address().to_string(), taken.address().to_string());
     let got = sluicegate(&["proxy", "--to", &to, "--listen", &listen]);
     assert_eq!(got.code, 1, "{}", got.stderr);
-    assert!(got.stderr.contains(&listen) && got.stderr.contains("in use"), "{}", got.stderr);
+    assert!(
+        got.stderr.contains(&listen) && got.stderr.contains("in use"),
+        "{}",
+        got.stderr
+    );
 }
 
 #[test]
@@ -84,15 +113,24 @@ fn version_says_what_filters_it_takes() {
         )
     );
     let flag = sluicegate(&["--version"]);
-    assert_eq!((flag.code, flag.stdout), (0, format!("sluicegate {version}\n")));
+    assert_eq!(
+        (flag.code, flag.stdout),
+        (0, format!("sluicegate {version}\n"))
+    );
 }
 
 #[test]
 fn help_is_help_and_nothing_is_usage() {
     let help = sluicegate(&["--help"]);
     assert_eq!(help.code, 0);
-    for verb in ["run", "check", "reload", "demo", "proxy", "config", "cert", "version"] {
-        assert!(help.stdout.contains(&format!("\n  {verb} ")), "{verb}: {}", help.stdout);
+    for verb in [
+        "run", "check", "reload", "demo", "proxy", "config", "cert", "version",
+    ] {
+        assert!(
+            help.stdout.contains(&format!("\n  {verb} ")),
+            "{verb}: {}",
+            help.stdout
+        );
         assert_eq!(sluicegate(&[verb, "--help"]).code, 0, "{verb}");
     }
     assert_eq!(sluicegate(&[]).code, 2);
@@ -106,7 +144,10 @@ fn the_schema_is_one_and_knows_the_filters() {
     assert!(schema["$schema"].is_string());
     assert!(schema["properties"]["listeners"].is_object());
     for filter in ["headers", "router", "sticky", "ua-block"] {
-        assert!(got.stdout.contains(&format!("\"builtin:{filter}\"")), "{filter}");
+        assert!(
+            got.stdout.contains(&format!("\"builtin:{filter}\"")),
+            "{filter}"
+        );
     }
 }
 
@@ -114,7 +155,12 @@ fn the_schema_is_one_and_knows_the_filters() {
 fn the_reference_has_every_key() {
     let got = sluicegate(&["config", "reference"]);
     assert_eq!(got.code, 0, "{}", got.stderr);
-    for key in ["`listeners[].bind`", "`pools.NAME.endpoints`", "`filters.NAME.module`", "`settings.deny`"] {
+    for key in [
+        "`listeners[].bind`",
+        "`pools.NAME.endpoints`",
+        "`filters.NAME.module`",
+        "`settings.deny`",
+    ] {
         assert!(got.stdout.contains(&format!("| {key} |")), "{key}");
     }
 }
@@ -124,18 +170,29 @@ fn the_configuration_in_effect_is_one_itself() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("sluicegate.yaml");
     let text = "\
-pools: {web: {endpoints: [\"127.0.0.1:9001\"], check: tcp}}
+pools: {web: {endpoints: [\"127.0.0.1:9001\"], check: {tcp: {}}}}
 listeners: [{name: www, bind: \"${ADDRESS}\", protocol: http, pool: web}]
 ";
     std::fs::write(&path, text).expect("written");
     let show = |path: &std::path::Path| {
-        let output = command().args(["config", "show", "-c"]).arg(path).env("ADDRESS", ":8080").output();
+        let output = command()
+            .args(["config", "show", "-c"])
+            .arg(path)
+            .env("ADDRESS", ":8080")
+            .output();
         let output = output.expect("it runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).expect("text")
     };
     let shown = show(&path);
-    assert!(shown.contains(":8080") && shown.contains("interval: 10s"), "{shown}");
+    assert!(
+        shown.contains(":8080") && shown.contains("interval: 10s"),
+        "{shown}"
+    );
     let again = dir.path().join("shown.yaml");
     std::fs::write(&again, &shown).expect("written");
     assert_eq!(show(&again), shown);
@@ -143,14 +200,26 @@ listeners: [{name: www, bind: \"${ADDRESS}\", protocol: http, pool: web}]
     std::fs::write(&path, text.replace("pool: web", "pool: wbe")).expect("written");
     let wrong = sluicegate(&["config", "show", "-c", &path.to_string_lossy()]);
     assert_eq!((wrong.code, wrong.stdout.as_str()), (78, ""));
-    assert!(wrong.stderr.contains("did you mean \"web\"?"), "{}", wrong.stderr);
+    assert!(
+        wrong.stderr.contains("did you mean \"web\"?"),
+        "{}",
+        wrong.stderr
+    );
 }
 
 #[test]
 fn certificates_are_made_by_one_command() {
     let dir = tempfile::tempdir().expect("a directory");
     let out = dir.path().to_string_lossy().into_owned();
-    let line = ["cert", "self-signed", "www.lab.test", "*.lab.test", "192.0.2.1", "--out", &out];
+    let line = [
+        "cert",
+        "self-signed",
+        "www.lab.test",
+        "*.lab.test",
+        "192.0.2.1",
+        "--out",
+        &out,
+    ];
     let got = sluicegate(&line);
     assert_eq!(got.code, 0, "{}", got.stderr);
     let key = dir.path().join("www.lab.test.key");
@@ -163,11 +232,18 @@ fn certificates_are_made_by_one_command() {
         .output()
         .expect("openssl runs (is it installed?)");
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(said.contains("DNS:www.lab.test, DNS:*.lab.test, IP Address:192.0.2.1"), "{said}");
+    assert!(
+        said.contains("DNS:www.lab.test, DNS:*.lab.test, IP Address:192.0.2.1"),
+        "{said}"
+    );
 
     let again = sluicegate(&line);
     assert_eq!(again.code, 1);
-    assert!(again.stderr.contains("exists; --force replaces it"), "{}", again.stderr);
+    assert!(
+        again.stderr.contains("exists; --force replaces it"),
+        "{}",
+        again.stderr
+    );
     assert_eq!(sluicegate(&[&line[..], &["--force"]].concat()).code, 0);
     assert_eq!(sluicegate(&["cert", "self-signed"]).code, 2);
 }
@@ -182,20 +258,48 @@ fn reload_says_what_came_of_it() {
     );
     let mut proxy = Proxy::start(&yaml);
     let done = proxy.reload(&yaml.replace("pool: web", "pool: web, filters: [builtin:sticky]"));
-    assert_eq!(done.code, 78, "builtin:sticky needs settings: {}", done.stdout);
-    assert!(done.stderr.ends_with("generation 1 goes on: nothing was changed\n"), "{}", done.stderr);
+    assert_eq!(
+        done.code, 78,
+        "builtin:sticky needs settings: {}",
+        done.stdout
+    );
+    assert!(
+        done.stderr
+            .ends_with("generation 1 goes on: nothing was changed\n"),
+        "{}",
+        done.stderr
+    );
 
-    let done = proxy.reload(&yaml.replace("pools: {", "pools: {spare: {endpoints: [\"127.0.0.1:1\"]}, "));
+    let more = yaml.replace("]}}\n", "]}, x-spare: {endpoints: [\"127.0.0.1:1\"]}}\n");
+    assert_ne!(more, yaml);
+    let done = proxy.reload(&more);
     assert_eq!(done.code, 0, "{}", done.stderr);
-    assert!(done.stdout.starts_with("generation 1 → 2 (1 pool changed) in "), "{}", done.stdout);
-    let done = proxy.reload(&yaml.replace("pools: {", "pools: {spare: {endpoints: [\"127.0.0.1:1\"]}, "));
-    assert!(done.stdout.starts_with("generation 2 → 3 (nothing changed) in "), "{}", done.stdout);
+    assert!(
+        done.stdout
+            .starts_with("generation 1 → 2 (1 pool changed) in "),
+        "{}",
+        done.stdout
+    );
+    let done = proxy.reload(&more);
+    assert!(
+        done.stdout
+            .starts_with("generation 2 → 3 (nothing changed) in "),
+        "{}",
+        done.stdout
+    );
 
     let refused = proxy.reload(&yaml.replace("pool: web", "pool: wbe"));
     assert_eq!(refused.code, 78);
-    assert!(refused.stderr.contains("error[unknown-pool]"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("error[unknown-pool]"),
+        "{}",
+        refused.stderr
+    );
     assert_eq!(get(bind, "/").expect("an answer").text(), "web1");
-    assert_eq!(proxy.metric("sluicegate_config_last_reload_successful"), 0.0);
+    assert_eq!(
+        proxy.metric("sluicegate_config_last_reload_successful"),
+        0.0
+    );
     assert_eq!(proxy.metric("sluicegate_config_generation"), 3.0);
 
     // It finds the socket where the configuration says it is, too.
@@ -209,7 +313,11 @@ fn reload_says_what_came_of_it() {
     assert_eq!(proxy.wait().code(), Some(0));
     let nobody = sluicegate(&["reload", "--admin", &socket]);
     assert_eq!(nobody.code, 69);
-    assert!(nobody.stderr.contains("Is it running?"), "{}", nobody.stderr);
+    assert!(
+        nobody.stderr.contains("Is it running?"),
+        "{}",
+        nobody.stderr
+    );
     assert_eq!(sluicegate(&["reload", "--admin", "nonsense"]).code, 2);
 }
 

@@ -39,25 +39,41 @@ fn the_readme_leads_from_nothing_to_a_filter_that_is_replaced_under_traffic() {
     assert_eq!((checked.0, checked.1.as_str()), (0, ""));
     let (code, said) = check(start.directory(), &yaml.replace("[/shop]", "[shop]"));
     assert_eq!(code, 78);
-    assert!(said.contains("`shop` is no path") && said.contains("help: did you mean `/shop`?"), "{said}");
+    assert!(
+        said.contains("`shop` is no path") && said.contains("help: did you mean `/shop`?"),
+        "{said}"
+    );
     let (code, said) = check(start.directory(), &yaml.replace("message:", "mesage:"));
     assert_eq!(code, 78);
-    assert!(said.contains("did you mean `message`?") || said.contains("did you mean \"message\"?"), "{said}");
+    assert!(
+        said.contains("did you mean `message`?") || said.contains("did you mean \"message\"?"),
+        "{said}"
+    );
 
     // It is loaded and answers.
     let mut proxy = start.argument("--watch").run(&yaml);
     let closed = get(bind, "/shop/cart").expect("an answer");
-    assert_eq!((closed.status, closed.text().as_str()), (503, "Back at noon.\n"));
+    assert_eq!(
+        (closed.status, closed.text().as_str()),
+        (503, "Back at noon.\n")
+    );
     assert_eq!(closed.field("retry-after"), Some("60"));
     assert_eq!(get(bind, "/").expect("an answer").text(), "web1");
 
     // Built anew, it is taken up by itself, and nobody notices but by the answer.
     let traffic = Traffic::start(bind);
-    krate.edit(".field(\"retry-after\", \"60\")", ".field(\"retry-after\", \"120\")");
+    krate.edit(
+        ".field(\"retry-after\", \"60\")",
+        ".field(\"retry-after\", \"120\")",
+    );
     krate.cargo(&["build", "--release", "--target", TARGET]);
     let retry_after = |value: &str| {
         let seen = || get(bind, "/shop").expect("an answer").field("retry-after") == Some(value);
-        assert!(eventually(DEADLINE, seen), "not {value}:\n{}", proxy.stderr());
+        assert!(
+            eventually(DEADLINE, seen),
+            "not {value}:\n{}",
+            proxy.stderr()
+        );
     };
     retry_after("120");
 
@@ -81,9 +97,16 @@ fn the_readme_leads_from_nothing_to_a_filter_that_is_replaced_under_traffic() {
     // So does a component that knows WASI.
     if has_target(WASI_TARGET) {
         krate.cargo(&["build", "--release", "--target", WASI_TARGET]);
-        let answer = proxy.reload(&yaml.replace(TARGET, WASI_TARGET).replace("Back at noon", "Back at one"));
+        let answer = proxy.reload(
+            &yaml
+                .replace(TARGET, WASI_TARGET)
+                .replace("Back at noon", "Back at one"),
+        );
         assert_eq!(answer.code, 0, "{}", answer.stderr);
-        assert_eq!(get(bind, "/shop").expect("an answer").text(), "Back at one.\n");
+        assert_eq!(
+            get(bind, "/shop").expect("an answer").text(),
+            "Back at one.\n"
+        );
     } else {
         println!("skipped: this Rust has no {WASI_TARGET}");
     }
@@ -112,7 +135,9 @@ impl Crate {
         let kept = target().join("from-scratch");
         std::fs::create_dir_all(&kept).expect("a target directory");
         std::os::unix::fs::symlink(kept, dir.join("target")).expect("a link");
-        Self { dir: dir.to_owned() }
+        Self {
+            dir: dir.to_owned(),
+        }
     }
 
     fn cargo(&self, arguments: &[&str]) {
@@ -124,7 +149,11 @@ impl Crate {
             .output()
             .expect("cargo runs");
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "cargo {arguments:?}:\n{said}{}", String::from_utf8_lossy(&output.stdout));
+        assert!(
+            output.status.success(),
+            "cargo {arguments:?}:\n{said}{}",
+            String::from_utf8_lossy(&output.stdout)
+        );
     }
 
     fn edit(&self, from: &str, to: &str) {
@@ -135,7 +164,10 @@ impl Crate {
     }
 
     fn module(&self, target: &str) -> PathBuf {
-        self.dir.join("target").join(target).join("release/maintenance.wasm")
+        self.dir
+            .join("target")
+            .join(target)
+            .join("release/maintenance.wasm")
     }
 }
 
@@ -148,14 +180,19 @@ struct Traffic {
 
 impl Traffic {
     fn start(bind: SocketAddr) -> Self {
-        let (stopping, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (stopping, asked) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicUsize::new(0)),
+        );
         let ask = |mut exchange: Box<dyn FnMut(&str) -> std::io::Result<u16> + Send>| {
             let (stopping, asked) = (stopping.clone(), asked.clone());
             std::thread::spawn(move || {
                 while !stopping.load(Ordering::Relaxed) {
                     for (target, expected) in [("/", 200), ("/shop", 503)] {
                         match exchange(target) {
-                            Ok(status) if status == expected => asked.fetch_add(1, Ordering::Relaxed),
+                            Ok(status) if status == expected => {
+                                asked.fetch_add(1, Ordering::Relaxed)
+                            }
                             Ok(status) => return Err(format!("{target}: {status}")),
                             Err(why) => return Err(format!("{target}: {why}")),
                         };
@@ -172,7 +209,11 @@ impl Traffic {
                 Ok(kept.response()?.status)
             })),
         ];
-        Self { stopping, asked, threads }
+        Self {
+            stopping,
+            asked,
+            threads,
+        }
     }
 
     /// Panics unless every request was answered as it should.
@@ -190,7 +231,11 @@ impl Traffic {
 fn check(dir: &Path, yaml: &str) -> (i32, String) {
     let path = dir.join("checked.yaml");
     std::fs::write(&path, yaml).expect("written");
-    let output = command().args(["check", "-c"]).arg(&path).output().expect("it runs");
+    let output = command()
+        .args(["check", "-c"])
+        .arg(&path)
+        .output()
+        .expect("it runs");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     (output.status.code().unwrap_or(-1), said)
 }
@@ -203,13 +248,22 @@ fn block(readme: &str, language: &str, containing: &str) -> String {
         .skip(1)
         .filter_map(|rest| rest.split("```").next())
         .find(|text| text.contains(containing));
-    found.unwrap_or_else(|| panic!("the README has no {language} with {containing}")).to_owned()
+    found
+        .unwrap_or_else(|| panic!("the README has no {language} with {containing}"))
+        .to_owned()
 }
 
 fn has_target(name: &str) -> bool {
-    let output = Command::new("rustc").args(["--print", "sysroot"]).output().expect("rustc runs");
+    let output = Command::new("rustc")
+        .args(["--print", "sysroot"])
+        .output()
+        .expect("rustc runs");
     let sysroot = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    Path::new(&sysroot).join("lib/rustlib").join(name).join("lib").is_dir()
+    Path::new(&sysroot)
+        .join("lib/rustlib")
+        .join(name)
+        .join("lib")
+        .is_dir()
 }
 
 fn root() -> PathBuf {
@@ -220,6 +274,9 @@ fn root() -> PathBuf {
 /// The workspace's target directory.
 fn target() -> PathBuf {
     let binary = sluicegate_tests::proxy::binary();
-    let target = binary.parent().and_then(Path::parent).expect("target/PROFILE");
+    let target = binary
+        .parent()
+        .and_then(Path::parent)
+        .expect("target/PROFILE");
     target.to_owned()
 }

@@ -53,7 +53,12 @@ listeners:
             dir = certificates.path().display(),
         );
         let proxy = Start::new().run(&yaml);
-        Self { proxy, bind, certificates, backends }
+        Self {
+            proxy,
+            bind,
+            certificates,
+            backends,
+        }
     }
 
     fn certificate(&self) -> PathBuf {
@@ -63,7 +68,14 @@ listeners:
     /// `openssl s_client` on the listener: whether the handshake was done, and all it said.
     fn s_client(&self, arguments: &[&str], input: &str) -> (bool, String) {
         let mut child = Command::new("openssl")
-            .args(["s_client", "-connect", &self.bind.to_string(), "-servername", NAME, "-CAfile"])
+            .args([
+                "s_client",
+                "-connect",
+                &self.bind.to_string(),
+                "-servername",
+                NAME,
+                "-CAfile",
+            ])
             .arg(self.certificate())
             .args(arguments)
             .stdin(Stdio::piped())
@@ -76,7 +88,8 @@ listeners:
         let _ = stdin.write_all(input.as_bytes());
         drop(stdin);
         let output = child.wait_with_output().expect("wait");
-        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        let said =
+            String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
         (output.status.success(), said.into_owned())
     }
 }
@@ -104,12 +117,27 @@ fn a_thousand_requests_are_shared_and_carry_both_fields() {
     let resolve = format!("{NAME}:{}:{}", lab.bind.port(), lab.bind.ip());
     let certificate = lab.certificate().display().to_string();
     let got = curl(&[
-        "--resolve", &resolve, "--cacert", &certificate, &url,
-        "-H", "X-Forwarded-For: 192.0.2.1", "-H", "X-Forwarded-By: 192.0.2.2:443",
+        "--resolve",
+        &resolve,
+        "--cacert",
+        &certificate,
+        &url,
+        "-H",
+        "X-Forwarded-For: 192.0.2.1",
+        "-H",
+        "X-Forwarded-By: 192.0.2.2:443",
     ]);
     assert_eq!(got.code, 0, "{}", got.stderr);
-    let seen = lab.backends.iter().flat_map(|b| b.received()).next().expect("a request");
-    assert_eq!(seen.fields("x-forwarded-for").collect::<Vec<_>>(), ["127.0.0.1"]);
+    let seen = lab
+        .backends
+        .iter()
+        .flat_map(|b| b.received())
+        .next()
+        .expect("a request");
+    assert_eq!(
+        seen.fields("x-forwarded-for").collect::<Vec<_>>(),
+        ["127.0.0.1"]
+    );
     assert_eq!(seen.fields("x-forwarded-by").last(), Some(by.as_str()));
 }
 
@@ -123,7 +151,13 @@ fn old_versions_and_weak_suites_are_refused() {
         assert!(!done, "{version}: {said}");
         assert!(is_refused(&said), "{version}: {said}");
     }
-    for weak in ["AES128-SHA", "AES256-GCM-SHA384", "ECDHE-ECDSA-AES128-SHA", "ECDHE-ECDSA-AES256-SHA384", "NULL"] {
+    for weak in [
+        "AES128-SHA",
+        "AES256-GCM-SHA384",
+        "ECDHE-ECDSA-AES128-SHA",
+        "ECDHE-ECDSA-AES256-SHA384",
+        "NULL",
+    ] {
         let cipher = format!("{weak}:@SECLEVEL=0");
         let (done, said) = lab.s_client(&["-tls1_2", "-cipher", &cipher], "");
         assert!(!done, "{weak}: {said}");
@@ -134,10 +168,17 @@ fn old_versions_and_weak_suites_are_refused() {
         (&["-tls1_2", "-cipher", "ECDHE+CHACHA20"], "TLSv1.2"),
         (&["-tls1_3"], "TLSv1.3"),
     ] {
-        let arguments = [arguments, &["-verify_return_error", "-verify_hostname", NAME]].concat();
+        let arguments = [
+            arguments,
+            &["-verify_return_error", "-verify_hostname", NAME],
+        ]
+        .concat();
         let (done, said) = lab.s_client(&arguments, "");
         assert!(done, "{arguments:?}: {said}");
-        assert!(said.contains(&format!("New, {protocol}, Cipher is ")), "{said}");
+        assert!(
+            said.contains(&format!("New, {protocol}, Cipher is ")),
+            "{said}"
+        );
         assert!(said.contains("Verify return code: 0 (ok)"), "{said}");
     }
     assert!(lab.backends.iter().all(|b| b.received().is_empty()));
@@ -168,16 +209,29 @@ fn certificates_are_replaced_without_a_restart() {
 
     make_certificate(lab.certificates.path());
     let new = client_config(&lab.certificate());
-    assert_eq!(TlsClient::connect(&old, lab.bind).certificate(), before, "nobody has said reload");
+    assert_eq!(
+        TlsClient::connect(&old, lab.bind).certificate(),
+        before,
+        "nobody has said reload"
+    );
     let socket = lab.proxy.admin_socket().display().to_string();
     let answer = sluicegate(&["reload", "--admin", &socket]);
     assert_eq!(answer.code, 0, "{}", answer.stderr);
-    assert!(answer.stdout.starts_with("generation 1 → 2 (1 listener changed) in "), "{}", answer.stdout);
+    assert!(
+        answer
+            .stdout
+            .starts_with("generation 1 → 2 (1 listener changed) in "),
+        "{}",
+        answer.stdout
+    );
 
     let mut client = TlsClient::connect(&new, lab.bind);
     assert_ne!(client.certificate(), before);
     assert!(client.get("/").starts_with("web"));
-    assert!(open.get("/").starts_with("web"), "the connection from before goes on");
+    assert!(
+        open.get("/").starts_with("web"),
+        "the connection from before goes on"
+    );
     assert_eq!(lab.proxy.pid(), pid);
     assert!(lab.proxy.is_running());
 
@@ -185,7 +239,11 @@ fn certificates_are_replaced_without_a_restart() {
     std::fs::write(lab.certificate(), "not a certificate").expect("written");
     let answer = sluicegate(&["reload", "--admin", &socket]);
     assert_eq!(answer.code, 78, "{}", answer.stdout);
-    assert!(answer.stderr.contains(&format!("{NAME}.crt")), "{}", answer.stderr);
+    assert!(
+        answer.stderr.contains(&format!("{NAME}.crt")),
+        "{}",
+        answer.stderr
+    );
     let served = TlsClient::connect(&new, lab.bind).get("/");
     assert!(served.starts_with("web"), "{served}");
 }
@@ -210,7 +268,15 @@ fn is_refused(said: &str) -> bool {
 
 fn make_certificate(into: &Path) {
     let into = into.display().to_string();
-    let made = sluicegate(&["cert", "self-signed", NAME, "127.0.0.1", "--out", &into, "--force"]);
+    let made = sluicegate(&[
+        "cert",
+        "self-signed",
+        NAME,
+        "127.0.0.1",
+        "--out",
+        &into,
+        "--force",
+    ]);
     assert_eq!(made.code, 0, "{}", made.stderr);
 }
 
@@ -236,10 +302,16 @@ impl TlsClient {
     fn connect(config: &Arc<ClientConfig>, address: SocketAddr) -> Self {
         let name = ServerName::try_from(NAME).expect("a name");
         let connection = ClientConnection::new(config.clone(), name).expect("a client");
-        let socket = Raw::connect(address).stream().try_clone().expect("a socket");
+        let socket = Raw::connect(address)
+            .stream()
+            .try_clone()
+            .expect("a socket");
         let mut stream = StreamOwned::new(connection, socket);
         while stream.conn.is_handshaking() {
-            stream.conn.complete_io(&mut stream.sock).expect("a handshake");
+            stream
+                .conn
+                .complete_io(&mut stream.sock)
+                .expect("a handshake");
         }
         Self(stream)
     }
