@@ -1,17 +1,17 @@
-# One command for each thing a contributor does. `make setup` is part of those that need it.
+# One command for each thing a contributor does. Those that need tools of the system run `make setup` first.
 
 CARGO ?= cargo
+# Debian packages with the clients and servers that the tests are run against.
 PACKAGES := curl openssl openssh-server openssh-client nghttp2-client
-PROGRAMS := curl openssl /usr/sbin/sshd ssh h2load
 export CARGO_TERM_COLOR ?= auto
 
 .PHONY: setup demo test lint build bench clean fmt reference
 
-## Install what the build and the tests need and is not there yet.
+## Install what the build and the tests need and is not there yet: as root; else say what is missing.
 setup:
 	@./tests/setup.sh $(PACKAGES)
 
-## Show the main job: backends, listeners and filters in one process, tried with curl.
+## Backends, listeners and filters in one process, tried with curl.
 demo: setup
 	$(CARGO) build --bin sluicegate
 	./target/debug/sluicegate demo --self-test
@@ -34,13 +34,14 @@ lint:
 build: setup
 	$(CARGO) build --release --bin sluicegate
 
-## Beside nginx and HAProxy in one run; see tests/bench/README.md.
+## Measure beside nginx and HAProxy, ten minutes; tests/bench/README.md says what that needs and how to read it.
 bench: build
 	./tests/bench/run.py
 
-## The generated key-by-key reference.
+## The key-by-key reference of the configuration, which the program makes; a test holds that it is current.
 reference:
-	$(CARGO) run -q --bin sluicegate -- config reference > docs/configuration.md
+	$(CARGO) run -q --bin sluicegate -- config reference > docs/configuration.md.new
+	mv docs/configuration.md.new docs/configuration.md
 
 fmt:
 	$(CARGO) fmt --all

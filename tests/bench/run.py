@@ -94,12 +94,12 @@ class Process:
         return total / TICKS
 
     def memory_bytes(self):
-        """Memory of the tree; what its processes share is counted once."""
+        """Anonymous memory of the tree: what it allocated, without the program itself, which others may share."""
         total = 0
         for pid in self.tree():
             with contextlib.suppress(OSError):
-                rollup = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
-                total += int(re.search(r"^Pss:\s+(\d+)", rollup, re.M)[1]) * 1024
+                status = pathlib.Path(f"/proc/{pid}/status").read_text()
+                total += sum(int(kib) for kib in re.findall(r"^Rss(?:Anon|Shmem):\s+(\d+)", status, re.M)) * 1024
         return total
 
     def stop(self):

@@ -16,8 +16,8 @@ use std::rc::Rc;
 pub async fn serve(slot: Rc<ServiceSlot>, connection: Rc<Connection>, io: Io) {
     let agreed = connection.tls.as_ref().and_then(|tls| tls.alpn.as_deref());
     if agreed == Some("h2") {
-        h2::serve(slot, connection, io, Vec::new()).await;
+        Box::pin(h2::serve(slot, connection, io, Vec::new())).await;
     } else {
-        h1::server::serve(slot, connection, io, Vec::new()).await;
+        Box::pin(h1::server::serve(slot, connection, io, Vec::new())).await;
     }
 }

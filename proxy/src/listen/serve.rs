@@ -18,57 +18,56 @@ pub async fn serve(slot: Rc<ServiceSlot>, stream: TcpStream, peer: SocketAddr) {
     metrics.connection_opened();
     if let Ok(local) = stream.local_addr() {
         let connection = Connection::new(service.listener.config.name.clone(), peer, local);
-        // Boxed: the accept loop's task table holds one pointer for a connection, whatever it becomes.
-        Box::pin(serve_as_configured(slot, service, stream, connection)).await;
+        // Each phase is a box of its own, so that a connection that waits for a request holds only the small state
+        // of that wait and nothing of its handshake.
+        if let Some((connection, io)) = secure(&service, stream, connection).await {
+            let protocol = service.listener.config.protocol;
+            match protocol {
+                Protocol::Http => {
+                    drop(service);
+                    crate::http::serve(slot, connection, io).await;
+                }
+                Protocol::Tcp => {
+                    Box::pin(crate::l4::session::serve(service, connection, io)).await;
+                }
+            }
+        }
     }
     metrics.connection_closed();
 }
 
-async fn serve_as_configured(
-    slot: Rc<ServiceSlot>,
-    service: Rc<Service>,
+/// The connection as the listener's protocol reads it: plain, or through the TLS handshake. None: that failed.
+async fn secure(
+    service: &Rc<Service>,
     stream: TcpStream,
     mut connection: Connection,
-) {
-    let tcp = &service.listener.config.tcp;
-    let _ = stream.set_nodelay(tcp.nodelay);
-    let io = match &service.listener.tls {
-        None => Io::Tcp(stream),
-        Some(tls) => {
-            let began = (Instant::now(), SystemTime::now());
-            let limit = service.listener.config.timeouts.handshake;
-            let acceptor = tokio_rustls::TlsAcceptor::from(tls.config());
-            match tokio::time::timeout(limit, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => {
-                    let (_, session) = stream.get_ref();
-                    let resumed = session.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
-                    service.metrics.handshake(if resumed {
-                        Handshake::Resumed
-                    } else {
-                        Handshake::Full
-                    });
-                    connection.tls = Some(crate::tls::facts(session));
-                    Io::Tls(Box::new(stream))
-                }
-                failed => {
-                    let why = match failed {
-                        Ok(Err(error)) => error.to_string(),
-                        _ => format!("not done within {} ms", limit.as_millis()),
-                    };
-                    handshake_failed(&service, &connection, began, &why);
-                    return;
-                }
-            }
-        }
+) -> Option<(Rc<Connection>, Io)> {
+    let Some(tls) = &service.listener.tls else {
+        return Some((Rc::new(connection), Io::Tcp(stream)));
     };
-    let connection = Rc::new(connection);
-    let protocol = service.listener.config.protocol;
-    match protocol {
-        Protocol::Http => {
-            drop(service);
-            crate::http::serve(slot, connection, io).await;
+    let began = (Instant::now(), SystemTime::now());
+    let limit = service.listener.config.timeouts.handshake;
+    let handshake = tokio_rustls::TlsAcceptor::from(tls.config()).accept(stream);
+    match Box::pin(tokio::time::timeout(limit, handshake)).await {
+        Ok(Ok(stream)) => {
+            let (_, session) = stream.get_ref();
+            let resumed = session.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+            service.metrics.handshake(if resumed {
+                Handshake::Resumed
+            } else {
+                Handshake::Full
+            });
+            connection.tls = Some(crate::tls::facts(session));
+            Some((Rc::new(connection), Io::Tls(Box::new(stream))))
         }
-        Protocol::Tcp => crate::l4::session::serve(service, connection, io).await,
+        failed => {
+            let why = match failed {
+                Ok(Err(error)) => error.to_string(),
+                _ => format!("not done within {} ms", limit.as_millis()),
+            };
+            handshake_failed(service, &connection, began, &why);
+            None
+        }
     }
 }
 

@@ -150,7 +150,8 @@ mod tests {
     fn request_framing() {
         let te = "transfer-encoding";
         let cl = "content-length";
-        let cases: &[(&[(&str, &str)], Result<Framing, Reason>)] = &[
+        type Case<'a> = (&'a [(&'a str, &'a str)], Result<Framing, Reason>);
+        let cases: &[Case<'_>] = &[
             (&[], Ok(Framing::None)),
             (&[(cl, "5")], Ok(Framing::Length(5))),
             (&[(cl, "5"), (cl, "5")], Ok(Framing::Length(5))),

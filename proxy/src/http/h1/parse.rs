@@ -173,7 +173,12 @@ fn request_error(arena: &[u8], error: httparse::Error, limits: &HeadLimits) -> R
 fn is_other_version(arena: &[u8]) -> bool {
     let line = &arena[..memchr::memchr(b'\n', arena).unwrap_or(arena.len())];
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let version = line.rsplit(|&b| b == b' ').next().unwrap_or(&[]);
+    let mut parts = line.split(|&b| b == b' ');
+    let (Some(_), Some(_), Some(version), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return false;
+    };
     matches!(
         version,
         [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']

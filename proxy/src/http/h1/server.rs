@@ -58,7 +58,7 @@ pub async fn serve(slot: Rc<ServiceSlot>, connection: Rc<Connection>, io: Io, in
         match arrived {
             Arrival::Closed => break Next::Close,
             Arrival::Http2 => {
-                h2::serve(slot, connection, transport.into_io(), rest).await;
+                Box::pin(h2::serve(slot, connection, transport.into_io(), rest)).await;
                 return;
             }
             Arrival::Refused(reason) => {
