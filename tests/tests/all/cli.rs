@@ -197,7 +197,10 @@ listeners: [{name: www, bind: \"${ADDRESS}\", protocol: http, pool: web}]
     std::fs::write(&again, &shown).expect("written");
     assert_eq!(show(&again), shown);
 
-    std::fs::write(&path, text.replace("pool: web", "pool: wbe")).expect("written");
+    let wrong = text
+        .replace("pool: web", "pool: wbe")
+        .replace("${ADDRESS}", ":8080");
+    std::fs::write(&path, wrong).expect("written");
     let wrong = sluicegate(&["config", "show", "-c", &path.to_string_lossy()]);
     assert_eq!((wrong.code, wrong.stdout.as_str()), (78, ""));
     assert!(
