@@ -133,6 +133,20 @@ impl Worker {
             .put(endpoint, stream, Instant::now(), max, timeout);
     }
 
+    /// Drops kept connections to endpoints that are in none of `pools`: nobody will ask for them again.
+    pub fn forget_others(&self, pools: &[Arc<Pool>]) {
+        let ids: std::collections::HashSet<EndpointId> = pools
+            .iter()
+            .flat_map(|pool| {
+                pool.members()
+                    .iter()
+                    .map(|m| m.endpoint.id)
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        self.kept.borrow_mut().retain(|id| ids.contains(&id));
+    }
+
     /// Drops kept connections that expired or that the endpoint closed, and hands finished log lines over. Called about
     /// once a second.
     pub fn sweep(&self) {

@@ -347,7 +347,7 @@ impl Changes {
     fn between(before: &Generation, after: &Generation) -> Self {
         Self {
             listeners: changed(&before.listeners, &after.listeners, |a, b| {
-                Arc::ptr_eq(a, b)
+                same_listener((before, a), (after, b))
             }),
             filters: changed(&before.filters, &after.filters, |a, b| {
                 Arc::ptr_eq(&a.filter, &b.filter)
@@ -355,6 +355,30 @@ impl Changes {
             pools: changed(&before.pools, &after.pools, |a, b| a.config == b.config),
         }
     }
+}
+
+/// Pools and filters are compared by name: their places in the lists change when others come and go.
+fn same_listener(a: (&Generation, &Listener), b: (&Generation, &Listener)) -> bool {
+    let pool = |(generation, listener): (&Generation, &Listener)| {
+        let index = listener.config.pool?;
+        Some(generation.config.pools.get(index)?.name.clone())
+    };
+    let filters = |(generation, listener): (&Generation, &Listener)| -> Vec<Option<Arc<str>>> {
+        let names = listener.config.filters.iter();
+        names
+            .map(|&index| Some(generation.config.filters.get(index)?.name.clone()))
+            .collect()
+    };
+    let rest = |listener: &Listener| ListenerConfig {
+        pool: None,
+        filters: Vec::new(),
+        at: ConfigPath::default(),
+        ..(*listener.config).clone()
+    };
+    pool(a) == pool(b)
+        && filters(a) == filters(b)
+        && rest(a.1) == rest(b.1)
+        && same_tls(a.1.tls.as_deref(), b.1.tls.as_deref())
 }
 
 /// Items that were added, removed or replaced.

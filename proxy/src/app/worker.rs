@@ -180,6 +180,7 @@ impl Post {
             }
         }
         // What is left in `bound` belongs to no listener any more: dropping it ends the accept loop.
+        self.worker.forget_others(&generation.pools);
         *bound = kept;
     }
 

@@ -97,6 +97,12 @@ impl<T> Kept<T> {
         before - self.total
     }
 
+    /// Drops the connections to endpoints that `serves` knows no more, as after a reload.
+    pub fn retain(&mut self, serves: impl Fn(EndpointId) -> bool) {
+        self.idle.retain(|endpoint, _| serves(*endpoint));
+        self.total = self.idle.values().map(VecDeque::len).sum();
+    }
+
     /// Drops everything, as at the end of a drain.
     pub fn clear(&mut self) {
         self.idle.clear();

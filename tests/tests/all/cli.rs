@@ -170,7 +170,7 @@ fn the_configuration_in_effect_is_one_itself() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("sluicegate.yaml");
     let text = "\
-pools: {web: {endpoints: [\"127.0.0.1:9001\"], check: tcp}}
+pools: {web: {endpoints: [\"127.0.0.1:9001\"], check: {tcp: {}}}}
 listeners: [{name: www, bind: \"${ADDRESS}\", protocol: http, pool: web}]
 ";
     std::fs::write(&path, text).expect("written");
@@ -197,7 +197,10 @@ listeners: [{name: www, bind: \"${ADDRESS}\", protocol: http, pool: web}]
     std::fs::write(&again, &shown).expect("written");
     assert_eq!(show(&again), shown);
 
-    std::fs::write(&path, text.replace("pool: web", "pool: wbe")).expect("written");
+    let wrong = text
+        .replace("pool: web", "pool: wbe")
+        .replace("${ADDRESS}", ":8080");
+    std::fs::write(&path, wrong).expect("written");
     let wrong = sluicegate(&["config", "show", "-c", &path.to_string_lossy()]);
     assert_eq!((wrong.code, wrong.stdout.as_str()), (78, ""));
     assert!(
@@ -270,10 +273,9 @@ fn reload_says_what_came_of_it() {
         done.stderr
     );
 
-    let done = proxy.reload(&yaml.replace(
-        "pools: {",
-        "pools: {spare: {endpoints: [\"127.0.0.1:1\"]}, ",
-    ));
+    let more = yaml.replace("]}}\n", "]}, x-spare: {endpoints: [\"127.0.0.1:1\"]}}\n");
+    assert_ne!(more, yaml);
+    let done = proxy.reload(&more);
     assert_eq!(done.code, 0, "{}", done.stderr);
     assert!(
         done.stdout
@@ -281,10 +283,7 @@ fn reload_says_what_came_of_it() {
         "{}",
         done.stdout
     );
-    let done = proxy.reload(&yaml.replace(
-        "pools: {",
-        "pools: {spare: {endpoints: [\"127.0.0.1:1\"]}, ",
-    ));
+    let done = proxy.reload(&more);
     assert!(
         done.stdout
             .starts_with("generation 2 → 3 (nothing changed) in "),
