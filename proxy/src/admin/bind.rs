@@ -39,9 +39,11 @@ pub enum AdminError {
     NotASocket(PathBuf),
     #[error("admin address {0} is not a loopback address")]
     NotLoopback(SocketAddr),
-    #[error("admin socket {0}: {1}")]
+    #[error(
+        "admin socket {0} cannot be made (`admin.bind` names another place, `admin: off` needs none)"
+    )]
     Unix(PathBuf, #[source] io::Error),
-    #[error("admin address {0}: {1}")]
+    #[error("admin address {0} cannot be bound")]
     Tcp(SocketAddr, #[source] io::Error),
 }
 

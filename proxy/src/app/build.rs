@@ -8,7 +8,7 @@ use crate::config::{
 use crate::generation::{FilterUse, Generation, Listener};
 use crate::tls::ServerTls;
 use crate::upstream::{Pool, Registry};
-use crate::wasm::{Host, Module};
+use crate::wasm::{Host, Module, Phase};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
@@ -100,18 +100,32 @@ impl Builder {
             cwd: self.cwd.clone(),
             processors: self.processors,
         };
-        let mut loaded = config::load(&self.inputs, &env).map_err(|rejected| {
-            Box::new(BuildError {
-                diagnostics: rejected.diagnostics,
-                sources: rejected.sources,
-                watched: rejected.watched,
-            })
-        })?;
-        let shown = loaded.show().to_owned();
-        let config = Arc::new(loaded.config.clone());
-        let mut watched = std::mem::take(&mut loaded.watched);
-        let mut found = std::mem::take(&mut loaded.warnings);
-        let sources = loaded.sources;
+        // A configuration with mistakes is looked through to its end all the same, so that all of them are told.
+        let (config, sources, mut watched, mut found, shown, sound) =
+            match config::load(&self.inputs, &env) {
+                Ok(loaded) => {
+                    let shown = loaded.show().to_owned();
+                    let (config, found) = (loaded.config, loaded.warnings);
+                    (config, loaded.sources, loaded.watched, found, shown, true)
+                }
+                Err(rejected) => {
+                    let (sources, watched) = (rejected.sources, rejected.watched);
+                    let diagnostics = rejected.diagnostics;
+                    match rejected.partial {
+                        Some(config) => {
+                            (config, sources, watched, diagnostics, String::new(), false)
+                        }
+                        None => {
+                            return Err(Box::new(BuildError {
+                                diagnostics,
+                                sources,
+                                watched,
+                            }));
+                        }
+                    }
+                }
+            };
+        let config = Arc::new(config);
 
         let pools: Vec<Arc<Pool>> = config
             .pools
@@ -124,12 +138,15 @@ impl Builder {
             .collect();
 
         let mut filters = Vec::with_capacity(config.filters.len());
-        for filter in &config.filters {
+        for (index, filter) in config.filters.iter().enumerate() {
             if let ModuleSource::File(path) = &filter.module {
                 watched.push(path.clone());
             }
-            match self.filter(filter, &config, &sources, previous) {
-                Ok(built) => filters.push(built),
+            match self.filter(filter, &config, &sources, previous, sound) {
+                Ok(built) => {
+                    found.extend(misplaced(&built.filter, index, &config, &sources));
+                    filters.push(built);
+                }
                 Err(problems) => found.extend(problems),
             }
         }
@@ -189,6 +206,7 @@ impl Builder {
         all: &config::Config,
         sources: &Sources,
         previous: Option<&Arc<Generation>>,
+        sound: bool,
     ) -> Result<FilterUse, Vec<Diagnostic>> {
         let diagnose = |problems: Vec<Problem>| -> Vec<Diagnostic> {
             problems
@@ -246,7 +264,11 @@ impl Builder {
                     .map_err(diagnose)?
             }
         };
-        let pools = filter.pool_table(config, &all.pools).map_err(diagnose)?;
+        // A pool that has a mistake of its own is missing from `all`: it is not this filter's.
+        let pools = match sound {
+            true => filter.pool_table(config, &all.pools).map_err(diagnose)?,
+            false => Arc::default(),
+        };
         Ok(FilterUse { filter, pools })
     }
 
@@ -321,6 +343,39 @@ fn load_listener(
         config: config.clone(),
         tls,
     }))
+}
+
+/// A filter that none of its listener's phases would ever call is a mistake: it would silently do nothing.
+fn misplaced(
+    filter: &Filter,
+    index: usize,
+    config: &config::Config,
+    sources: &Sources,
+) -> Vec<Diagnostic> {
+    let has = |phases: &[Phase]| phases.iter().any(|&p| filter.module().phase(p).is_some());
+    let http = has(&[Phase::Request, Phase::Response, Phase::Log]);
+    let stream = has(&[Phase::Connect, Phase::ClientHello, Phase::FirstBytes]);
+    let mut found = Vec::new();
+    for listener in &config.listeners {
+        let (fits, own, other) = match listener.protocol {
+            Protocol::Http => (http, "http", "tcp"),
+            Protocol::Tcp => (stream, "tcp", "http"),
+        };
+        for (place, &used) in listener.filters.iter().enumerate() {
+            if used == index && !fits {
+                found.push(sources.diagnose(Problem {
+                    at: ConfigPath(format!("{}/filters/{place}", listener.at.0)),
+                    code: "wrong-protocol",
+                    message: format!(
+                        "filter {:?} has no phase that a listener with `protocol: {own}` calls",
+                        &**filter.name()
+                    ),
+                    help: Some(format!("use it on a listener with `protocol: {other}`")),
+                }));
+            }
+        }
+    }
+    found
 }
 
 /// What the module's own schema has against the settings, if anything.

@@ -13,8 +13,7 @@ use crate::config::{HostPolicy, PoolConfig};
 use crate::connection::Connection;
 use crate::error::Reason;
 use crate::generation::{RequestId, Service};
-use crate::head::HeadLimits;
-use crate::head::{RequestHead, ResponseHead, Version};
+use crate::head::{Fields, HeadLimits, RequestHead, ResponseHead, Version};
 use crate::io::timer::Timer;
 use crate::telemetry::{self as record, Record};
 use crate::upstream::{EndpointId, Failure, Lease, Pick, PickError, Pool};
@@ -118,6 +117,8 @@ struct Journal {
     upstream_time: Duration,
     upgraded: bool,
     head_sent: bool,
+    /// The response's field lines, when a filter is told of the end.
+    fields: Option<Fields>,
 }
 
 /// Where the request body is on its way up.
@@ -177,6 +178,7 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
                 upstream_time: Duration::ZERO,
                 upgraded: false,
                 head_sent: false,
+                fields: None,
             },
             head,
             responded: false,
@@ -714,8 +716,16 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
             head.version,
             &self.service.listener.config.http.via,
         );
+        self.announce(head, body, tunnel);
+    }
+
+    /// The one place where a head goes to the client.
+    fn announce(&mut self, head: ResponseHead, body: ResponseBody, tunnel: Option<&[u8]>) {
         self.journal.status = head.status;
         self.journal.head_sent = true;
+        if self.service.chain.wants(Phase::Log) {
+            self.journal.fields = Some(head.fields.clone());
+        }
         self.side.send_head(head, body, tunnel);
     }
 
@@ -898,9 +908,12 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
         } else {
             ResponseBody::Length(body.len() as u64)
         };
-        self.journal.status = status;
-        self.journal.head_sent = true;
-        self.side.send_head(
+        if !fields.contains(b"date") {
+            // Who makes a response dates it (RFC 9110 §6.6.1).
+            let now = httpdate::fmt_http_date(SystemTime::now());
+            fields.append(b"date", now.as_bytes());
+        }
+        self.announce(
             ResponseHead {
                 version: Version::Http11,
                 status,
@@ -1022,7 +1035,7 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
                 bytes_in: journal.bytes_in,
                 bytes_out: journal.bytes_out,
                 reason: journal.reason,
-                fields: None,
+                fields: journal.fields.as_ref(),
             };
             service.chain.log(&mut self.state, &facts);
         }
