@@ -50,7 +50,7 @@ fn generate(bind: std::net::SocketAddr, load: &Load) {
                 return;
             }
         }
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
