@@ -22,6 +22,8 @@ use tokio::net::TcpStream;
 const KEPT_MAX: usize = 16 * 1024;
 /// Output buffers a worker keeps for reuse, and the largest it keeps.
 const BUFFERS_MAX: usize = 64;
+/// What a new one begins with: room for most heads with what is added to them.
+const BUFFER_BYTES: usize = 2048;
 const BUFFER_BYTES_MAX: usize = 16 * 1024;
 
 /// Everything a reload replaces, under one number.
@@ -158,9 +160,10 @@ impl Worker {
 
     // ------------------------------------------------------------ buffers and records
 
-    /// An empty buffer, perhaps with an allocation from before.
+    /// An empty buffer for a head or for output, most often with an allocation from before.
     pub fn buffer(&self) -> Vec<u8> {
-        self.buffers.borrow_mut().pop().unwrap_or_default()
+        let kept = self.buffers.borrow_mut().pop();
+        kept.unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES))
     }
 
     pub fn give_back(&self, mut buffer: Vec<u8>) {

@@ -496,7 +496,13 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
             self.wanted_upgrade(),
             self.hop.trailers,
         );
-        Ok(Upstream::new(stream, reused, out, framing))
+        Ok(Upstream::new(
+            stream,
+            reused,
+            out,
+            self.service.worker.buffer(),
+            framing,
+        ))
     }
 
     /// The protocol to ask the upstream for, when the client asked and the listener allows it.
@@ -877,7 +883,8 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
     }
 
     fn keep(&self, upstream: Upstream, lease: &Lease, pool: &Arc<Pool>) {
-        if let Some(stream) = upstream.into_kept() {
+        if let Some((stream, buffer)) = upstream.into_kept() {
+            self.service.worker.give_back(buffer);
             self.service
                 .worker
                 .keep(lease.endpoint.id, stream, &pool.config);
@@ -1147,6 +1154,8 @@ impl<C: ClientSide> Drop for Exchange<'_, C> {
             }
         }
         self.record();
+        let fields = std::mem::take(&mut self.head.fields);
+        self.service.worker.give_back(fields.into_arena());
     }
 }
 

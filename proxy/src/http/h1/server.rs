@@ -7,12 +7,11 @@ use super::parse::{self, HeadEnd, ParsedRequest};
 use super::write::{self, BodyFraming, Persistence};
 use crate::connection::Connection;
 use crate::error::Reason;
-use crate::generation::{Service, ServiceSlot};
+use crate::generation::{Service, ServiceSlot, Worker};
 use crate::head::{Fields, HeadLimits, ResponseHead, Version};
 use crate::http::client_side::{ClientSide, ResponseBody};
 use crate::http::exchange::{self, Ending, Incoming};
 use crate::http::{h2, respond};
-use crate::io::Scratch;
 use crate::io::timer::Timer;
 use crate::io::transport::{Io, Outbox, Transport};
 use std::io;
@@ -130,6 +129,9 @@ async fn arrival(
         let mut idle = worker.idle();
         let read = timer.run(std::future::poll_fn(|cx| {
             let read = transport.poll_read(cx, &worker.scratch, usize::MAX, |_, bytes| {
+                if !bytes.is_empty() {
+                    *rest = worker.buffer();
+                }
                 rest.extend_from_slice(bytes);
                 bytes.len()
             });
@@ -231,7 +233,7 @@ async fn serve_one(
     };
     let mut client = Http1Client {
         transport,
-        scratch: &service.worker.scratch,
+        worker: &service.worker,
         body: IncomingBody::new(framing, leftover, trailers),
         out: Outbox::with_buffer(service.worker.buffer()),
         framing: BodyFraming::None,
@@ -311,7 +313,7 @@ async fn refuse(
 /// The client's side of one exchange on this connection.
 struct Http1Client<'a> {
     transport: &'a Transport,
-    scratch: &'a Scratch,
+    worker: &'a Worker,
     body: IncomingBody,
     out: Outbox,
     /// Of the response, once its head was sent.
@@ -329,7 +331,8 @@ impl ClientSide for Http1Client<'_> {
         cx: &mut Context<'_>,
         take: &mut Taker<'_>,
     ) -> Poll<Result<Pulled, BodyError>> {
-        self.body.poll_pull(cx, self.transport, self.scratch, take)
+        self.body
+            .poll_pull(cx, self.transport, &self.worker.scratch, take)
     }
 
     fn body_done(&self) -> bool {
@@ -341,7 +344,8 @@ impl ClientSide for Http1Client<'_> {
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.body.poll_gone(cx, self.transport, self.scratch)
+        self.body
+            .poll_gone(cx, self.transport, &self.worker.scratch)
     }
 
     fn send_informational(&mut self, head: &ResponseHead) {
@@ -386,6 +390,7 @@ impl ClientSide for Http1Client<'_> {
             self.framing,
             persistence,
         );
+        self.worker.give_back(head.fields.into_arena());
     }
 
     fn send_data(&mut self, cx: &mut Context<'_>, data: &[u8]) -> io::Result<()> {

@@ -29,12 +29,19 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    pub fn new(stream: TcpStream, reused: bool, out: Vec<u8>, framing: BodyFraming) -> Self {
+    /// `out` holds the request's head; `head` is an empty buffer for the response's.
+    pub fn new(
+        stream: TcpStream,
+        reused: bool,
+        out: Vec<u8>,
+        head: Vec<u8>,
+        framing: BodyFraming,
+    ) -> Self {
         Self {
             transport: Transport::tcp(stream),
             out: Outbox::with_buffer(out),
             framing,
-            head: Vec::new(),
+            head,
             end: HeadEnd::default(),
             body: IncomingBody::empty(),
             reused,
@@ -148,13 +155,13 @@ impl Upstream {
         self.framing = BodyFraming::UntilClose;
     }
 
-    /// The connection for the next exchange, if this one left it clean.
-    pub fn into_kept(self) -> Option<TcpStream> {
+    /// The connection for the next exchange, if this one left it clean, and a buffer to use again.
+    pub fn into_kept(mut self) -> Option<(TcpStream, Vec<u8>)> {
         if !self.body.is_done() || self.body.has_rest() || !self.out.is_empty() {
             return None;
         }
         match self.transport.into_io() {
-            Io::Tcp(stream) => Some(stream),
+            Io::Tcp(stream) => Some((stream, self.out.take_buffer())),
             Io::Tls(_) => None,
         }
     }
