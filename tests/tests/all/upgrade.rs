@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sluicegate_tests::backend::{Backend, response};
-use sluicegate_tests::client::{Raw, curl, field};
+use sluicegate_tests::client::{Raw, curl, curl_within, field};
 use sluicegate_tests::wait::{DEADLINE, eventually};
 
 use super::rig::Plan;
@@ -326,15 +326,18 @@ fn a_head_that_comes_byte_by_byte_is_a_head() {
     assert_eq!(backend.take_received()[0].body, b"hi");
 }
 
-/// A body in which every position tells.
+/// A body in which every position tells, made once: byte by byte it takes a debug build its time.
+static PATTERN: std::sync::LazyLock<Vec<u8>> =
+    std::sync::LazyLock::new(|| (0..BIG).map(|n| (n ^ n >> 8 ^ n >> 16) as u8).collect());
+
 fn pattern(from: usize, len: usize) -> Vec<u8> {
-    (from..from + len)
-        .map(|n| (n ^ n >> 8 ^ n >> 16) as u8)
-        .collect()
+    PATTERN[from..from + len].to_vec()
 }
 
 const BIG: usize = 64 << 20;
 const PIECE: usize = 1 << 20;
+/// 64 MiB through a debug build on a machine that is busy with other things.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Streams `BIG` bytes of pattern to `/down` (as chunks for `/down-chunked`); checks what is sent to it elsewhere.
 fn big_backend() -> Backend {
@@ -423,7 +426,7 @@ fn big_bodies_arrive_intact_both_ways_over_both_protocols() {
     let down = dir.path().join("down");
     let (up, down) = (file.display().to_string(), down.display().to_string());
     for protocol in ["--http1.1", "--http2-prior-knowledge"] {
-        let sent = curl(&[protocol, "-T", &up, &rig.url("/up")]);
+        let sent = curl_within(PATIENCE, &[protocol, "-T", &up, &rig.url("/up")]);
         assert_eq!(
             sent.body,
             format!("{BIG} true"),
@@ -433,7 +436,7 @@ fn big_bodies_arrive_intact_both_ways_over_both_protocols() {
         let streamed = [
             "-c",
             &format!(
-                "cat {up} | curl -q -sS {protocol} --max-time 30 -T - {}",
+                "cat {up} | curl -q -sS {protocol} --max-time 120 -T - {}",
                 rig.url("/up2")
             ),
         ];
@@ -447,7 +450,7 @@ fn big_bodies_arrive_intact_both_ways_over_both_protocols() {
             "{protocol}: {streamed:?}"
         );
         for target in ["/down", "/down-chunked"] {
-            let got = curl(&[protocol, "-o", &down, &rig.url(target)]);
+            let got = curl_within(PATIENCE, &[protocol, "-o", &down, &rig.url(target)]);
             assert_eq!(got.code, 0, "{protocol} {target}: {}", got.stderr);
             let same = std::fs::read(&down).expect("file") == std::fs::read(&file).expect("file");
             assert!(same, "{protocol} {target}");
