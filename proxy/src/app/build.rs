@@ -3,7 +3,7 @@
 use crate::chain::{Filter, Refill};
 use crate::config::{
     self, CertificateConfig, ConfigPath, Diagnostic, Environment, FilterConfig, Input,
-    ListenerConfig, ModuleSource, Problem, Protocol, Severity, Sources,
+    ListenerConfig, ModuleSource, Problem, Protocol, Rejected, Severity, Sources,
 };
 use crate::generation::{FilterUse, Generation, Listener};
 use crate::tls::ServerTls;
@@ -100,13 +100,10 @@ impl Builder {
             cwd: self.cwd.clone(),
             processors: self.processors,
         };
-        let mut loaded = config::load(&self.inputs, &env).map_err(|rejected| {
-            Box::new(BuildError {
-                diagnostics: rejected.diagnostics,
-                sources: rejected.sources,
-                watched: rejected.watched,
-            })
-        })?;
+        let mut loaded = match config::load(&self.inputs, &env) {
+            Ok(loaded) => loaded,
+            Err(rejected) => return Err(self.rejected(*rejected)),
+        };
         let shown = loaded.show().to_owned();
         let config = Arc::new(loaded.config.clone());
         let mut watched = std::mem::take(&mut loaded.watched);
@@ -149,7 +146,7 @@ impl Builder {
             }
         }
 
-        found.sort_by_key(|d| (d.severity, d.at.map(|at| (at.file, at.line, at.column))));
+        sort(&mut found);
         if found.iter().any(|d| d.severity == Severity::Error) {
             return Err(Box::new(BuildError {
                 diagnostics: found,
@@ -182,7 +179,37 @@ impl Builder {
         })
     }
 
-    /// The filter of the generation before when nothing about it changed, else a new one.
+    /// Why a configuration that is wrong already is refused. What its modules have against their settings is told in
+    /// the same go; a filter with a mistake outside of its settings is left alone.
+    fn rejected(&mut self, rejected: Rejected) -> Box<BuildError> {
+        let Rejected {
+            mut diagnostics,
+            sources,
+            mut watched,
+            partial,
+        } = rejected;
+        if let Some(partial) = &partial {
+            for filter in &partial.filters {
+                if let ModuleSource::File(path) = &filter.module {
+                    watched.push(path.clone());
+                }
+                if diagnostics.iter().any(|d| is_within(&d.path, &filter.at)) {
+                    continue;
+                }
+                if let Err(further) = self.loaded_filter(filter, partial, &sources, None) {
+                    diagnostics.extend(further);
+                }
+            }
+        }
+        sort(&mut diagnostics);
+        Box::new(BuildError {
+            diagnostics,
+            sources,
+            watched,
+        })
+    }
+
+    /// The filter, and the pools it names.
     fn filter(
         &mut self,
         config: &Arc<FilterConfig>,
@@ -190,12 +217,21 @@ impl Builder {
         sources: &Sources,
         previous: Option<&Arc<Generation>>,
     ) -> Result<FilterUse, Vec<Diagnostic>> {
-        let diagnose = |problems: Vec<Problem>| -> Vec<Diagnostic> {
-            problems
-                .into_iter()
-                .map(|problem| sources.diagnose(problem))
-                .collect()
-        };
+        let filter = self.loaded_filter(config, all, sources, previous)?;
+        let pools = filter
+            .pool_table(config, &all.pools)
+            .map_err(|problems| diagnose(sources, problems))?;
+        Ok(FilterUse { filter, pools })
+    }
+
+    /// The filter of the generation before when nothing about it changed, else a new one.
+    fn loaded_filter(
+        &mut self,
+        config: &Arc<FilterConfig>,
+        all: &config::Config,
+        sources: &Sources,
+        previous: Option<&Arc<Generation>>,
+    ) -> Result<Arc<Filter>, Vec<Diagnostic>> {
         let at = ConfigPath(format!("{}/module", config.at.0));
         let problem = |code, message: String| {
             vec![sources.diagnose(Problem {
@@ -236,18 +272,14 @@ impl Builder {
                 .iter()
                 .find(|f| f.filter.is_same(config, module.digest()))
         });
-        let filter = match same {
-            Some(same) => same.filter.clone(),
-            None => {
-                if let Some(wrong) = wrong_settings(&module, config, sources) {
-                    return Err(wrong);
-                }
-                Filter::load(module, config.clone(), all.workers, self.refill.clone())
-                    .map_err(diagnose)?
-            }
-        };
-        let pools = filter.pool_table(config, &all.pools).map_err(diagnose)?;
-        Ok(FilterUse { filter, pools })
+        if let Some(same) = same {
+            return Ok(same.filter.clone());
+        }
+        if let Some(wrong) = wrong_settings(&module, config, sources) {
+            return Err(wrong);
+        }
+        Filter::load(module, config.clone(), all.workers, self.refill.clone())
+            .map_err(|problems| diagnose(sources, problems))
     }
 
     /// The wasm host, made when the first filter needs it: a proxy without filters pays nothing for it.
@@ -321,6 +353,22 @@ fn load_listener(
         config: config.clone(),
         tls,
     }))
+}
+
+fn diagnose(sources: &Sources, problems: Vec<Problem>) -> Vec<Diagnostic> {
+    let diagnose = |problem| sources.diagnose(problem);
+    problems.into_iter().map(diagnose).collect()
+}
+
+/// Errors last, next to the prompt; both kinds as they come in the files.
+fn sort(found: &mut [Diagnostic]) {
+    found.sort_by_key(|d| (d.severity, d.at.map(|at| (at.file, at.line, at.column))));
+}
+
+/// Whether `path` is `place` or in it.
+fn is_within(path: &ConfigPath, place: &ConfigPath) -> bool {
+    let rest = path.0.strip_prefix(&place.0);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// What the module's own schema has against the settings, if anything.

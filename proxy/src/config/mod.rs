@@ -85,6 +85,8 @@ pub struct Rejected {
     pub sources: Sources,
     /// As of [`Loaded`], so that a watcher sees the mistake being mended.
     pub watched: Vec<PathBuf>,
+    /// What could be made of it: to look for further mistakes in, never to serve.
+    pub partial: Option<Config>,
 }
 
 /// Loads a configuration. Without inputs, the default places are searched.
@@ -132,10 +134,11 @@ pub fn load(inputs: &[Input], env: &Environment<'_>) -> Result<Loaded, Box<Rejec
                 shown,
             })
         }
-        _ => Err(Box::new(Rejected {
+        partial => Err(Box::new(Rejected {
             diagnostics: found,
             sources,
             watched,
+            partial,
         })),
     }
 }
