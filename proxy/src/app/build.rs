@@ -3,7 +3,7 @@
 use crate::chain::{Filter, Refill};
 use crate::config::{
     self, CertificateConfig, ConfigPath, Diagnostic, Environment, FilterConfig, Input,
-    ListenerConfig, ModuleSource, Problem, Protocol, Rejected, Severity, Sources,
+    ListenerConfig, ModuleSource, Problem, Protocol, Severity, Sources,
 };
 use crate::generation::{FilterUse, Generation, Listener};
 use crate::tls::ServerTls;
@@ -126,6 +126,7 @@ impl Builder {
                 }
             };
         let config = Arc::new(config);
+        let told = found.len();
 
         let pools: Vec<Arc<Pool>> = config
             .pools
@@ -166,7 +167,11 @@ impl Builder {
             }
         }
 
-        sort(&mut found);
+        if !sound {
+            let further = found.split_off(told);
+            keep_news(&mut found, further);
+        }
+        found.sort_by_key(|d| (d.severity, d.at.map(|at| (at.file, at.line, at.column))));
         if found.iter().any(|d| d.severity == Severity::Error) {
             return Err(Box::new(BuildError {
                 diagnostics: found,
@@ -199,37 +204,7 @@ impl Builder {
         })
     }
 
-    /// Why a configuration that is wrong already is refused. What its modules have against their settings is told in
-    /// the same go; a filter with a mistake outside of its settings is left alone.
-    fn rejected(&mut self, rejected: Rejected) -> Box<BuildError> {
-        let Rejected {
-            mut diagnostics,
-            sources,
-            mut watched,
-            partial,
-        } = rejected;
-        if let Some(partial) = &partial {
-            for filter in &partial.filters {
-                if let ModuleSource::File(path) = &filter.module {
-                    watched.push(path.clone());
-                }
-                if diagnostics.iter().any(|d| is_within(&d.path, &filter.at)) {
-                    continue;
-                }
-                if let Err(further) = self.loaded_filter(filter, partial, &sources, None) {
-                    diagnostics.extend(further);
-                }
-            }
-        }
-        sort(&mut diagnostics);
-        Box::new(BuildError {
-            diagnostics,
-            sources,
-            watched,
-        })
-    }
-
-    /// The filter, and the pools it names.
+    /// The filter of the generation before when nothing about it changed, else a new one.
     fn filter(
         &mut self,
         config: &Arc<FilterConfig>,
@@ -238,21 +213,12 @@ impl Builder {
         previous: Option<&Arc<Generation>>,
         sound: bool,
     ) -> Result<FilterUse, Vec<Diagnostic>> {
-        let filter = self.loaded_filter(config, all, sources, previous)?;
-        let pools = filter
-            .pool_table(config, &all.pools)
-            .map_err(|problems| diagnose(sources, problems))?;
-        Ok(FilterUse { filter, pools })
-    }
-
-    /// The filter of the generation before when nothing about it changed, else a new one.
-    fn loaded_filter(
-        &mut self,
-        config: &Arc<FilterConfig>,
-        all: &config::Config,
-        sources: &Sources,
-        previous: Option<&Arc<Generation>>,
-    ) -> Result<Arc<Filter>, Vec<Diagnostic>> {
+        let diagnose = |problems: Vec<Problem>| -> Vec<Diagnostic> {
+            problems
+                .into_iter()
+                .map(|problem| sources.diagnose(problem))
+                .collect()
+        };
         let at = ConfigPath(format!("{}/module", config.at.0));
         let problem = |code, message: String| {
             vec![sources.diagnose(Problem {
@@ -382,6 +348,16 @@ fn load_listener(
         config: config.clone(),
         tls,
     }))
+}
+
+/// Adds findings about places that are not blamed yet: what follows from a mistake that is told need not be told too.
+fn keep_news(found: &mut Vec<Diagnostic>, further: Vec<Diagnostic>) {
+    let place = |d: &Diagnostic| d.at.map(|at| (at.file, at.line, at.column));
+    for new in further {
+        if new.at.is_none() || !found.iter().any(|old| place(old) == place(&new)) {
+            found.push(new);
+        }
+    }
 }
 
 /// A filter that none of its listener's phases would ever call is a mistake: it would silently do nothing.

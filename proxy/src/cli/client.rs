@@ -48,8 +48,7 @@ pub fn parse_address(text: &str) -> Result<AdminBind, ClientError> {
     {
         return Ok(AdminBind::Tcp(address));
     }
-    // A path; what has a colon and no slash was meant as an address.
-    match text.contains('/') || !text.is_empty() && !text.contains(':') {
+    match text.contains('/') {
         true => Ok(AdminBind::Unix(PathBuf::from(text))),
         false => Err(ClientError::Address(text.into())),
     }
