@@ -1,0 +1,140 @@
+//! The other ends of an exchange: replies of filters, failures, cuts.
+
+use super::{Ending, Exchange, is_bodiless};
+use crate::chain::{Outcome, Reply};
+use crate::error::Reason;
+use crate::head::{ResponseHead, Version};
+use crate::http::client_side::{ClientSide, ResponseBody};
+use crate::http::respond;
+use std::task::Poll;
+use std::time::SystemTime;
+
+impl<C: ClientSide> Exchange<'_, C> {
+    /// Answers without an upstream's response. `reason` says who decided so.
+    pub(super) async fn reply(&mut self, reply: Reply, reason: Option<Reason>) -> Ending {
+        self.journal.reason = self.journal.reason.or(reason);
+        let Reply {
+            status,
+            mut fields,
+            body,
+        } = match self.filtered(reply) {
+            Ok(reply) => reply,
+            Err((reason, ending)) => return self.cut(reason, ending),
+        };
+        let framing = if is_bodiless(status) {
+            ResponseBody::None
+        } else if self.head.method() == b"HEAD" {
+            fields.append(
+                b"content-length",
+                itoa::Buffer::new().format(body.len()).as_bytes(),
+            );
+            ResponseBody::None
+        } else {
+            ResponseBody::Length(body.len() as u64)
+        };
+        if !fields.contains(b"date") {
+            // Who makes a response dates it (RFC 9110 §6.6.1).
+            let now = httpdate::fmt_http_date(SystemTime::now());
+            fields.append(b"date", now.as_bytes());
+        }
+        self.announce(
+            ResponseHead {
+                version: Version::Http11,
+                status,
+                fields,
+            },
+            framing,
+            None,
+        );
+        self.timer
+            .set(self.service.listener.config.timeouts.stream_idle);
+        let (timer, side) = (self.timer, &mut *self.side);
+        let mut queued = false;
+        let flushed = timer.run(std::future::poll_fn(|cx| {
+            if !queued {
+                queued = true;
+                if framing != ResponseBody::None
+                    && let Err(error) = side.send_data(cx, &body)
+                {
+                    return Poll::Ready(Err(error));
+                }
+                side.send_end(None);
+            }
+            side.poll_flush(cx)
+        }));
+        match flushed.await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return self.cut(Reason::ClientGone, Ending::Gone),
+            Err(_) => return self.cut(Reason::IdleTimeout, Ending::Reset),
+        }
+        if framing != ResponseBody::None {
+            self.journal.bytes_out += body.len() as u64;
+        }
+        if self.side.body_done() {
+            Ending::Complete
+        } else {
+            Ending::CompleteThenClose
+        }
+    }
+
+    /// A reply of a filter or of the proxy passes the response filters too, unless they have run.
+    fn filtered(&mut self, mut reply: Reply) -> Result<Reply, (Reason, Ending)> {
+        if std::mem::replace(&mut self.responded, true) {
+            return Ok(reply);
+        }
+        let fields = std::mem::take(&mut reply.fields);
+        let mut head = ResponseHead {
+            version: Version::Http11,
+            status: reply.status,
+            fields,
+        };
+        match self.response_filters(&mut head) {
+            Outcome::Continue => Ok(Reply {
+                status: head.status,
+                fields: head.fields,
+                body: reply.body,
+            }),
+            Outcome::Reply(instead) => Ok(instead),
+            Outcome::Drop => Err((Reason::FilterDrop, Ending::Drop)),
+            Outcome::Reset => Err((Reason::FilterReset, Ending::Reset)),
+            Outcome::Fault { .. } => {
+                self.journal.reason = Some(Reason::FilterFault);
+                let via = &self.service.listener.config.http.via;
+                Ok(respond::failure(Reason::FilterFault, via, self.id.as_str()))
+            }
+        }
+    }
+
+    /// Tells the client what failed.
+    pub(super) async fn fail(&mut self, reason: Reason) -> Ending {
+        self.journal.reason = Some(reason);
+        let via = &self.service.listener.config.http.via;
+        let reply = respond::failure(reason, via, self.id.as_str());
+        let ending = self.reply(reply, None).await;
+        let unreadable = matches!(reason, Reason::BadRequest | Reason::RequestBodyTimeout);
+        if unreadable && ending == Ending::Complete {
+            Ending::CompleteThenClose
+        } else {
+            ending
+        }
+    }
+
+    pub(super) fn cut(&mut self, reason: Reason, ending: Ending) -> Ending {
+        self.journal.reason = Some(reason);
+        if reason == Reason::ClientGone && !self.journal.head_sent {
+            self.journal.status = reason.status();
+        }
+        ending
+    }
+
+    pub(super) fn abort(&mut self, reason: Reason) -> Ending {
+        self.cut(
+            reason,
+            if reason == Reason::ClientGone {
+                Ending::Gone
+            } else {
+                Ending::Abort
+            },
+        )
+    }
+}

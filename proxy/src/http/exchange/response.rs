@@ -1,0 +1,214 @@
+//! The response on its way to the client: head, bodies, tunnels.
+
+use super::{Ending, Exchange, Upload};
+use crate::error::Reason;
+use crate::head::ResponseHead;
+use crate::http::client_side::{ClientSide, ResponseBody};
+use crate::http::forward::{self};
+use crate::http::h1::body::Pulled;
+use crate::http::h1::framing::Framing;
+use crate::http::h1::parse::ParsedResponse;
+use crate::http::h1::upstream::Upstream;
+use crate::upstream::{Failure, Lease, Pool};
+use crate::wasm::Phase;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+impl<C: ClientSide> Exchange<'_, C> {
+    pub(super) fn response_body(&self, response: &ParsedResponse) -> ResponseBody {
+        match response.framing {
+            Framing::None => ResponseBody::None,
+            Framing::Length(n) => ResponseBody::Length(n),
+            Framing::Chunked | Framing::UntilClose => ResponseBody::Stream,
+        }
+    }
+
+    pub(super) fn send_head(
+        &mut self,
+        mut head: ResponseHead,
+        body: ResponseBody,
+        tunnel: Option<&[u8]>,
+    ) {
+        if body != ResponseBody::None || head.status == 204 || head.status < 200 {
+            head.fields.remove(b"content-length");
+        }
+        forward::write_via(
+            &mut head.fields,
+            head.version,
+            &self.service.listener.config.http.via,
+        );
+        self.announce(head, body, tunnel);
+    }
+
+    /// The one place where a head goes to the client.
+    pub(super) fn announce(
+        &mut self,
+        head: ResponseHead,
+        body: ResponseBody,
+        tunnel: Option<&[u8]>,
+    ) {
+        self.journal.status = head.status;
+        self.journal.head_sent = true;
+        if self.service.chain.wants(Phase::Log) {
+            self.journal.fields = Some(head.fields.clone());
+        }
+        self.side.send_head(head, body, tunnel);
+    }
+
+    /// Moves both bodies to their ends. The response's end is the exchange's end.
+    pub(super) async fn bodies(&mut self, upstream: &mut Upstream, lease: &Lease) -> Ending {
+        let idle = self.service.listener.config.timeouts.stream_idle;
+        let timer = self.timer;
+        let Ok(first) = self.until_total(idle) else {
+            return self.abort(Reason::TotalTimeout);
+        };
+        timer.set(first);
+        let mut ended = false;
+        let pumped = timer.run(std::future::poll_fn(|cx| {
+            // A body that is still being sent goes on beside the response.
+            let before = self.journal.bytes_in;
+            if let Poll::Ready(Err(reason)) = self.poll_upload(cx, upstream) {
+                return Poll::Ready(Err(reason));
+            }
+            if self.journal.bytes_in != before {
+                self.timer.set(self.until_total(idle)?);
+            }
+            if let Poll::Ready(done) = self.poll_download(cx, upstream, &mut ended, idle) {
+                return Poll::Ready(done);
+            }
+            // A response that pauses, such as an event stream, would not notice by writing that nobody listens.
+            if self.upload == Upload::Done && self.side.poll_gone(cx).is_ready() {
+                return Poll::Ready(Err(Reason::ClientGone));
+            }
+            Poll::Pending
+        }));
+        match pumped.await {
+            Err(_) => {
+                let reason = self.timed_out(Reason::IdleTimeout);
+                self.abort(reason)
+            }
+            Ok(Err(reason)) => {
+                if reason == Reason::UpstreamTruncated {
+                    lease.failed(Failure::Broken);
+                }
+                self.abort(reason)
+            }
+            Ok(Ok(())) if self.upload == Upload::Done => Ending::Complete,
+            Ok(Ok(())) => Ending::CompleteThenClose,
+        }
+    }
+
+    fn poll_download(
+        &mut self,
+        cx: &mut Context<'_>,
+        upstream: &mut Upstream,
+        ended: &mut bool,
+        idle: Duration,
+    ) -> Poll<Result<(), Reason>> {
+        loop {
+            if *ended || !upstream.body.is_done() && !upstream.body.has_rest() {
+                // What is queued goes out before more is read, so that one piece at most is held.
+                if ready!(self.side.poll_flush(cx)).is_err() {
+                    return Poll::Ready(Err(Reason::ClientGone));
+                }
+            }
+            if *ended {
+                return Poll::Ready(Ok(()));
+            }
+            let side = &mut *self.side;
+            let bytes_out = &mut self.journal.bytes_out;
+            let mut gone = false;
+            let pulled =
+                ready!(
+                    upstream.poll_body(cx, &self.service.worker.scratch, &mut |cx, data| {
+                        *bytes_out += data.len() as u64;
+                        gone |= side.send_data(cx, data).is_err();
+                    })
+                );
+            match pulled {
+                Ok(_) if gone => return Poll::Ready(Err(Reason::ClientGone)),
+                Ok(Pulled::Data(_)) => self.timer.set(self.until_total(idle)?),
+                Ok(Pulled::End) => {
+                    let mut trailers = upstream.body.trailers();
+                    if let Some(trailers) = &mut trailers {
+                        forward::strip_trailers(trailers, &self.response_hop);
+                    }
+                    self.side.send_end(trailers);
+                    *ended = true;
+                }
+                Err(_) => return Poll::Ready(Err(Reason::UpstreamTruncated)),
+            }
+        }
+    }
+
+    /// A protocol was switched to: bytes both ways until both ends are done, one is silent too long, or a drain ends it.
+    pub(super) async fn tunnel(
+        &mut self,
+        mut upstream: Upstream,
+        mut head: ResponseHead,
+        lease: &Lease,
+    ) -> Ending {
+        let answered = forward::strip_hop_by_hop(&mut head.fields).upgrade;
+        let wanted = self.wanted_upgrade().map(<[u8]>::to_vec);
+        if answered.is_none() || answered != wanted {
+            lease.failed(Failure::Broken);
+            return self.fail(Reason::UpstreamMalformed).await;
+        }
+        self.journal.upgraded = true;
+        self.send_head(head, ResponseBody::Tunnel, answered.as_deref());
+        upstream.become_tunnel();
+        self.upload = Upload::Running;
+        self.replay = None;
+        let idle = self.service.listener.config.timeouts.stream_idle;
+        self.timer.set(idle);
+        let (timer, service) = (self.timer, self.service);
+        let (mut ended, mut up_closed, mut down_closed) = (false, false, false);
+        let mut drain = service.worker.drain_window();
+        let done = timer
+            .run(std::future::poll_fn(|cx| {
+                let before = self.journal.bytes_in;
+                let up = self.poll_upload(cx, &mut upstream);
+                if let Poll::Ready(Err(reason)) = up {
+                    return Poll::Ready(Err(reason));
+                }
+                if self.journal.bytes_in != before {
+                    self.timer.set(idle);
+                }
+                if up.is_ready() && !up_closed {
+                    up_closed = upstream.poll_shutdown(cx).is_ready();
+                }
+                if !down_closed {
+                    match self.poll_download(cx, &mut upstream, &mut ended, idle) {
+                        Poll::Ready(Ok(())) => down_closed = self.side.poll_shutdown(cx).is_ready(),
+                        Poll::Ready(Err(reason)) => return Poll::Ready(Err(reason)),
+                        Poll::Pending => {}
+                    }
+                }
+                if up_closed && down_closed {
+                    return Poll::Ready(Ok(()));
+                }
+                match drain.poll_cut(cx) {
+                    Poll::Ready(()) => Poll::Ready(Err(Reason::Drained)),
+                    Poll::Pending => Poll::Pending,
+                }
+            }))
+            .await;
+        match done {
+            Ok(Ok(())) => return Ending::Complete,
+            Ok(Err(Reason::UpstreamTruncated | Reason::ClientGone)) => self.journal.reason = None,
+            Ok(Err(reason)) => self.journal.reason = Some(reason),
+            Err(_) => self.journal.reason = Some(Reason::IdleTimeout),
+        }
+        Ending::Abort
+    }
+
+    pub(super) fn keep(&self, upstream: Upstream, lease: &Lease, pool: &Arc<Pool>) {
+        if let Some((stream, buffer)) = upstream.into_kept() {
+            self.service.worker.give_back(buffer);
+            self.service
+                .worker
+                .keep(lease.endpoint.id, stream, &pool.config);
+        }
+    }
+}
