@@ -181,6 +181,7 @@ async fn serve(mut builder: Builder, options: RunOptions) -> Result<(), RunError
     let mut signals = Signals::new()?;
     let mut hangup = signal(SignalKind::hangup())?;
     let mut reopen = signal(SignalKind::user_defined1())?;
+    let mut replace = signal(SignalKind::user_defined2())?;
     server.put_to_work(build, None).await?;
     state.readiness.set(Readiness::Ready);
     let ready = server.ready();
@@ -208,6 +209,10 @@ async fn serve(mut builder: Builder, options: RunOptions) -> Result<(), RunError
                 if let Some((_, log)) = &server.access_log {
                     log.reopen();
                 }
+            }
+            _ = replace.recv() => {
+                // Its default action would end the process with every connection.
+                tracing::warn!("SIGUSR2 is ignored: this version cannot hand its sockets to a new program; start that one after this one has drained");
             }
             Some(()) = changes.recv() => {
                 while changes.try_recv().is_ok() {}

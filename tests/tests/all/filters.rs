@@ -303,3 +303,22 @@ fn the_readable_world_takes_the_same_way() {
         assert_eq!((answer.status, answer.text().as_str()), (403, "no"));
     }
 }
+
+#[test]
+fn a_standard_filter_loads_from_a_path_as_well() {
+    let backend = Backend::http("web1");
+    let module = sluicegate::builtin::builtin("ua-block").expect("a standard filter");
+    let rig = rig(
+        &backend,
+        module.to_vec(),
+        ", settings: {deny: [badcurl], action: {reply: {status: 418}}}",
+    );
+    let status = |agent: &str| {
+        let mut raw = rig.raw();
+        let request = format!("GET / HTTP/1.1\r\nHost: x\r\nUser-Agent: {agent}\r\n\r\n");
+        raw.send(&request).expect("send");
+        raw.response().expect("response").status
+    };
+    assert_eq!(status("badcurl"), 418);
+    assert_eq!(status("badcurl/1.0"), 200);
+}
