@@ -55,8 +55,6 @@ pub struct Build {
     pub sources: Sources,
     /// Every file and directory whose change may change the outcome.
     pub watched: Vec<PathBuf>,
-    /// The configuration in effect as YAML.
-    pub shown: String,
 }
 
 /// Why there is none.
@@ -101,20 +99,17 @@ impl Builder {
             processors: self.processors,
         };
         // A configuration with mistakes is looked through to its end all the same, so that all of them are told.
-        let (config, sources, mut watched, mut found, shown, sound) =
+        let (config, sources, mut watched, mut found, sound) =
             match config::load(&self.inputs, &env) {
                 Ok(loaded) => {
-                    let shown = loaded.show().to_owned();
                     let (config, found) = (loaded.config, loaded.warnings);
-                    (config, loaded.sources, loaded.watched, found, shown, true)
+                    (config, loaded.sources, loaded.watched, found, true)
                 }
                 Err(rejected) => {
                     let (sources, watched) = (rejected.sources, rejected.watched);
                     let diagnostics = rejected.diagnostics;
                     match rejected.partial {
-                        Some(config) => {
-                            (config, sources, watched, diagnostics, String::new(), false)
-                        }
+                        Some(config) => (config, sources, watched, diagnostics, false),
                         None => {
                             return Err(Box::new(BuildError {
                                 diagnostics,
@@ -200,7 +195,6 @@ impl Builder {
             warnings: found,
             sources,
             watched,
-            shown,
         })
     }
 

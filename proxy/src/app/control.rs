@@ -12,7 +12,7 @@ use crate::discovery::{Resolve, SystemResolver};
 use crate::generation::Generation;
 use crate::telemetry::{AccessLog, Metrics, WorkerLog};
 use crate::upstream::{Checks, Pool};
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -91,7 +91,6 @@ struct State {
     readiness: Cell<Readiness>,
     metrics: Arc<Metrics>,
     reloads: mpsc::UnboundedSender<oneshot::Sender<ReloadAnswer>>,
-    shown: RefCell<String>,
 }
 
 impl admin::Control for State {
@@ -138,7 +137,6 @@ async fn serve(mut builder: Builder, options: RunOptions) -> Result<(), RunError
         readiness: Cell::new(Readiness::Starting),
         metrics: metrics.clone(),
         reloads,
-        shown: RefCell::new(build.shown.clone()),
     });
     // The admin interface comes first: that its address is free shows that no other server runs on this configuration.
     let admin = match &config.admin.bind {
@@ -304,7 +302,6 @@ impl Server {
         if let Some(watch) = &mut self.watch {
             watch.follow(&build.watched);
         }
-        *self.state.shown.borrow_mut() = build.shown;
         self.metrics.generation_serves(generation.number);
         self.samples.serve(generation.clone());
         self.generation = generation;

@@ -180,6 +180,9 @@ impl Post {
             }
         }
         // What is left in `bound` belongs to no listener any more: dropping it ends the accept loop.
+        self.counters
+            .borrow_mut()
+            .retain(|name, _| generation.listeners.iter().any(|l| l.config.name == *name));
         self.worker.forget_others(&generation.pools);
         *bound = kept;
     }
