@@ -13,6 +13,9 @@ use sluicegate_tests::client::{Raw, get};
 use sluicegate_tests::proxy::{Start, command, sluicegate};
 use sluicegate_tests::wait::{DEADLINE, eventually};
 
+/// Sends a request for a path and answers the status.
+type Ask = Box<dyn FnMut(&str) -> std::io::Result<u16> + Send>;
+
 const TARGET: &str = "wasm32-unknown-unknown";
 const WASI_TARGET: &str = "wasm32-wasip2";
 
@@ -184,7 +187,7 @@ impl Traffic {
             Arc::new(AtomicBool::new(false)),
             Arc::new(AtomicUsize::new(0)),
         );
-        let ask = |mut exchange: Box<dyn FnMut(&str) -> std::io::Result<u16> + Send>| {
+        let ask = |mut exchange: Ask| {
             let (stopping, asked) = (stopping.clone(), asked.clone());
             std::thread::spawn(move || {
                 while !stopping.load(Ordering::Relaxed) {
