@@ -138,8 +138,10 @@ fn modules_settings_and_pools_are_replaced_under_load_without_a_trace() {
         after.0 <= before.0 + before.0 / 10,
         "memory grew: {before:?}, {after:?}"
     );
+    // How many upstream connections are open at a moment depends on how many requests run at it: at most one for each
+    // client's. A leak of one connection a swap would show many times over.
     assert!(
-        after.1 <= before.1 + 8,
+        after.1 <= before.1 + CONNECTIONS as u64,
         "descriptors grew: {before:?}, {after:?}"
     );
     assert!(
