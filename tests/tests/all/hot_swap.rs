@@ -14,6 +14,7 @@ use super::rig::Plan;
 const CONNECTIONS: usize = 64;
 const SWAPS: u32 = 200;
 const WARM_UP: u32 = 40;
+const PACE: Duration = Duration::from_millis(100);
 
 /// A guest that marks responses with `mark`.
 fn marking(mark: &str) -> Vec<u8> {
@@ -81,7 +82,10 @@ fn modules_settings_and_pools_are_replaced_under_load_without_a_trace() {
         // Ends the generators when an assertion below fails, too: a scope waits for its threads.
         let _stop = StopOnDrop(&load.stop);
         let mut probe = rig.raw();
+        let started = Instant::now();
         for n in 1..=SWAPS {
+            // Paced over twenty seconds, so that each generation serves for a while.
+            std::thread::sleep((started + PACE * n).saturating_duration_since(Instant::now()));
             let mark = ["even", "odd"][(n % 2) as usize];
             let module = rig.proxy.directory().join("f.new");
             std::fs::write(&module, &modules[(n % 2) as usize]).expect("module");
