@@ -1,4 +1,4 @@
-//! The way of one accepted connection: socket options, connect filters, TLS, then the listener's protocol.
+//! The way of one accepted connection: the TLS handshake, then the protocol of its listener.
 
 use crate::config::Protocol;
 use crate::connection::{Connection, TlsFacts};
