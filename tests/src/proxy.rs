@@ -241,6 +241,51 @@ impl Proxy {
         }
     }
 
+    /// What it holds once nothing runs any more: no connection, exchange or session of a client.
+    pub fn settled(&self) -> Resources {
+        let quiet = || self.running().is_empty();
+        assert!(
+            eventually(DEADLINE, quiet),
+            "these do not end: {:?}",
+            self.running()
+        );
+        self.resources()
+    }
+
+    /// Panics unless the process gets back to what it held `before`: nothing running, no descriptor and no thread more,
+    /// and not more than `slack` bytes of memory more (allocators keep some; a leak grows with the number of cases).
+    pub fn assert_nothing_left(&self, before: Resources, slack: u64) {
+        let back = || {
+            let now = self.resources();
+            self.running().is_empty()
+                && now.descriptors <= before.descriptors
+                && now.threads <= before.threads
+                && now.resident_bytes <= before.resident_bytes + slack
+        };
+        assert!(
+            eventually(DEADLINE, back),
+            "left behind: {:?} before, {:?} now; running: {:?}",
+            before,
+            self.resources(),
+            self.running()
+        );
+    }
+
+    /// The gauges of running things that are not 0.
+    fn running(&self) -> Vec<String> {
+        let text = self.admin("GET", "/metrics").expect("metrics").text();
+        let gauges = ["connections", "exchanges", "sessions", "endpoint"];
+        text.lines()
+            .filter(|line| {
+                gauges
+                    .iter()
+                    .any(|g| line.starts_with(&format!("sluicegate_{g}_active")))
+                    && !line.ends_with(" 0")
+            })
+            .map(str::to_owned)
+            .collect()
+    }
+
     fn output(&self, name: &str) -> String {
         let bytes = std::fs::read(self.dir.path().join(name)).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
