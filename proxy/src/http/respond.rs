@@ -3,6 +3,7 @@
 use crate::chain::Reply;
 use crate::error::Reason;
 use crate::head::Fields;
+use std::borrow::Cow;
 
 /// The answer for a failure before any byte of a response was sent.
 pub fn failure(reason: Reason, via: &str, request_id: &str) -> Reply {
@@ -12,7 +13,14 @@ pub fn failure(reason: Reason, via: &str, request_id: &str) -> Reply {
     if let Some(error) = reason.proxy_status() {
         fields.append(
             b"proxy-status",
-            format!("{via}; error={error}; details=\"{reason}\"").as_bytes(),
+            format!("{}; error={error}; details=\"{reason}\"", item(via)).as_bytes(),
+        );
+    }
+    if reason == Reason::MethodNotAllowed {
+        // RFC 9110 §15.5.6 wants the methods told. Any but CONNECT passes; these are the ones that have a meaning.
+        fields.append(
+            b"allow",
+            b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE",
         );
     }
     if matches!(
@@ -32,5 +40,14 @@ pub fn failure(reason: Reason, via: &str, request_id: &str) -> Reply {
         status,
         fields,
         body: body.into(),
+    }
+}
+
+/// This proxy's name as an item of a structured field (RFC 8941 §3.3.4). The configuration wants a token of HTTP there;
+/// a token of structured fields begins with a letter or an asterisk, and any other has to be a string.
+fn item(via: &str) -> Cow<'_, str> {
+    match via.as_bytes() {
+        [b'*' | b'a'..=b'z' | b'A'..=b'Z', ..] => via.into(),
+        _ => format!("\"{via}\"").into(),
     }
 }
