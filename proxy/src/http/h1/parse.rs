@@ -433,7 +433,12 @@ mod tests {
             assert_eq!(r.head.target(), expected.as_bytes(), "{target}");
             assert!(r.head.authority().starts_with(b"h"), "{target}");
         }
-        for (target, expected) in [("*", "*"), ("http://h", "*"), ("http://h/", "/"), ("http://h?", "/?")] {
+        for (target, expected) in [
+            ("*", "*"),
+            ("http://h", "*"),
+            ("http://h/", "/"),
+            ("http://h?", "/?"),
+        ] {
             let r = parse(&format!("OPTIONS {target} HTTP/1.1\r\nHost: h\r\n\r\n")).unwrap();
             assert_eq!(r.head.target(), expected.as_bytes(), "{target}");
         }

@@ -1,0 +1,434 @@
+//! Every reason there is, reached from outside: what the client is told, and the one record that says why.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use sluicegate::error::Reason;
+use sluicegate_tests::backend::{Backend, refused};
+use sluicegate_tests::client::{Raw, Response, curl};
+use sluicegate_tests::proxy::Start;
+use sluicegate_tests::wait::{DEADLINE, eventually};
+
+use super::each;
+use super::structured::{Bare, Item, list};
+use crate::guest::{Guest, Phase};
+use crate::rig::{Plan, Rig, TLS, record, records, with_certificate};
+use crate::statuses::full_backlog;
+
+/// How one reason comes about.
+struct Case {
+    reason: Reason,
+    /// The status in the record; none when nothing was sent.
+    status: Option<u16>,
+    /// Whether it is the proxy's own answer.
+    answered: bool,
+    /// The backend, by what it does with each connection.
+    backend: Does,
+    listener: &'static str,
+    pool: &'static str,
+    client: Client,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Does {
+    /// Answers.
+    Serve,
+    /// Says nothing.
+    Silence,
+    /// Reads a head, says this and closes.
+    Say(&'static str),
+    /// Reads a head, says this and waits.
+    Stall(&'static str),
+    Refuse,
+    /// Takes no connection.
+    Full,
+    /// There is no pool at all.
+    Nothing,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Client {
+    Sends(&'static str),
+    /// Leaves once its request has arrived.
+    Leaves,
+    /// Another exchange holds the one place there is.
+    Second,
+    /// The process is told to end, twice.
+    Drains,
+}
+
+const GET: Client = Client::Sends("GET /x HTTP/1.1\r\nHost: x\r\n\r\n");
+
+const BASE: Case = Case {
+    reason: Reason::NoRoute,
+    status: None,
+    answered: true,
+    backend: Does::Serve,
+    listener: "",
+    pool: "retries: 0",
+    client: GET,
+};
+
+fn cases() -> Vec<Case> {
+    use Does::*;
+    use Reason::*;
+    let upstream = |reason, backend, status: u16| Case {
+        reason,
+        backend,
+        status: Some(status),
+        ..BASE
+    };
+    let refusal = |reason, status: u16, sent| Case {
+        reason,
+        status: Some(status),
+        client: Client::Sends(sent),
+        ..BASE
+    };
+    let blocks = |reason, listener, status, answered| Case {
+        reason,
+        status,
+        answered,
+        listener,
+        ..BASE
+    };
+    vec![
+        Case {
+            listener: "filters: [{module: idle.wasm}]",
+            ..upstream(NoRoute, Nothing, 404)
+        },
+        Case {
+            pool: "check: {tcp: {}, interval: 1h}",
+            ..upstream(NoHealthyEndpoint, Refuse, 503)
+        },
+        Case {
+            pool: "max-connections: 1",
+            client: Client::Second,
+            ..upstream(Overload, Silence, 503)
+        },
+        upstream(ConnectRefused, Refuse, 502),
+        Case {
+            pool: "connect-timeout: 200ms\nretries: 0",
+            ..upstream(ConnectTimeout, Full, 504)
+        },
+        upstream(UpstreamReset, Say(""), 502),
+        upstream(UpstreamMalformed, Say("nonsense\r\n\r\n"), 502),
+        Case {
+            listener: "timeouts: {response-head: 200ms}",
+            ..upstream(ResponseTimeout, Silence, 504)
+        },
+        Case {
+            answered: false,
+            ..upstream(
+                UpstreamTruncated,
+                Say("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"),
+                200,
+            )
+        },
+        Case {
+            listener: "timeouts: {total: 200ms}",
+            ..upstream(TotalTimeout, Silence, 504)
+        },
+        refusal(BadRequest, 400, "GET /x HTTP/1.1\r\n\r\n"),
+        refusal(
+            UnknownCoding,
+            501,
+            "POST /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n",
+        ),
+        Case {
+            listener: "limits: {header-fields: 2}",
+            ..refusal(
+                HeadersTooLarge,
+                431,
+                "GET /x HTTP/1.1\r\nHost: x\r\nA: b\r\nC: d\r\n\r\n",
+            )
+        },
+        Case {
+            listener: "limits: {target-bytes: 8B}",
+            ..refusal(
+                TargetTooLong,
+                414,
+                "GET /xxxxxxxxxx HTTP/1.1\r\nHost: x\r\n\r\n",
+            )
+        },
+        refusal(
+            ExpectationFailed,
+            417,
+            "GET /x HTTP/1.1\r\nHost: x\r\nExpect: a-pony\r\n\r\n",
+        ),
+        refusal(
+            MethodNotAllowed,
+            405,
+            "CONNECT x:443 HTTP/1.1\r\nHost: x:443\r\n\r\n",
+        ),
+        refusal(
+            VersionNotSupported,
+            505,
+            "GET /x HTTP/3.0\r\nHost: x\r\n\r\n",
+        ),
+        Case {
+            listener: "timeouts: {head: 200ms}",
+            ..refusal(RequestHeadTimeout, 408, "GET /x HTTP/1.1\r\nHost:")
+        },
+        Case {
+            listener: "timeouts: {body-idle: 200ms}",
+            ..refusal(
+                RequestBodyTimeout,
+                408,
+                "POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf",
+            )
+        },
+        Case {
+            answered: false,
+            client: Client::Leaves,
+            ..upstream(ClientGone, Silence, 499)
+        },
+        blocks(
+            FilterFault,
+            "filters: [{module: trap.wasm}]",
+            Some(500),
+            true,
+        ),
+        blocks(
+            FilterReply,
+            "filters: [{module: \"builtin:ua-block\", settings: {missing: deny, action: reply}}]",
+            Some(403),
+            false,
+        ),
+        blocks(
+            FilterDrop,
+            "filters: [{module: \"builtin:ua-block\", settings: {missing: deny, action: drop}}]",
+            None,
+            false,
+        ),
+        blocks(
+            FilterReset,
+            "filters: [{module: \"builtin:ua-block\", settings: {missing: deny, action: reset}}]",
+            None,
+            false,
+        ),
+        Case {
+            listener: TLS,
+            answered: false,
+            ..refusal(TlsHandshake, 0, "no ClientHello")
+        },
+        Case {
+            answered: false,
+            listener: "timeouts: {stream-idle: 200ms}",
+            ..upstream(
+                IdleTimeout,
+                Stall("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"),
+                200,
+            )
+        },
+        Case {
+            status: None,
+            answered: false,
+            client: Client::Drains,
+            ..upstream(Drained, Silence, 0)
+        },
+    ]
+}
+
+/// Reasons that no listener and no pool can meet yet.
+const ELSEWHERE: &[Reason] = &[Reason::UpstreamTls];
+
+#[test]
+fn every_reason_is_reached_told_as_proxy_status_and_recorded_once() {
+    let cases = cases();
+    let covered: Vec<_> = cases
+        .iter()
+        .map(|case| case.reason)
+        .chain(ELSEWHERE.iter().copied())
+        .collect();
+    for reason in Reason::ALL {
+        assert!(covered.contains(reason), "no case for {reason}");
+    }
+    for some in cases.chunks(7) {
+        each(some, |case| case.reason.to_string(), reached);
+    }
+}
+
+fn reached(case: &Case) {
+    let backend = match case.backend {
+        Does::Serve => Some(Backend::http("web1")),
+        Does::Silence => Some(says("", true)),
+        Does::Say(text) => Some(says(text, false)),
+        Does::Stall(text) => Some(says(text, true)),
+        Does::Refuse | Does::Full | Does::Nothing => None,
+    };
+    let full = (case.backend == Does::Full).then(full_backlog);
+    let endpoint = match (&backend, &full, case.backend) {
+        (Some(backend), ..) => Some(backend.address()),
+        (_, Some((address, _)), _) => Some(*address),
+        (.., Does::Refuse) => Some(refused()),
+        _ => None,
+    };
+    let idle = Guest::default().answers(Phase::Request, &[]).build();
+    let trap = Guest::default().runs(Phase::Request, "unreachable").build();
+    let start = with_certificate(Start::new())
+        .file("idle.wasm", idle)
+        .file("trap.wasm", trap);
+    let endpoints: Vec<_> = endpoint.into_iter().collect();
+    let mut rig = Plan::new(&endpoints)
+        .listener(case.listener)
+        .pool(case.pool)
+        .run_with(start);
+    let answer = ask(case, &mut rig);
+    let reason = case.reason.as_str();
+    let found = record(&rig.proxy, |r| r["reason"] == reason);
+    let status = found["status"].as_u64().filter(|&status| status != 0);
+    assert_eq!(
+        status,
+        case.status.map(u64::from).filter(|&s| s != 0),
+        "{found}"
+    );
+    if case.answered {
+        told(case, &answer.expect("an answer"));
+    }
+    if case.client != Client::Drains {
+        rig.settles();
+        let series = format!("sluicegate_endings_total{{listener=\"web\",reason=\"{reason}\"}}");
+        assert_eq!(rig.proxy.metric(&series), 1.0, "{series}");
+    }
+    let same: Vec<Value> = records(&rig.proxy);
+    let same = same.iter().filter(|r| r["reason"] == reason).count();
+    assert_eq!(same, 1, "records of {reason}");
+}
+
+/// Does what the client of the case does; gives the answer if there is one.
+fn ask(case: &Case, rig: &mut Rig) -> Option<Response> {
+    let active = |rig: &Rig, count| {
+        let series = "sluicegate_exchanges_active{listener=\"web\"}";
+        assert!(eventually(DEADLINE, || rig.proxy.metric(series) == count));
+    };
+    let mut raw = rig.raw();
+    let get = "GET /x HTTP/1.1\r\nHost: x\r\n\r\n";
+    match case.client {
+        Client::Sends(bytes) => raw.send(bytes).expect("send"),
+        Client::Leaves => {
+            raw.send(get).expect("send");
+            active(rig, 1.0);
+            return None;
+        }
+        Client::Second => {
+            raw.send(get).expect("send");
+            active(rig, 1.0);
+            let answer = rig.ask(get);
+            return Some(answer);
+        }
+        Client::Drains => {
+            raw.send(get).expect("send");
+            active(rig, 1.0);
+            rig.proxy.signal(Signal::TERM);
+            rig.proxy.wait_for_log("draining");
+            rig.proxy.signal(Signal::TERM);
+            rig.proxy.wait();
+            assert!(raw.response().is_err());
+            return None;
+        }
+    }
+    raw.response().ok()
+}
+
+/// What an answer of the proxy itself says.
+fn told(case: &Case, answer: &Response) {
+    let (reason, head) = (case.reason, &answer.head);
+    assert_eq!(Some(answer.status), case.status, "{head}");
+    assert!(answer.text().contains(&format!("({reason})")), "{head}");
+    assert_eq!(
+        proxy_status(answer, "sluicegate"),
+        reason
+            .proxy_status()
+            .map(|e| (e.into(), reason.to_string()))
+    );
+    assert_eq!(
+        answer.field("retry-after").is_some(),
+        answer.status == 503,
+        "{head}"
+    );
+    let seconds = answer.field("retry-after").unwrap_or("1");
+    assert!(seconds.parse::<u32>().is_ok(), "{head}");
+    assert_eq!(
+        answer.field("allow").is_some(),
+        answer.status == 405,
+        "{head}"
+    );
+    assert!(answer.field("date").is_some(), "{head}");
+    assert_eq!(answer.field("via"), None, "an answer of its own");
+}
+
+/// Error and details of the one member of `Proxy-Status`, which is `name`'s.
+fn proxy_status(answer: &Response, name: &str) -> Option<(String, String)> {
+    let text = answer.field("proxy-status")?;
+    let items = list(text).unwrap_or_else(|why| panic!("{text:?} is no list: {why}"));
+    let [item]: &[Item; 1] = items.as_slice().try_into().expect("one member");
+    let (Bare::Token(who) | Bare::Text(who)) = &item.value else {
+        panic!("{text:?} names no proxy");
+    };
+    assert_eq!(who, name);
+    let Some(Bare::Token(error)) = item.parameter("error") else {
+        panic!("{text:?} has no error");
+    };
+    let Some(Bare::Text(details)) = item.parameter("details") else {
+        panic!("{text:?} has no details");
+    };
+    Some((error.clone(), details.clone()))
+}
+
+#[test]
+fn a_name_that_is_no_token_of_structured_fields_is_a_string() {
+    for via in ["edge", "1st", "*x", "!odd"] {
+        let rig = Plan::new(&[refused()])
+            .listener(&format!("via: \"{via}\""))
+            .run();
+        let answer = rig.get("/");
+        let (error, details) = proxy_status(&answer, via).expect("a status");
+        assert_eq!(
+            (error.as_str(), details.as_str()),
+            ("connection_refused", "connect-refused")
+        );
+    }
+}
+
+#[test]
+fn http2_clients_are_told_the_same() {
+    let rig = Plan::new(&[refused()]).run();
+    let done = curl(&["-i", "--http2-prior-knowledge", &rig.url("/")]);
+    let head = done.body.replace("\r\n", "\n");
+    assert!(head.starts_with("HTTP/2 502"), "{head}");
+    assert!(
+        head.contains(
+            "proxy-status: sluicegate; error=connection_refused; details=\"connect-refused\"\n"
+        ),
+        "{head}"
+    );
+}
+
+#[test]
+fn a_request_that_waits_for_a_first_check_keeps_to_its_own_time() {
+    // The check would take three seconds.
+    let full = full_backlog();
+    let rig = Plan::new(&[full.0])
+        .pool("check: {tcp: {}, timeout: 3s}")
+        .listener("timeouts: {total: 200ms}")
+        .run();
+    let started = std::time::Instant::now();
+    let answer = rig.get("/x");
+    assert_eq!(answer.status, 504);
+    assert!(started.elapsed() < Duration::from_secs(3));
+    assert_eq!(rig.record("/x")["reason"], "total-timeout");
+}
+
+/// Reads a head, says `text`, and then waits for the other side to end or closes.
+fn says(text: &'static str, stays: bool) -> Backend {
+    Backend::raw(move |stream, _| {
+        let mut raw = Raw::over(stream);
+        if raw.head().is_ok() {
+            let _ = raw.send(text);
+            if stays {
+                let _ = raw.to_end();
+            }
+        }
+    })
+}
