@@ -4,6 +4,7 @@ use crate::chain::Reply;
 use crate::error::Reason;
 use crate::head::Fields;
 use std::borrow::Cow;
+use std::time::SystemTime;
 
 /// The answer for a failure before any byte of a response was sent.
 pub fn failure(reason: Reason, via: &str, request_id: &str) -> Reply {
@@ -29,6 +30,7 @@ pub fn failure(reason: Reason, via: &str, request_id: &str) -> Reply {
     ) {
         fields.append(b"retry-after", b"1");
     }
+    fields.append(b"date", date().as_bytes());
     let phrase = super::h1::write::reason_phrase(status);
     let mut body = format!("{status} {phrase} ({reason})\n");
     if !request_id.is_empty() {
@@ -41,6 +43,11 @@ pub fn failure(reason: Reason, via: &str, request_id: &str) -> Reply {
         fields,
         body: body.into(),
     }
+}
+
+/// Now, as who makes a response dates it (RFC 9110 §6.6.1).
+pub fn date() -> String {
+    httpdate::fmt_http_date(SystemTime::now())
 }
 
 /// This proxy's name as an item of a structured field (RFC 8941 §3.3.4). The configuration wants a token of HTTP there;

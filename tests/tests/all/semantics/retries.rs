@@ -39,7 +39,9 @@ fn a_sticky_client_goes_elsewhere_when_its_endpoint_fails_and_its_cookie_is_issu
         _ => Vec::new(),
     });
     let good = Backend::http("good");
+    // A kept connection that dies is asked for anew at the same endpoint; here there are none.
     let rig = Plan::new(&[failing.address(), good.address()])
+        .pool("keep-alive: {max: 0}")
         .listener(
             "filters: [{module: \"builtin:sticky\", settings: {by: {cookie: {name: s, secret: sixteen-bytes-or-more}}}}]",
         )

@@ -10,8 +10,8 @@ use sluicegate_tests::client::{Raw, Response, curl};
 use sluicegate_tests::proxy::Start;
 use sluicegate_tests::wait::{DEADLINE, eventually};
 
-use super::each;
 use super::structured::{Bare, Item, list};
+use super::{counted, each};
 use crate::guest::{Guest, Phase};
 use crate::rig::{Plan, Rig, TLS, record, records, with_certificate};
 use crate::statuses::full_backlog;
@@ -144,11 +144,11 @@ fn cases() -> Vec<Case> {
             )
         },
         Case {
-            listener: "limits: {target-bytes: 8B}",
+            listener: "limits: {target-bytes: 64B}",
             ..refusal(
                 TargetTooLong,
                 414,
-                "GET /xxxxxxxxxx HTTP/1.1\r\nHost: x\r\n\r\n",
+                "GET /0123456789012345678901234567890123456789012345678901234567890123456789 HTTP/1.1\r\nHost: x\r\n\r\n",
             )
         },
         refusal(
@@ -289,7 +289,7 @@ fn reached(case: &Case) {
     if case.client != Client::Drains {
         rig.settles();
         let series = format!("sluicegate_endings_total{{listener=\"web\",reason=\"{reason}\"}}");
-        assert_eq!(rig.proxy.metric(&series), 1.0, "{series}");
+        counted(&rig.proxy, &series, 1.0);
     }
     let same: Vec<Value> = records(&rig.proxy);
     let same = same.iter().filter(|r| r["reason"] == reason).count();
