@@ -17,7 +17,7 @@ use crate::rig::{Plan, Rig, records};
 const ADDRESS: &str = "SLUICEGATE_TEST_BACKEND";
 const BACKENDS: usize = 8;
 const CLIENTS: usize = 16;
-const KILLS: usize = 6;
+const KILLS: usize = 4;
 
 /// What a backend process runs: this test binary, told to be a backend by its environment.
 #[test]

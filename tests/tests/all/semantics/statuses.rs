@@ -1,5 +1,6 @@
 //! Every reason there is, reached from outside: what the client is told, and the one record that says why.
 
+use std::net::Shutdown;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -418,6 +419,22 @@ fn a_request_that_waits_for_a_first_check_keeps_to_its_own_time() {
     assert_eq!(answer.status, 504);
     assert!(started.elapsed() < Duration::from_secs(3));
     assert_eq!(rig.record("/x")["reason"], "total-timeout");
+}
+
+#[test]
+fn a_client_that_ends_its_side_before_it_is_answered_counts_as_gone() {
+    let backend = says("", true);
+    let rig = Plan::new(&[backend.address()]).run();
+    let mut raw = rig.raw();
+    raw.send("GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
+        .expect("send");
+    raw.stream().shutdown(Shutdown::Write).expect("shutdown");
+    let record = rig.record("/x");
+    assert_eq!(
+        (&record["status"], &record["reason"]),
+        (&499.into(), &"client-gone".into())
+    );
+    rig.settles();
 }
 
 /// Reads a head, says `text`, and then waits for the other side to end or closes.

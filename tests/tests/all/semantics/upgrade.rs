@@ -8,6 +8,7 @@ use sluicegate_tests::client::{Raw, field};
 use sluicegate_tests::proxy::Start;
 use sluicegate_tests::wait::{DEADLINE, eventually};
 
+use super::each;
 use crate::guest::{DROP, Guest, NEXT, Phase, REPLY, RESET, SET, STATUS, op, verdict};
 use crate::rig::{Plan, Rig};
 
@@ -85,45 +86,50 @@ fn a_filter_may_refuse_a_101_and_no_raw_byte_moves() {
         ("reset", verdict(RESET, &[]), Some("filter-reset")),
         ("fault", vec![99], Some("filter-fault")),
     ];
-    for (name, block, reason) in cases {
-        let bytes = Arc::default();
-        let backend = websocket(&bytes);
-        let guest = Guest::default().answers(Phase::Response, &block).build();
-        let rig = rig(&backend, guest);
-        let mut raw = rig.raw();
-        raw.send(format!("{UPGRADE}early")).expect("send");
-        match name {
-            "reply" | "status" => {
-                let answer = raw.response().expect("response");
-                assert_eq!(
-                    (
-                        answer.status,
-                        answer.field("x-seen"),
-                        answer.text().as_str()
-                    ),
-                    (403, Some("yes"), ""),
-                    "{name}"
-                );
-                assert_eq!(answer.field("upgrade"), None, "{name}");
+    each(
+        &cases,
+        |case| case.0.to_owned(),
+        |(name, block, reason)| {
+            let (name, reason) = (*name, *reason);
+            let bytes = Arc::default();
+            let backend = websocket(&bytes);
+            let guest = Guest::default().answers(Phase::Response, block).build();
+            let rig = rig(&backend, guest);
+            let mut raw = rig.raw();
+            raw.send(format!("{UPGRADE}early")).expect("send");
+            match name {
+                "reply" | "status" => {
+                    let answer = raw.response().expect("response");
+                    assert_eq!(
+                        (
+                            answer.status,
+                            answer.field("x-seen"),
+                            answer.text().as_str()
+                        ),
+                        (403, Some("yes"), ""),
+                        "{name}"
+                    );
+                    assert_eq!(answer.field("upgrade"), None, "{name}");
+                }
+                "drop" => assert_eq!(raw.to_end().expect("a FIN"), b""),
+                "reset" => assert!(raw.to_end().is_err()),
+                _ => assert_eq!(raw.response().expect("response").status, 500),
             }
-            "drop" => assert_eq!(raw.to_end().expect("a FIN"), b""),
-            "reset" => assert!(raw.to_end().is_err()),
-            _ => assert_eq!(raw.response().expect("response").status, 500),
-        }
-        drop(raw);
-        let record = rig.record("/ws");
-        assert_eq!(record["reason"].as_str(), reason, "{name}");
-        assert_ne!(record["upgraded"], true, "{name}");
-        assert_eq!(bytes.load(Ordering::SeqCst), 0, "{name}");
-        rig.settles();
-        let left = || {
-            let active = "sluicegate_endpoint_active{pool=\"web\",endpoint=";
-            rig.proxy
-                .metric(&format!("{active}\"{}\"}}", backend.address()))
-                == 0.0
-        };
-        assert!(eventually(DEADLINE, left), "{name}");
-    }
+            drop(raw);
+            let record = rig.record("/ws");
+            assert_eq!(record["reason"].as_str(), reason, "{name}");
+            assert_ne!(record["upgraded"], true, "{name}");
+            assert_eq!(bytes.load(Ordering::SeqCst), 0, "{name}");
+            rig.settles();
+            let left = || {
+                let active = "sluicegate_endpoint_active{pool=\"web\",endpoint=";
+                rig.proxy
+                    .metric(&format!("{active}\"{}\"}}", backend.address()))
+                    == 0.0
+            };
+            assert!(eventually(DEADLINE, left), "{name}");
+        },
+    );
 }
 
 #[test]
