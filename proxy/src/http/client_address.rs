@@ -220,6 +220,8 @@ mod tests {
 
     const PEER: &str = "9.9.9.9";
 
+    type Lines = &'static [(&'static str, &'static str)];
+
     fn options(forwarded: Forwarded, trusted: &[&str]) -> HttpOptions {
         HttpOptions {
             forwarded,
@@ -337,25 +339,23 @@ mod tests {
 
     #[test]
     fn the_field_that_is_believed_is_the_kind_that_is_written() {
-        let (x, rfc) = (
-            ("x-forwarded-for", "192.0.2.1"),
-            ("forwarded", "for=192.0.2.2"),
-        );
-        let cases: &[(Forwarded, &[(&str, &str)], &str)] = &[
-            (Forwarded::X, &[x, rfc], "192.0.2.1"),
-            (Forwarded::X, &[rfc], PEER),
-            (Forwarded::None, &[x, rfc], "192.0.2.1"),
-            (Forwarded::Rfc7239, &[x, rfc], "192.0.2.2"),
-            (Forwarded::Rfc7239, &[x], PEER),
-            (Forwarded::Both, &[x], "192.0.2.1"),
-            (Forwarded::Both, &[rfc], "192.0.2.2"),
-            (Forwarded::Both, &[x, rfc], PEER),
+        const X: (&str, &str) = ("x-forwarded-for", "192.0.2.1");
+        const RFC: (&str, &str) = ("forwarded", "for=192.0.2.2");
+        let cases: &[(Forwarded, Lines, &str)] = &[
+            (Forwarded::X, &[X, RFC], "192.0.2.1"),
+            (Forwarded::X, &[RFC], PEER),
+            (Forwarded::None, &[X, RFC], "192.0.2.1"),
+            (Forwarded::Rfc7239, &[X, RFC], "192.0.2.2"),
+            (Forwarded::Rfc7239, &[X], PEER),
+            (Forwarded::Both, &[X], "192.0.2.1"),
+            (Forwarded::Both, &[RFC], "192.0.2.2"),
+            (Forwarded::Both, &[X, RFC], PEER),
             (
                 Forwarded::Both,
-                &[x, ("forwarded", "for=\"192.0.2.1:8\"")],
+                &[X, ("forwarded", "for=\"192.0.2.1:8\"")],
                 "192.0.2.1",
             ),
-            (Forwarded::Both, &[x, ("forwarded", "for=unknown")], PEER),
+            (Forwarded::Both, &[X, ("forwarded", "for=unknown")], PEER),
             (Forwarded::Both, &[], PEER),
         ];
         for (forwarded, lines, expected) in cases {

@@ -261,3 +261,34 @@ fn over_tls_the_scheme_is_https() {
     let forwarded = got.field("forwarded").expect("forwarded");
     assert!(forwarded.ends_with(";proto=https"), "{forwarded}");
 }
+
+#[test]
+fn hashes_and_sticky_keys_go_by_the_same_address() {
+    let backends = ["web1", "web2"].map(Backend::http);
+    let addresses = backends.each_ref().map(Backend::address);
+    let guest = "filters: [{module: \"builtin:sticky\", settings: {by: source}}]";
+    for listener in ["", guest] {
+        let rig = Plan::new(&addresses)
+            .listener("trusted-proxies: [127.0.0.0/8]")
+            .listener(listener)
+            .pool("balance: hash")
+            .run();
+        let served = |client: u8, left: &str| {
+            let answer = rig.ask(format!(
+                "GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: {left}192.0.2.{client}\r\n\r\n"
+            ));
+            answer.text()
+        };
+        let mut seen = std::collections::BTreeSet::new();
+        for client in 1..=20 {
+            let first = served(client, "");
+            assert_eq!(
+                served(client, "6.6.6.6, "),
+                first,
+                "{client} with {listener:?}"
+            );
+            seen.insert(first);
+        }
+        assert_eq!(seen.len(), 2, "with {listener:?}");
+    }
+}

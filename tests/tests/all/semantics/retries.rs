@@ -1,7 +1,8 @@
 //! Another endpoint first, the pool's budget, and how much of a body can be sent again.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use sluicegate_tests::backend::{Backend, refused, response};
 use sluicegate_tests::client::Response;
@@ -83,21 +84,40 @@ fn a_spent_budget_leaves_the_endpoints_own_failure_as_the_answer() {
 }
 
 #[test]
-fn the_only_endpoint_is_asked_again_after_a_pause() {
-    // Two endpoints, of which one may not be used: what is left is asked again, and not at once.
-    let requests = Arc::new(AtomicUsize::new(0));
-    let counted = requests.clone();
-    let flaky = Backend::http_with(move |_| match counted.fetch_add(1, Ordering::SeqCst) {
-        0 | 1 => Vec::new(),
-        _ => response(200, "at last"),
+fn the_only_endpoint_that_may_be_used_is_asked_again_after_a_pause() {
+    let asked: Arc<Mutex<Vec<Instant>>> = Arc::default();
+    let seen = asked.clone();
+    // Answers every third request, and closes at the sight of the others.
+    let flaky = Backend::http_with(move |_| {
+        let mut asked = seen.lock().expect("lock");
+        asked.push(Instant::now());
+        match asked.len() % 3 {
+            0 => response(200, "at last"),
+            _ => Vec::new(),
+        }
     });
     let rig = Plan::new(&[flaky.address(), refused()])
-        .pool("check: {tcp: {}, interval: 1h}")
+        .pool("check: {tcp: {}, interval: 1h}\nkeep-alive: {max: 0}")
         .run();
-    let answer = rig.get("/x");
-    assert_eq!((answer.status, answer.text().as_str()), (200, "at last"));
-    assert_eq!(rig.record("/x")["tries"], 3);
-    assert_eq!(requests.load(Ordering::SeqCst), 3);
+    for n in 0..3 {
+        if n > 0 {
+            // The budget allows three retries a second.
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        let answer = rig.get(&format!("/{n}"));
+        assert_eq!((answer.status, answer.text().as_str()), (200, "at last"));
+    }
+    assert_eq!(rig.record("/2")["tries"], 3);
+    let asked = asked.lock().expect("lock");
+    let pauses: Vec<_> = asked
+        .chunks(3)
+        .flat_map(|each| each.windows(2).map(|two| two[1] - two[0]))
+        .collect();
+    // Random up to 25 ms and up to 50 ms: that all six are below four comes once in half a million runs.
+    assert!(
+        pauses.iter().any(|p| *p >= Duration::from_millis(4)),
+        "{pauses:?}"
+    );
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn trailers_are_never_merged_into_the_fields() {
         let mut raw = Raw::over(stream);
         while let Ok(head) = raw.head() {
             let got = trailers(&mut raw).unwrap_or_default();
-            let answer = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+            let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
             let body = format!("{head}\n--\n{got}");
             let _ = raw.send(format!(
                 "{answer}{:x}\r\n{body}\r\n0\r\nX-Late: 1\r\n\r\n",
