@@ -209,6 +209,8 @@ pub struct RequestHead {
     pub version: Version,
     pub fields: Fields,
     method: Span,
+    /// As it came, whatever filters made of it.
+    asked: Span,
     authority: Span,
     target: Span,
 }
@@ -223,10 +225,12 @@ impl RequestHead {
         mut fields: Fields,
     ) -> Self {
         let arena = fields.arena_mut();
+        let authority = Span::push(arena, authority);
         Self {
             version,
             method: Span::push(arena, method),
-            authority: Span::push(arena, authority),
+            asked: authority,
+            authority,
             target: Span::push(arena, target),
             fields,
         }
@@ -240,10 +244,12 @@ impl RequestHead {
         target: std::ops::Range<usize>,
         fields: Fields,
     ) -> Self {
+        let authority = Span::from_range(authority);
         Self {
             version,
             method: Span::from_range(method),
-            authority: Span::from_range(authority),
+            asked: authority,
+            authority,
             target: Span::from_range(target),
             fields,
         }
@@ -254,9 +260,14 @@ impl RequestHead {
         self.method.of(self.fields.arena())
     }
 
-    /// Host and port as the client sent them (absolute form and `:authority` win over `Host`).
+    /// Host and port as the client sent them (absolute form and `:authority` win over `Host`), or as a filter has set them.
     pub fn authority(&self) -> &[u8] {
         self.authority.of(self.fields.arena())
+    }
+
+    /// Host and port as the client sent them, whatever filters made of them.
+    pub fn asked_authority(&self) -> &[u8] {
+        self.asked.of(self.fields.arena())
     }
 
     pub fn set_authority(&mut self, authority: &[u8]) {
