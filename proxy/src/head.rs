@@ -14,10 +14,25 @@ struct Entry {
 }
 
 /// The field lines of one message. Bounded by whoever fills it (see `limits` in the configuration).
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Fields {
     arena: Vec<u8>,
     entries: Vec<Entry>,
+}
+
+impl Clone for Fields {
+    fn clone(&self) -> Self {
+        Self {
+            arena: self.arena.clone(),
+            entries: self.entries.clone(),
+        }
+    }
+
+    /// Keeps the allocations.
+    fn clone_from(&mut self, other: &Self) {
+        self.arena.clone_from(&other.arena);
+        self.entries.clone_from(&other.entries);
+    }
 }
 
 impl Fields {

@@ -318,7 +318,8 @@ fn write(block: &mut Vec<u8>, code: u8, name: &str, value: impl FnOnce(&mut Vec<
     block.extend_from_slice(&(name.len() as u16).to_le_bytes());
     let length_at = block.len();
     block.extend_from_slice(&[0; 4]);
-    block.extend(name.iter().map(u8::to_ascii_lowercase));
+    // The host lowers its case where that is needed.
+    block.extend_from_slice(name);
     let value_at = block.len();
     value(block);
     // A block of 4 GiB does not exist in a 32-bit guest.

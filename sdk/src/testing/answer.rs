@@ -233,6 +233,7 @@ impl Answer {
 
     fn edit(&mut self, operation: &Operation<'_>) -> Result<(), String> {
         let name = std::str::from_utf8(operation.name).unwrap_or("");
+        let name = &*name.to_ascii_lowercase();
         if !is_token(name) {
             return Err(format!(
                 "`{}` is no field name",
