@@ -153,16 +153,14 @@ struct Driver<'a> {
     phase: Phase,
     /// Streams ran when it was looked at last.
     busy: bool,
-    /// A ping was sent because nothing had moved, and nothing has since.
+    /// A ping was sent because nothing had moved; since then nothing has.
     pinged: bool,
 }
 
 impl Driver<'_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Closed, h2::Error>> {
         self.tally.drive_by(cx);
-        let mut expired = false;
         while self.timer.poll_elapsed(cx).is_ready() {
-            expired = true;
             if self.expire() {
                 return Poll::Ready(Ok(Closed::Cut));
             }
@@ -183,9 +181,7 @@ impl Driver<'_> {
                 Poll::Pending => break,
             }
         }
-        if !expired {
-            self.moved();
-        }
+        self.stay();
         // A deadline that came nearer must be waited for anew.
         if self.timer.poll_elapsed(cx).is_ready() {
             cx.waker().wake_by_ref();
@@ -193,22 +189,25 @@ impl Driver<'_> {
         Poll::Pending
     }
 
-    /// Something happened: the connection lives.
-    fn moved(&mut self) {
-        let was_busy = self.busy;
+    /// Moves the deadline of a connection that lives.
+    fn stay(&mut self) {
+        let (was_busy, moved) = (self.busy, self.wire.take_moved());
         self.busy = self.is_busy();
         if self.phase == Phase::Shut {
             return;
         }
-        if self.busy {
+        if self.busy && (moved || !was_busy) {
             self.pinged = false;
             self.timer.set(self.timeouts.keep_alive);
-        } else if was_busy && self.phase == Phase::Leaving {
-            self.timer.set(self.timeouts.head);
+        } else if !self.busy && was_busy {
+            self.timer.set(match self.phase {
+                Phase::Open => self.timeouts.keep_alive,
+                _ => self.timeouts.head,
+            });
         }
     }
 
-    /// Nothing happened for too long. True: it is over.
+    /// Nothing has moved for too long. True: it is over.
     fn expire(&mut self) -> bool {
         self.busy = self.is_busy();
         match self.phase {
@@ -218,6 +217,7 @@ impl Driver<'_> {
                 // The peer's machine may be gone, or it has stopped reading; the answer tells.
                 self.pinged = true;
                 if let Some(pings) = &mut self.pings {
+                    // The answer to the ping before has to be fetched first. Errors are those of the connection.
                     let mut cx = Context::from_waker(Waker::noop());
                     let _ = pings.poll_pong(&mut cx);
                     let _ = pings.send_ping(Ping::opaque());

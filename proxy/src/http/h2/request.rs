@@ -14,9 +14,7 @@ pub(super) fn accept(parts: &Parts, ended: bool, limits: &HeadLimits) -> Result<
     if parts.method == Method::CONNECT {
         return Err(Reason::MethodNotAllowed);
     }
-    // The crate lets a request without :path pass when it has no :authority either.
-    let target = parts.uri.path_and_query().ok_or(Reason::BadRequest)?;
-    let target = target.as_str();
+    let target = parts.uri.path_and_query().map_or("", |p| p.as_str());
     if target.len() > limits.target {
         return Err(Reason::TargetTooLong);
     }

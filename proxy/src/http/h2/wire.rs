@@ -37,6 +37,8 @@ struct State {
     received: Frames,
     sent: Frames,
     balance: Balance,
+    /// The peer sent something, or took a part of a response.
+    moved: bool,
 }
 
 impl Wire {
@@ -46,12 +48,18 @@ impl Wire {
             received: Frames::after(PREFACE_BYTES),
             sent: Frames::after(0),
             balance: Balance::new(Instant::now()),
+            moved: false,
         })))
     }
 
     /// Once true, nothing is read any more.
     pub(super) fn is_flooded(&self) -> bool {
         self.0.borrow().balance.flooded
+    }
+
+    /// True when the peer showed since the last call that it is there.
+    pub(super) fn take_moved(&self) -> bool {
+        std::mem::take(&mut self.0.borrow_mut().moved)
     }
 
     /// Ends it in order, when the h2 crate has let go of it.
@@ -75,15 +83,14 @@ impl AsyncRead for Wire {
         }
         let before = buffer.filled().len();
         let read = Pin::new(&mut state.io).poll_read(cx, buffer);
-        let balance = &mut state.balance;
-        state
-            .received
-            .pass(&buffer.filled()[before..], |kind, len| match kind {
-                HEADERS => balance.pay(PAID_BY_REQUEST),
-                CONTINUATION => {}
-                DATA if len > 0 => {}
-                _ => balance.charge(Instant::now),
-            });
+        let (balance, bytes) = (&mut state.balance, &buffer.filled()[before..]);
+        state.moved |= !bytes.is_empty();
+        state.received.pass(bytes, |kind, len| match kind {
+            HEADERS => balance.pay(PAID_BY_REQUEST),
+            CONTINUATION => {}
+            DATA if len > 0 => {}
+            _ => balance.charge(Instant::now),
+        });
         read
     }
 }
@@ -97,8 +104,9 @@ impl AsyncWrite for Wire {
         let state = &mut *self.0.borrow_mut();
         let written = Pin::new(&mut state.io).poll_write(cx, bytes);
         if let Poll::Ready(Ok(n)) = written {
-            let balance = &mut state.balance;
+            let (balance, moved) = (&mut state.balance, &mut state.moved);
             state.sent.pass(&bytes[..n], |kind, len| {
+                *moved |= kind == DATA;
                 if kind == DATA && len >= DATA_MIN {
                     balance.pay(PAID_BY_DATA);
                 }
