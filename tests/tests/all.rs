@@ -6,6 +6,8 @@ mod check;
 mod cli;
 #[path = "all/drain.rs"]
 mod drain;
+#[path = "all/drain_http2.rs"]
+mod drain_http2;
 #[path = "all/drop.rs"]
 mod drop;
 #[path = "all/examples.rs"]

@@ -202,7 +202,7 @@ impl Driver<'_> {
         } else if !self.busy && was_busy {
             self.timer.set(match self.phase {
                 Phase::Open => self.timeouts.keep_alive,
-                _ => self.timeouts.head,
+                _ => DropBounds::default().time,
             });
         }
     }
@@ -239,7 +239,8 @@ impl Driver<'_> {
         self.phase = Phase::Leaving;
         self.frames.graceful_shutdown();
         if !self.is_busy() {
-            self.timer.set(self.timeouts.head);
+            // It takes one way there and back to know that no request was under way.
+            self.timer.set(DropBounds::default().time);
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A field that HTTP has no form for, the h2 crate takes for broken compression: the connection ends, not the stream alone.
 
-use super::{Answer, Case, GET, PATH, POST, PROTOCOL_ERROR, run};
+use super::{Answer, Case, GET, POST, PROTOCOL_ERROR, run};
 use crate::frames::{self, END_STREAM, block, data, data_end, headers, headers_open, integer};
 
 const MALFORMED: Answer = Answer::Reset(PROTOCOL_ERROR);
