@@ -91,6 +91,14 @@ fn authority(parts: &Parts) -> Result<&[u8], Reason> {
         .ok_or(Reason::BadRequest)
 }
 
+/// White space at either end (RFC 9113 §8.2.1), which HTTP/1 would take for no part of the value.
+fn is_padded(value: &HeaderValue) -> bool {
+    let ends = [value.as_bytes().first(), value.as_bytes().last()];
+    ends.into_iter()
+        .flatten()
+        .any(|b| matches!(b, b' ' | b'\t'))
+}
+
 /// All fields but Host, with cookies in one line.
 fn fields(map: &HeaderMap) -> Result<Fields, Reason> {
     let mut fields = Fields::from_arena(Vec::with_capacity(512));
@@ -99,7 +107,8 @@ fn fields(map: &HeaderMap) -> Result<Fields, Reason> {
         if name == HOST {
             continue;
         }
-        if !crate::head::is_field_value(value.as_bytes()) {
+        let value_ok = crate::head::is_field_value(value.as_bytes()) && !is_padded(value);
+        if !value_ok {
             return Err(Reason::BadRequest);
         }
         // A cookie may come in crumbs, one to a line (RFC 9113 §8.2.3); HTTP/1.1 wants them in one.

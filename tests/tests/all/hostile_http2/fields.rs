@@ -35,6 +35,22 @@ fn fields_that_are_not_allowed() {
             Case::new("LF in a value", get_with(&[("x", "a\nb")]), ENDS),
             Case::new("NUL in a value", get_with(&[("x", "a\0b")]), ENDS),
             Case::new(
+                "a space before a value",
+                get_with(&[("x", " a")]),
+                Answer::Status(400),
+            ),
+            Case::new(
+                "a tab after a value",
+                get_with(&[("x", "a\t")]),
+                Answer::Status(400),
+            ),
+            Case::new(
+                "white space within a value",
+                get_with(&[("x", "a \tb")]),
+                Answer::Status(200),
+            )
+            .reaching(1),
+            Case::new(
                 "a request in a value",
                 get_with(&[("x", "a\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: x\r\n\r\n")]),
                 ENDS,
