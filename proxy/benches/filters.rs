@@ -1,6 +1,7 @@
-//! What a filter costs: an exchange through a chain, a filter that does not match, a new instance.
+//! What a filter costs: an exchange through a chain, a filter that does not match, the standard filters, a new instance.
 //!
-//! `cargo bench -p sluicegate --bench filters`. The guest is hand-written and does nothing, so that the host is measured.
+//! `cargo bench -p sluicegate --bench filters`. Where nothing else is said the guest is hand-written and does nothing, so
+//! that the host is measured.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -44,7 +45,7 @@ fn module(host: &Host, nodes: u32, shown: u32) -> Arc<Module> {
 
 fn limits() -> FilterLimits {
     FilterLimits {
-        memory: 16 * 1024 * 1024,
+        memory: 64 * 1024 * 1024,
         deadline: Duration::from_millis(10),
         configure_deadline: Duration::from_secs(2),
         output: 1024 * 1024,
@@ -52,24 +53,45 @@ fn limits() -> FilterLimits {
 }
 
 fn chain(module: Arc<Module>) -> Chain {
+    Chain::new(vec![link(module, serde_json::Value::Null)])
+}
+
+fn link(module: Arc<Module>, settings: serde_json::Value) -> Link {
     let config = FilterConfig {
         name: "bench".into(),
         at: ConfigPath::default(),
         module: ModuleSource::Builtin("bench".into()),
-        settings: serde_json::Value::Null,
+        settings,
         limits: limits(),
         capabilities: Capabilities::default(),
         on_error: OnError::Fail,
     };
     let filter =
         Filter::load(module, Arc::new(config), 1, Arc::new(|_| {})).expect("a configured filter");
-    let pools = filter
-        .pool_table(filter.config(), &[])
-        .expect("it names no pools");
-    Chain::new(vec![Link {
+    // The pools are not looked at before an exchange is sent.
+    let pools = filter.plan().pools.iter().map(|_| 0).collect();
+    Link {
         slot: Slot::new(filter, 0),
         pools,
-    }])
+    }
+}
+
+/// One of the standard filters, with settings.
+fn standard(host: &Host, name: &str, settings: serde_json::Value) -> Link {
+    let bytes = sluicegate::builtin::builtin(name).expect("a standard filter");
+    link(host.load(name, bytes).expect("it loads"), settings)
+}
+
+/// Rules of which the last matches what [`request`] asks for.
+fn rules(count: usize) -> serde_json::Value {
+    let rule = |n: usize| {
+        let path = match n + 1 == count {
+            true => "/a/page".to_owned(),
+            false => format!("/service-{n}/page"),
+        };
+        serde_json::json!({"match": {"host": "www.example.com", "path-prefix": path}, "pool": "web"})
+    };
+    serde_json::json!({"rules": (0..count).map(rule).collect::<Vec<_>>()})
 }
 
 /// What a browser sends, roughly: ten fields, six hundred bytes.
@@ -137,7 +159,11 @@ fn facts(connection: &Connection) -> RequestFacts<'_> {
 }
 
 fn filters(criterion: &mut Criterion) {
-    let host = Host::new(HostOptions::default()).expect("a host");
+    let host = Host::new(HostOptions {
+        cache: Some(concat!(env!("CARGO_TARGET_TMPDIR"), "/modules").into()),
+        ..HostOptions::default()
+    })
+    .expect("a host");
     let connection = Connection::new(
         "web".into(),
         "10.0.0.9:4000".parse().expect("an address"),
@@ -175,6 +201,41 @@ fn filters(criterion: &mut Criterion) {
             black_box(both.response(&mut state, &response_facts, &mut response))
         });
     });
+
+    let policy = Chain::new(vec![
+        standard(
+            &host,
+            "ua-block",
+            serde_json::json!({"deny": ["*badcurl*"]}),
+        ),
+        standard(
+            &host,
+            "headers",
+            serde_json::json!({"request": [
+                {"append": "x-forwarded-for", "value": "${peer.address}"},
+                {"append": "x-forwarded-by", "value": "lab"},
+            ]}),
+        ),
+    ]);
+    let original = request.clone();
+    criterion.bench_function("ua-block and headers", |bencher| {
+        bencher.iter(|| {
+            request.clone_from(&original);
+            black_box(policy.request(&mut state, &request_facts, &mut request))
+        });
+    });
+    criterion.bench_function("copying the head, part of the above", |bencher| {
+        bencher.iter(|| {
+            request.clone_from(&original);
+            black_box(&mut request);
+        });
+    });
+    for count in [10, 1_000, 10_000] {
+        let router = Chain::new(vec![standard(&host, "router", rules(count))]);
+        criterion.bench_function(&format!("router, {count} rules"), |bencher| {
+            bencher.iter(|| black_box(router.request(&mut state, &request_facts, &mut request)));
+        });
+    }
 
     let module = module(&host, 0, 2);
     let options = InstanceOptions {

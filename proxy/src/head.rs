@@ -209,6 +209,8 @@ pub struct RequestHead {
     pub version: Version,
     pub fields: Fields,
     method: Span,
+    /// As it came, whatever filters made of it.
+    asked: Span,
     authority: Span,
     target: Span,
 }
@@ -223,10 +225,12 @@ impl RequestHead {
         mut fields: Fields,
     ) -> Self {
         let arena = fields.arena_mut();
+        let authority = Span::push(arena, authority);
         Self {
             version,
             method: Span::push(arena, method),
-            authority: Span::push(arena, authority),
+            asked: authority,
+            authority,
             target: Span::push(arena, target),
             fields,
         }
@@ -240,10 +244,12 @@ impl RequestHead {
         target: std::ops::Range<usize>,
         fields: Fields,
     ) -> Self {
+        let authority = Span::from_range(authority);
         Self {
             version,
             method: Span::from_range(method),
-            authority: Span::from_range(authority),
+            asked: authority,
+            authority,
             target: Span::from_range(target),
             fields,
         }
@@ -254,9 +260,14 @@ impl RequestHead {
         self.method.of(self.fields.arena())
     }
 
-    /// Host and port as the client sent them (absolute form and `:authority` win over `Host`).
+    /// Host and port as the client sent them (absolute form and `:authority` win over `Host`), or as a filter has set them.
     pub fn authority(&self) -> &[u8] {
         self.authority.of(self.fields.arena())
+    }
+
+    /// Host and port as the client sent them, whatever filters made of them.
+    pub fn asked_authority(&self) -> &[u8] {
+        self.asked.of(self.fields.arena())
     }
 
     pub fn set_authority(&mut self, authority: &[u8]) {
@@ -308,44 +319,59 @@ pub fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|&b| is_tchar(b))
 }
 
+#[inline]
 pub fn is_tchar(b: u8) -> bool {
-    matches!(
-        b,
-        b'!' | b'#'
-            | b'$'
-            | b'%'
-            | b'&'
-            | b'\''
-            | b'*'
-            | b'+'
-            | b'-'
-            | b'.'
-            | b'^'
-            | b'_'
-            | b'`'
-            | b'|'
-            | b'~'
-    ) || b.is_ascii_alphanumeric()
+    TCHARS[usize::from(b)]
 }
+
+const TCHARS: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut b = 0u8;
+    while b < 128 {
+        table[b as usize] = b.is_ascii_alphanumeric()
+            || matches!(
+                b,
+                b'!' | b'#'
+                    | b'$'
+                    | b'%'
+                    | b'&'
+                    | b'\''
+                    | b'*'
+                    | b'+'
+                    | b'-'
+                    | b'.'
+                    | b'^'
+                    | b'_'
+                    | b'`'
+                    | b'|'
+                    | b'~'
+            );
+        b += 1;
+    }
+    table
+};
 
 /// True when `value` may stand in a field line: no control bytes but tab (RFC 9110 §5.5).
 pub fn is_field_value(value: &[u8]) -> bool {
-    value.iter().all(|&b| b >= 0x20 && b != 0x7f || b == b'\t')
+    // Without an early end, so that it is done many bytes at a time.
+    !value.iter().fold(false, |bad, &b| {
+        bad | ((b < 0x20) & (b != b'\t')) | (b == 0x7f)
+    })
 }
 
-/// Fields that frame a message or concern one hop: the host writes them, filters may not.
+/// Fields that frame a message or concern one hop: the host writes them, filters may not. In any case.
 pub fn is_host_owned(name: &[u8]) -> bool {
-    matches!(
-        name,
-        b"connection"
-            | b"content-length"
-            | b"host"
-            | b"http2-settings"
-            | b"keep-alive"
-            | b"proxy-connection"
-            | b"te"
-            | b"trailer"
-            | b"transfer-encoding"
-            | b"upgrade"
-    )
+    const NAMES: [&[u8]; 10] = [
+        b"connection",
+        b"content-length",
+        b"host",
+        b"http2-settings",
+        b"keep-alive",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    ];
+    NAMES.iter().any(|owned| owned.eq_ignore_ascii_case(name))
 }

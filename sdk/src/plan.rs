@@ -1,5 +1,6 @@
 //! Settings in, plan out: what a filter tells the host before the first exchange.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use crate::predicate::{Match, Test};
@@ -196,6 +197,8 @@ pub struct Plan {
 #[derive(Debug)]
 pub struct Setup {
     plan: Plan,
+    /// The plan's pools by name: rules by the thousand name a few.
+    pools: HashMap<String, u32>,
     problems: Vec<Diagnostic>,
 }
 
@@ -210,6 +213,7 @@ impl Setup {
                 pools: Vec::new(),
                 first_bytes: 0,
             },
+            pools: HashMap::new(),
             problems: Vec::new(),
         }
     }
@@ -235,10 +239,13 @@ impl Setup {
     }
 
     /// Declares a pool to route to. `path` points at the setting that names it, so that the load can say where an
-    /// unknown pool was written.
+    /// unknown pool was written; of several settings that name the same pool that is the first.
     pub fn pool(&mut self, name: &str, path: impl Into<Pointer>) -> Pool {
-        // Not merged by name: two settings with the same mistake are two diagnostics.
+        if let Some(&index) = self.pools.get(name) {
+            return Pool(index);
+        }
         let index = self.plan.pools.len() as u32;
+        self.pools.insert(name.to_owned(), index);
         self.plan.pools.push(PoolUse {
             name: name.to_owned(),
             path: path.into().0,

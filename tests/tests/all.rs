@@ -44,6 +44,8 @@ mod retries;
 mod rig;
 #[path = "all/scenarios/mod.rs"]
 mod scenarios;
+#[path = "all/semantics/mod.rs"]
+mod semantics;
 #[path = "all/statuses.rs"]
 mod statuses;
 #[path = "all/telemetry.rs"]

@@ -224,6 +224,8 @@ async fn serve(mut builder: Builder, options: RunOptions) -> Result<(), RunError
             }
         }
     }
+    // Who asks for a reload from now on, or has asked and not been heard, is told that there will be none.
+    drop(reload_requests);
     server.drain(&mut signals).await;
     if let Some(admin) = admin {
         admin.abort();

@@ -14,7 +14,7 @@ const STATUS_DEFAULT: u16 = 200;
 
 /// `pools` turns the plan's indices into those of the configuration.
 pub(super) fn request(
-    verdict: &Verdict<'_>,
+    verdict: &Verdict,
     head: &mut RequestHead,
     route: &mut Route,
     pools: &[usize],
@@ -31,7 +31,7 @@ pub(super) fn request(
     }
 }
 
-pub(super) fn response(verdict: &Verdict<'_>, head: &mut ResponseHead, state: &mut u64) {
+pub(super) fn response(verdict: &Verdict, head: &mut ResponseHead, state: &mut u64) {
     for op in verdict.ops() {
         match op {
             Op::Status(status) => head.status = status,
@@ -43,7 +43,7 @@ pub(super) fn response(verdict: &Verdict<'_>, head: &mut ResponseHead, state: &m
     }
 }
 
-pub(super) fn stream(verdict: &Verdict<'_>, route: &mut Route, pools: &[usize], state: &mut u64) {
+pub(super) fn stream(verdict: &Verdict, route: &mut Route, pools: &[usize], state: &mut u64) {
     for op in verdict.ops() {
         match op {
             Op::State(value) => *state = value,
@@ -52,7 +52,7 @@ pub(super) fn stream(verdict: &Verdict<'_>, route: &mut Route, pools: &[usize], 
     }
 }
 
-pub(super) fn reply(verdict: &Verdict<'_>, state: &mut u64) -> Reply {
+pub(super) fn reply(verdict: &Verdict, state: &mut u64) -> Reply {
     let mut reply = Reply {
         status: STATUS_DEFAULT,
         ..Reply::default()
@@ -72,17 +72,18 @@ pub(super) fn reply(verdict: &Verdict<'_>, state: &mut u64) -> Reply {
 
 /// True when the operation concerns a field.
 fn field(op: Op<'_>, fields: &mut Fields) -> bool {
+    let mut copy = SmallVec::new();
     match op {
-        Op::Set(name, value) => fields.set(&lower(name), value),
-        Op::Append(name, value) => fields.append(&lower(name), value),
+        Op::Set(name, value) => fields.set(lower(name, &mut copy), value),
+        Op::Append(name, value) => fields.append(lower(name, &mut copy), value),
         Op::Add(name, value) => {
-            let name = lower(name);
-            if !fields.contains(&name) {
-                fields.append(&name, value);
+            let name = lower(name, &mut copy);
+            if !fields.contains(name) {
+                fields.append(name, value);
             }
         }
         Op::Remove(name) => {
-            fields.remove(&lower(name));
+            fields.remove(lower(name, &mut copy));
         }
         _ => return false,
     }
@@ -102,9 +103,12 @@ fn routed(op: Op<'_>, route: &mut Route, pools: &[usize]) {
     }
 }
 
-/// Heads hold names in lower case; guests may write them as they like.
-fn lower(name: &[u8]) -> SmallVec<[u8; 64]> {
-    let mut name = SmallVec::from_slice(name);
-    name.make_ascii_lowercase();
-    name
+/// Heads hold names in lower case; guests may write them as they like, and the SDK writes them so already.
+fn lower<'a>(name: &'a [u8], copy: &'a mut SmallVec<[u8; 64]>) -> &'a [u8] {
+    if !name.iter().any(u8::is_ascii_uppercase) {
+        return name;
+    }
+    copy.extend_from_slice(name);
+    copy.make_ascii_lowercase();
+    copy
 }

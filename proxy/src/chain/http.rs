@@ -10,7 +10,7 @@ use super::predicate::Subject;
 use super::slot::{Answer, Slot};
 use super::state::{ExchangeState, Outcome, Reply};
 use crate::head::{RequestHead, ResponseHead};
-use crate::wasm::{Kind, Phase, Shown, Verdict};
+use crate::wasm::{Kind, Phase, Shown};
 
 /// One filter of a chain.
 #[derive(Clone)]
@@ -124,8 +124,8 @@ impl Chain {
             };
             let answer = link.slot.call(Phase::Request, &told, shown);
             watch.lap(&link.slot);
-            let block = match answer {
-                Ok(Answer::Verdict(block)) => block,
+            let verdict = match answer {
+                Ok(Answer::Verdict(verdict)) => verdict,
                 Ok(Answer::Bypassed) => continue,
                 Err(kind) => {
                     part.ended = true;
@@ -136,7 +136,6 @@ impl Chain {
                     break;
                 }
             };
-            let verdict = checked(&block, Phase::Request, plan.pools.len());
             outcome = match verdict.kind {
                 Kind::Next => {
                     apply::request(
@@ -190,8 +189,8 @@ impl Chain {
             };
             let answer = link.slot.call(Phase::Response, &told, shown);
             watch.lap(&link.slot);
-            let block = match answer {
-                Ok(Answer::Verdict(block)) => block,
+            let verdict = match answer {
+                Ok(Answer::Verdict(verdict)) => verdict,
                 Ok(Answer::Bypassed) => continue,
                 Err(kind) => {
                     outcome = Outcome::Fault {
@@ -201,7 +200,6 @@ impl Chain {
                     break;
                 }
             };
-            let verdict = checked(&block, Phase::Response, plan.pools.len());
             match verdict.kind {
                 Kind::Next => apply::response(&verdict, head, &mut part.state),
                 Kind::Reply => {
@@ -258,9 +256,4 @@ impl Chain {
             state.filter_time += watch.total();
         }
     }
-}
-
-/// Reads a block that the slot has checked with the same arguments.
-pub(super) fn checked(block: &[u8], phase: Phase, pools: usize) -> Verdict<'_> {
-    Verdict::read(block, phase, pools).unwrap_or(Verdict::NEXT)
 }

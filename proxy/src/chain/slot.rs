@@ -27,8 +27,7 @@ pub struct Slot {
 
 /// What one call came to, when it did not fail or the policy is to go on.
 pub(super) enum Answer {
-    /// The block of a verdict that was checked.
-    Verdict(Vec<u8>),
+    Verdict(Verdict),
     /// A fault, with policy `bypass`.
     Bypassed,
 }
@@ -59,7 +58,7 @@ impl Slot {
         self.filter.shard(self.worker)
     }
 
-    /// Calls the filter and checks what it answers. The verdict in an answer reads without error.
+    /// Calls the filter and checks what it answers.
     pub(super) fn call(
         &self,
         phase: Phase,
@@ -68,16 +67,16 @@ impl Slot {
     ) -> Result<Answer, FaultKind> {
         let pools = self.plan().pools.len();
         let called = self.invoke(phase, facts, shown).and_then(|block| {
-            match Verdict::read(&block, phase, pools) {
+            match Verdict::read(block, phase, pools) {
                 Ok(verdict) => {
                     self.shard().verdict(kind(&verdict));
-                    Ok(block)
+                    Ok(verdict)
                 }
                 Err(bad) => Err(Fault::new(FaultKind::Verdict, bad.to_string())),
             }
         });
         match called {
-            Ok(block) => Ok(Answer::Verdict(block)),
+            Ok(verdict) => Ok(Answer::Verdict(verdict)),
             Err(fault) => {
                 self.replace();
                 self.shard().fault(fault.kind);
@@ -124,7 +123,7 @@ impl Slot {
     }
 }
 
-fn kind(verdict: &Verdict<'_>) -> VerdictKind {
+fn kind(verdict: &Verdict) -> VerdictKind {
     match verdict.kind {
         Kind::Next if verdict.is_plain_next() => VerdictKind::Next,
         Kind::Next => VerdictKind::Edit,

@@ -2,7 +2,7 @@
 
 use super::apply;
 use super::facts::StreamFacts;
-use super::http::{Chain, Watch, checked};
+use super::http::{Chain, Watch};
 use super::predicate::Subject;
 use super::slot::Answer;
 use super::state::{ExchangeState, StreamOutcome};
@@ -69,8 +69,8 @@ impl Chain {
             }
             let answer = link.slot.call(phase, &told, Shown::NOTHING);
             watch.lap(&link.slot);
-            let block = match answer {
-                Ok(Answer::Verdict(block)) => block,
+            let verdict = match answer {
+                Ok(Answer::Verdict(verdict)) => verdict,
                 Ok(Answer::Bypassed) => continue,
                 Err(kind) => {
                     outcome = StreamOutcome::Fault {
@@ -80,7 +80,6 @@ impl Chain {
                     break;
                 }
             };
-            let verdict = checked(&block, phase, plan.pools.len());
             match verdict.kind {
                 Kind::Drop => outcome = StreamOutcome::Drop,
                 Kind::Reset => outcome = StreamOutcome::Reset,

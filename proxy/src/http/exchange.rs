@@ -13,8 +13,9 @@ use crate::connection::Connection;
 use crate::error::Reason;
 use crate::generation::{RequestId, Service};
 use crate::head::{Fields, RequestHead, ResponseHead, Version};
+use crate::http::client_address::Client;
 use crate::http::client_side::{ClientSide, ResponseBody};
-use crate::http::forward::{self, Client, Hop};
+use crate::http::forward::{self, Hop};
 use crate::http::h1::body::IncomingBody;
 use crate::http::h1::framing::Framing;
 use crate::io::timer::Timer;
@@ -78,6 +79,8 @@ struct Exchange<'a, C: ClientSide> {
     state: ExchangeState,
     /// Request body bytes already sent once, kept while a try may be repeated.
     replay: Option<Vec<u8>>,
+    /// The request's trailers, once its body has ended.
+    trailers: Option<Fields>,
     upload: Upload,
     journal: Journal,
     /// The response filters have run.
@@ -125,11 +128,17 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
     ) -> Self {
         let mut head = incoming.head;
         let options = &service.listener.config.http;
-        let client = forward::client(connection, options, &head.fields);
+        let client = Client::of(connection, options, &head.fields);
         forward::distrust(connection, options, &mut head.fields);
         let id = match head.fields.get(b"x-request-id").map(RequestId::from_client) {
             Some(Some(id)) => id,
-            _ => service.worker.ids.next(),
+            unfit => {
+                if unfit.is_some() {
+                    // One exchange has one id: what the backend is told must be what the record says.
+                    head.fields.remove(b"x-request-id");
+                }
+                service.worker.ids.next()
+            }
         };
         let hop = forward::strip_hop_by_hop(&mut head.fields);
         service.metrics.exchange_started();
@@ -146,6 +155,7 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
             response_hop: Hop::default(),
             state: ExchangeState::default(),
             replay: None,
+            trailers: None,
             upload: Upload::Running,
             journal: Journal {
                 started: Instant::now(),
@@ -194,14 +204,9 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
         let mut body = self.response_body(&response);
         let mut head = response.head;
         let status = head.status;
-        self.responded = true;
         self.response_hop = forward::strip_hop_by_hop(&mut head.fields);
-        match self.response_filters(&mut head) {
-            Outcome::Continue => {}
-            Outcome::Reply(reply) => return self.reply(reply, Some(Reason::FilterReply)).await,
-            Outcome::Drop => return self.cut(Reason::FilterDrop, Ending::Drop),
-            Outcome::Reset => return self.cut(Reason::FilterReset, Ending::Reset),
-            Outcome::Fault { .. } => return self.fail(Reason::FilterFault).await,
+        if let Some(ending) = self.response_filtered(&mut head).await {
+            return ending;
         }
         if is_bodiless(head.status) && body != ResponseBody::None {
             // A filter chose a status without a body: what the upstream still sends must not follow it.
@@ -230,6 +235,18 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
         self.service
             .chain
             .request(&mut self.state, &facts, &mut self.head)
+    }
+
+    /// Shows an upstream's response to the filters; `Some` when one of them ended the exchange instead.
+    async fn response_filtered(&mut self, head: &mut ResponseHead) -> Option<Ending> {
+        self.responded = true;
+        Some(match self.response_filters(head) {
+            Outcome::Continue => return None,
+            Outcome::Reply(reply) => self.reply(reply, Some(Reason::FilterReply)).await,
+            Outcome::Drop => self.cut(Reason::FilterDrop, Ending::Drop),
+            Outcome::Reset => self.cut(Reason::FilterReset, Ending::Reset),
+            Outcome::Fault { .. } => self.fail(Reason::FilterFault).await,
+        })
     }
 
     fn response_filters(&mut self, head: &mut ResponseHead) -> Outcome {

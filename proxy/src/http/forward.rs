@@ -1,8 +1,9 @@
 //! What a proxy does to fields: hop-by-hop removal, the client address, forwarding fields (RFC 9110 §7.6, RFC 7239).
 
+use super::client_address::Client;
 use super::h1::framing::trim;
 use crate::config::{Forwarded, HttpOptions};
-use crate::connection::{Connection, canonical_ip};
+use crate::connection::Connection;
 use crate::head::{Fields, RequestHead, Version};
 use std::net::IpAddr;
 
@@ -109,70 +110,14 @@ pub fn strip_trailers(trailers: &mut Fields, hop: &Hop) {
     });
 }
 
-/// The one address that logs, limits, hashes and filters know the client by.
-#[derive(Debug, Clone)]
-pub struct Client {
-    pub ip: IpAddr,
-    /// 0 when the address was taken from a forwarding field.
-    pub port: u16,
-    /// `None`: the same as the connection's `peer_text`.
-    text: Option<String>,
-}
-
-impl Client {
-    pub fn text<'a>(&'a self, connection: &'a Connection) -> &'a str {
-        self.text.as_deref().unwrap_or(&connection.peer_text)
-    }
-}
-
-/// The client address: the peer, or behind trusted proxies the first untrusted address from the right.
-pub fn client(connection: &Connection, options: &HttpOptions, fields: &Fields) -> Client {
-    let peer = Client {
-        ip: connection.peer.ip(),
-        port: connection.peer.port(),
-        text: None,
-    };
-    if options.trusted_proxies.is_empty() || !options.trusts(peer.ip) {
-        return peer;
-    }
-    let mut chain: Vec<&[u8]> = Vec::new();
-    for value in fields.get_all(b"x-forwarded-for") {
-        chain.extend(value.split(|&b| b == b',').map(trim));
-    }
-    let mut found = None;
-    for part in chain.iter().rev() {
-        // What is no address ends the walk: whoever wrote it cannot be believed about what lies further left.
-        let Some(ip) = std::str::from_utf8(part).ok().and_then(parse_forwarded_ip) else {
-            break;
-        };
-        found = Some(ip);
-        if !options.trusts(ip) {
-            break;
-        }
-    }
-    match found {
-        Some(ip) => Client {
-            ip,
-            port: 0,
-            text: Some(ip.to_string()),
-        },
-        None => peer,
-    }
-}
-
-/// An address as found in X-Forwarded-For: bare, bracketed, or with a port.
-fn parse_forwarded_ip(text: &str) -> Option<IpAddr> {
-    let ip = text
-        .parse::<IpAddr>()
-        .ok()
-        .or_else(|| text.parse::<std::net::SocketAddr>().ok().map(|a| a.ip()))
-        .or_else(|| text.strip_prefix('[')?.strip_suffix(']')?.parse().ok())?;
-    Some(canonical_ip(ip))
-}
-
 /// Drops what an untrusted peer claims about itself. Runs before filters, so that they see only what can be believed.
 pub fn distrust(connection: &Connection, options: &HttpOptions, fields: &mut Fields) {
-    if !options.trusts(connection.peer.ip()) {
+    if options.trusts(connection.peer.ip()) {
+        // A proxy that does not know this field passes on whatever its own client wrote into it.
+        if writes(options.forwarded).0 {
+            fields.remove(b"x-real-ip");
+        }
+    } else {
         fields.retain_lines(|name, _| {
             !(name.starts_with(b"x-forwarded-")
                 || name == b"forwarded"
@@ -190,12 +135,7 @@ pub fn write_forwarded(
     request_id: &str,
     head: &mut RequestHead,
 ) {
-    let (x, rfc) = match options.forwarded {
-        Forwarded::X => (true, false),
-        Forwarded::Rfc7239 => (false, true),
-        Forwarded::Both => (true, true),
-        Forwarded::None => (false, false),
-    };
+    let (x, rfc) = writes(options.forwarded);
     let scheme = if connection.tls.is_some() {
         "https"
     } else {
@@ -207,8 +147,8 @@ pub fn write_forwarded(
             b"x-forwarded-for",
             connection.peer_text.as_bytes(),
         );
-        if !head.fields.contains(b"x-forwarded-host") {
-            let authority = head.authority().to_vec();
+        if !head.asked_authority().is_empty() && !head.fields.contains(b"x-forwarded-host") {
+            let authority = head.asked_authority().to_vec();
             head.fields.append(b"x-forwarded-host", &authority);
         }
         set_if_absent(
@@ -232,11 +172,24 @@ pub fn write_forwarded(
         push_node(&mut element, connection.peer.ip());
         element.push_str(";by=");
         push_node(&mut element, connection.local.ip());
-        element.push_str(";host=\"");
-        element.push_str(&String::from_utf8_lossy(head.authority()));
-        element.push_str("\";proto=");
+        if !head.asked_authority().is_empty() {
+            element.push_str(";host=\"");
+            element.push_str(&String::from_utf8_lossy(head.asked_authority()));
+            element.push('"');
+        }
+        element.push_str(";proto=");
         element.push_str(scheme);
         append_to_list(&mut head.fields, b"forwarded", element.as_bytes());
+    }
+}
+
+/// Whether the `X-Forwarded-` fields are written, and whether `Forwarded` is.
+fn writes(forwarded: Forwarded) -> (bool, bool) {
+    match forwarded {
+        Forwarded::X => (true, false),
+        Forwarded::Rfc7239 => (false, true),
+        Forwarded::Both => (true, true),
+        Forwarded::None => (false, false),
     }
 }
 
@@ -264,14 +217,13 @@ fn append_to_list(fields: &mut Fields, name: &[u8], element: &[u8]) {
         return;
     }
     let mut joined = Vec::new();
-    for line in fields.get_all(name) {
+    let lines = fields.get_all(name).filter(|line| !line.is_empty());
+    for part in lines.chain([element]) {
         if !joined.is_empty() {
             joined.extend_from_slice(b", ");
         }
-        joined.extend_from_slice(line);
+        joined.extend_from_slice(part);
     }
-    joined.extend_from_slice(b", ");
-    joined.extend_from_slice(element);
     fields.set(name, &joined);
 }
 
@@ -343,47 +295,6 @@ mod tests {
     }
 
     #[test]
-    fn client_address_is_the_first_untrusted_from_the_right() {
-        let cases = [
-            (&[][..], "9.9.9.9:1", "1.1.1.1, 2.2.2.2", "9.9.9.9"),
-            (
-                &["9.0.0.0/8"][..],
-                "9.9.9.9:1",
-                "1.1.1.1, 2.2.2.2",
-                "2.2.2.2",
-            ),
-            (
-                &["9.0.0.0/8", "2.0.0.0/8"][..],
-                "9.9.9.9:1",
-                "6.6.6.6, 1.1.1.1, 2.2.2.2",
-                "1.1.1.1",
-            ),
-            (&["9.0.0.0/8"][..], "9.9.9.9:1", "1.1.1.1, junk", "9.9.9.9"),
-            (
-                &["0.0.0.0/0"][..],
-                "9.9.9.9:1",
-                "1.1.1.1, 2.2.2.2",
-                "1.1.1.1",
-            ),
-            (
-                &["9.0.0.0/8"][..],
-                "9.9.9.9:1",
-                "[2001:db8::1]:443",
-                "2001:db8::1",
-            ),
-        ];
-        for (trusted, peer, xff, expected) in cases {
-            let connection = connection(peer);
-            let found = client(
-                &connection,
-                &options(trusted),
-                &fields(&[("x-forwarded-for", xff)]),
-            );
-            assert_eq!(found.text(&connection), expected, "{trusted:?} {xff}");
-        }
-    }
-
-    #[test]
     fn forwarding_fields_are_set_anew_or_appended() {
         let mut head = RequestHead::new(
             Version::Http11,
@@ -395,7 +306,7 @@ mod tests {
         let c = connection("[2001:db8::9]:5");
         let o = options(&[]);
         distrust(&c, &o, &mut head.fields);
-        let who = client(&c, &o, &head.fields);
+        let who = Client::of(&c, &o, &head.fields);
         write_forwarded(&c, &o, &who, "id1", &mut head);
         let text = |n: &str| {
             head.fields
@@ -425,7 +336,7 @@ mod tests {
             ]),
         );
         distrust(&c, &o, &mut head.fields);
-        let who = client(&c, &o, &head.fields);
+        let who = Client::of(&c, &o, &head.fields);
         write_forwarded(&c, &o, &who, "id1", &mut head);
         assert_eq!(
             head.fields.get_all(b"x-forwarded-for").collect::<Vec<_>>(),

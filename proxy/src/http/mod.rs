@@ -1,5 +1,6 @@
 //! HTTP from the client's bytes to the upstream and back. `exchange` shows every phase in order; the rest are its steps.
 
+pub mod client_address;
 pub mod client_side;
 pub mod exchange;
 pub mod forward;

@@ -7,7 +7,7 @@ use crate::error::Reason;
 use crate::generation::Service;
 use crate::io::{DropBounds, Io, Timer, drop_quietly, reset_on_close};
 use crate::telemetry::Record;
-use crate::upstream::{EndpointId, Lease, Pick, PickError, Pool};
+use crate::upstream::{EndpointId, Lease, Pick, PickError, Pool, backoff};
 use crate::wasm::Phase;
 use smallvec::SmallVec;
 use std::rc::Rc;
@@ -162,6 +162,10 @@ impl Session<'_> {
                 (Err(PickError::NoHealthy), None) => return Err(Reason::NoHealthyEndpoint),
                 (Err(PickError::Overload), None) => return Err(Reason::Overload),
             };
+            if tried.contains(&lease.endpoint.id) {
+                // There is no other: it gets a moment.
+                tokio::time::sleep(backoff(tried.len() as u32 - 1)).await;
+            }
             self.journal.tries += 1;
             self.journal.endpoint = Some(lease.endpoint.text.clone());
             let started = Instant::now();

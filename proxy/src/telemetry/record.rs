@@ -57,7 +57,7 @@ pub struct Exchange<'a> {
     pub authority: &'a [u8],
     pub target: &'a [u8],
     pub version: Version,
-    /// What the client was sent; 499 when it went away first; 0 when it was answered nothing on purpose.
+    /// What the client was sent; 499 when it went away first; 0 when it was answered nothing.
     pub status: u16,
     pub user_agent: Option<&'a [u8]>,
     pub referer: Option<&'a [u8]>,

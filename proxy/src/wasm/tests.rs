@@ -409,7 +409,7 @@ fn the_readable_form_takes_the_same_way() {
         which: &ShownFields::All,
     };
     let block = instance.call(Phase::Request, &facts, shown).unwrap();
-    let verdict = Verdict::read(&block, Phase::Request, 0).unwrap();
+    let verdict = Verdict::read(block, Phase::Request, 0).unwrap();
     assert_eq!(verdict.kind, Kind::Reply);
     assert_eq!(
         verdict.ops().collect::<Vec<_>>(),

@@ -5,9 +5,10 @@ use crate::head::{is_field_value, is_host_owned, is_token};
 use super::module::Phase;
 
 const HEADER: usize = 8;
-/// No field name is longer; what a name can be in a lower-cased copy on the stack.
+/// No field name is longer.
 const NAME_BYTES_MAX: usize = 256;
 const STICKY_BYTES_MAX: usize = 1024;
+const ENDPOINT_BYTES_MAX: usize = 64;
 /// A host name, brackets and a port.
 const AUTHORITY_BYTES_MAX: usize = 264;
 
@@ -66,27 +67,27 @@ pub enum BadVerdict {
     #[error("status {0} is not in 200 to 999")]
     Status(u16),
     #[error("pool {index} of {pools}")]
-    Pool { index: u32, pools: usize },
+    Pool { index: usize, pools: usize },
 }
 
-/// A verdict that was checked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Verdict<'a> {
+/// A verdict that was checked, with the block it came in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
     pub kind: Kind,
-    ops: &'a [u8],
-    pools: usize,
+    /// Empty, or the code and the operations as the guest wrote them.
+    block: Vec<u8>,
 }
 
-impl<'a> Verdict<'a> {
-    pub const NEXT: Verdict<'static> = Verdict {
+impl Verdict {
+    /// Go on, unchanged.
+    pub const NEXT: Verdict = Verdict {
         kind: Kind::Next,
-        ops: &[],
-        pools: 0,
+        block: Vec::new(),
     };
 
     /// Checks an answer for `phase`; `pools` is the length of the plan's list.
-    pub fn read(block: &'a [u8], phase: Phase, pools: usize) -> Result<Self, BadVerdict> {
-        let Some((&code, ops)) = block.split_first() else {
+    pub fn read(block: Vec<u8>, phase: Phase, pools: usize) -> Result<Self, BadVerdict> {
+        let Some((&code, mut rest)) = block.split_first() else {
             return Ok(Verdict::NEXT);
         };
         let kind = match code {
@@ -104,30 +105,28 @@ impl<'a> Verdict<'a> {
         if !allowed {
             return Err(BadVerdict::VerdictNotAllowed(kind));
         }
-        let mut rest = ops;
         while !rest.is_empty() {
-            let code = rest[0];
-            let (op, after) = parse(rest, pools)?;
-            if !is_allowed(&op, phase, kind) {
-                return Err(BadVerdict::OperationNotAllowed(code));
+            let (raw, after) = RawOp::split(rest)?;
+            if !is_allowed(&raw.checked(pools)?, phase, kind) {
+                return Err(BadVerdict::OperationNotAllowed(raw.code));
             }
             rest = after;
         }
-        Ok(Verdict { kind, ops, pools })
+        Ok(Verdict { kind, block })
     }
 
     pub fn is_plain_next(&self) -> bool {
-        self.kind == Kind::Next && self.ops.is_empty()
+        self.kind == Kind::Next && self.block.len() <= 1
     }
 
     /// The operations, in order.
-    pub fn ops(&self) -> impl Iterator<Item = Op<'a>> + use<'a> {
-        let (mut rest, pools) = (self.ops, self.pools);
+    pub fn ops(&self) -> impl Iterator<Item = Op<'_>> {
+        let mut rest = self.block.get(1..).unwrap_or_default();
         std::iter::from_fn(move || {
             // `read` went over the same bytes, so this only fails at their end.
-            let (op, after) = parse(rest, pools).ok()?;
+            let (raw, after) = RawOp::split(rest).ok()?;
             rest = after;
-            Some(op)
+            raw.decode().ok()
         })
     }
 }
@@ -180,66 +179,81 @@ pub fn is_authority(bytes: &[u8]) -> bool {
     }
 }
 
-/// One operation off the front: what it says, and the rest. The caller has seen that `bytes` is not empty, or takes
-/// the error as the end.
-fn parse(bytes: &[u8], pools: usize) -> Result<(Op<'_>, &[u8]), BadVerdict> {
-    let (header, rest) = bytes
-        .split_first_chunk::<HEADER>()
-        .ok_or(BadVerdict::Overrun)?;
-    let code = header[0];
-    let name_len = usize::from(u16::from_le_bytes([header[2], header[3]]));
-    let value_len = u32::from_le_bytes([header[4], header[5], header[6], header[7]]) as usize;
-    let (name, rest) = rest.split_at_checked(name_len).ok_or(BadVerdict::Overrun)?;
-    let (value, rest) = rest
-        .split_at_checked(value_len)
-        .ok_or(BadVerdict::Overrun)?;
-    if !matches!(code, 1..=4) && !name.is_empty() {
-        return Err(BadVerdict::Argument(code));
+/// One operation as it lies in the block.
+struct RawOp<'a> {
+    code: u8,
+    name: &'a [u8],
+    value: &'a [u8],
+}
+
+impl<'a> RawOp<'a> {
+    /// One operation off the front, and the rest.
+    fn split(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), BadVerdict> {
+        let (header, rest) = bytes
+            .split_first_chunk::<HEADER>()
+            .ok_or(BadVerdict::Overrun)?;
+        let name_len = usize::from(u16::from_le_bytes([header[2], header[3]]));
+        let value_len = u32::from_le_bytes([header[4], header[5], header[6], header[7]]) as usize;
+        let (name, rest) = rest.split_at_checked(name_len).ok_or(BadVerdict::Overrun)?;
+        let (value, rest) = rest
+            .split_at_checked(value_len)
+            .ok_or(BadVerdict::Overrun)?;
+        let code = header[0];
+        Ok((Self { code, name, value }, rest))
     }
-    let number = || -> Result<u32, BadVerdict> {
-        <[u8; 4]>::try_from(value)
-            .map(u32::from_le_bytes)
-            .map_err(|_| BadVerdict::Argument(code))
-    };
-    let op = match code {
-        1 => field(name, value).map(|()| Op::Set(name, value))?,
-        2 => field(name, value).map(|()| Op::Append(name, value))?,
-        3 => field(name, value).map(|()| Op::Add(name, value))?,
-        4 => field(name, value).map(|()| Op::Remove(name))?,
-        16 if is_target(value) => Op::Target(value),
-        17 if is_authority(value) => Op::Authority(value),
-        32 => {
-            let index = number()?;
-            if index as usize >= pools {
-                return Err(BadVerdict::Pool { index, pools });
+
+    /// What it says, if that may be said.
+    fn checked(&self, pools: usize) -> Result<Op<'a>, BadVerdict> {
+        let code = self.code;
+        let fits = match code {
+            1..=4 => {
+                field(self.name, self.value)?;
+                true
             }
-            Op::Pool(index as usize)
+            _ if !self.name.is_empty() => false,
+            16 => is_target(self.value),
+            17 => is_authority(self.value),
+            33 => (1..=STICKY_BYTES_MAX).contains(&self.value.len()),
+            34 => (1..=ENDPOINT_BYTES_MAX).contains(&self.value.len()),
+            _ => true,
+        };
+        if !fits {
+            return Err(BadVerdict::Argument(code));
         }
-        33 if (1..=STICKY_BYTES_MAX).contains(&value.len()) => Op::StickyKey(value),
-        34 => match std::str::from_utf8(value) {
-            Ok(text) if !text.is_empty() && text.len() <= 64 => Op::Endpoint(text),
-            _ => return Err(BadVerdict::Argument(code)),
-        },
-        35 => Op::TryTimeoutMs(number()?),
-        36 => Op::TotalTimeoutMs(number()?),
-        37 => Op::Retries(number()?),
-        48 => {
-            let status = <[u8; 2]>::try_from(value)
-                .map(u16::from_le_bytes)
-                .map_err(|_| BadVerdict::Argument(code))?;
-            if !(200..=999).contains(&status) {
-                return Err(BadVerdict::Status(status));
-            }
-            Op::Status(status)
+        match self.decode()? {
+            Op::Pool(index) if index >= pools => Err(BadVerdict::Pool { index, pools }),
+            Op::Status(status) if !(200..=999).contains(&status) => Err(BadVerdict::Status(status)),
+            op => Ok(op),
         }
-        49 => Op::Body(value),
-        64 => <[u8; 8]>::try_from(value)
-            .map(|bytes| Op::State(u64::from_le_bytes(bytes)))
-            .map_err(|_| BadVerdict::Argument(code))?,
-        16 | 17 | 33 => return Err(BadVerdict::Argument(code)),
-        other => return Err(BadVerdict::UnknownOperation(other)),
-    };
-    Ok((op, rest))
+    }
+
+    #[inline]
+    fn decode(&self) -> Result<Op<'a>, BadVerdict> {
+        let Self { code, name, value } = *self;
+        let argument = BadVerdict::Argument(code);
+        let number = || match <[u8; 4]>::try_from(value) {
+            Ok(bytes) => Ok(u32::from_le_bytes(bytes)),
+            Err(_) => Err(BadVerdict::Argument(code)),
+        };
+        Ok(match code {
+            1 => Op::Set(name, value),
+            2 => Op::Append(name, value),
+            3 => Op::Add(name, value),
+            4 => Op::Remove(name),
+            16 => Op::Target(value),
+            17 => Op::Authority(value),
+            32 => Op::Pool(number()? as usize),
+            33 => Op::StickyKey(value),
+            34 => Op::Endpoint(std::str::from_utf8(value).map_err(|_| argument)?),
+            35 => Op::TryTimeoutMs(number()?),
+            36 => Op::TotalTimeoutMs(number()?),
+            37 => Op::Retries(number()?),
+            48 => Op::Status(u16::from_le_bytes(value.try_into().map_err(|_| argument)?)),
+            49 => Op::Body(value),
+            64 => Op::State(u64::from_le_bytes(value.try_into().map_err(|_| argument)?)),
+            other => return Err(BadVerdict::UnknownOperation(other)),
+        })
+    }
 }
 
 fn field(name: &[u8], value: &[u8]) -> Result<(), BadVerdict> {
@@ -247,11 +261,7 @@ fn field(name: &[u8], value: &[u8]) -> Result<(), BadVerdict> {
     if !is_token(name) || name.len() > NAME_BYTES_MAX {
         return Err(BadVerdict::Name(text()));
     }
-    let mut lower = [0u8; NAME_BYTES_MAX];
-    let lower = &mut lower[..name.len()];
-    lower.copy_from_slice(name);
-    lower.make_ascii_lowercase();
-    if is_host_owned(lower) {
+    if is_host_owned(name) {
         return Err(BadVerdict::HostOwned(text()));
     }
     if !is_field_value(value) {
@@ -320,15 +330,15 @@ mod tests {
         Writer::new(Kind::Next).op(code, name, value).finish()
     }
 
-    fn check(block: &[u8], phase: Phase) -> Result<Vec<Op<'_>>, BadVerdict> {
-        Verdict::read(block, phase, 2).map(|v| v.ops().collect())
-    }
-
     #[test]
     fn nothing_is_next() {
-        let verdict = Verdict::read(&[], Phase::Request, 0).unwrap();
+        let verdict = Verdict::read(vec![], Phase::Request, 0).unwrap();
         assert!(verdict.is_plain_next());
-        assert!(Verdict::read(&[0], Phase::Log, 0).unwrap().is_plain_next());
+        assert!(
+            Verdict::read(vec![0], Phase::Log, 0)
+                .unwrap()
+                .is_plain_next()
+        );
     }
 
     #[test]
@@ -340,7 +350,7 @@ mod tests {
             .op(49, b"", b"no")
             .op(64, b"", &9u64.to_le_bytes());
         let block = block.finish();
-        let verdict = Verdict::read(&block, Phase::Request, 0).unwrap();
+        let verdict = Verdict::read(block, Phase::Request, 0).unwrap();
         assert_eq!(verdict.kind, Kind::Reply);
         assert_eq!(
             verdict.ops().collect::<Vec<_>>(),
@@ -424,7 +434,8 @@ mod tests {
             (op(64, b"", &[0; 7]), request, Bad::Argument(64)),
         ];
         for (block, phase, expected) in cases {
-            assert_eq!(check(&block, phase), Err(expected), "{block:?}");
+            let read = Verdict::read(block.clone(), phase, 2);
+            assert_eq!(read, Err(expected), "{block:?}");
         }
     }
 
@@ -448,7 +459,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(block in proptest::collection::vec(any::<u8>(), 0..256), phase in phases()) {
-            if let Ok(verdict) = Verdict::read(&block, phase, 3) {
+            if let Ok(verdict) = Verdict::read(block, phase, 3) {
                 verdict.ops().count();
             }
         }
@@ -467,7 +478,7 @@ mod tests {
             }
             let block = writer.finish();
             let block = &block[..block.len().saturating_sub(cut)];
-            if let Ok(verdict) = Verdict::read(block, phase, 3) {
+            if let Ok(verdict) = Verdict::read(block.to_vec(), phase, 3) {
                 prop_assert!(verdict.ops().count() <= ops.len());
             }
         }
@@ -476,7 +487,7 @@ mod tests {
         #[test]
         fn accepted_fields_come_back(name in "[a-z][a-z-]{0,12}x", value in "[ -~]{0,20}") {
             let block = op(2, name.as_bytes(), value.as_bytes());
-            let verdict = Verdict::read(&block, Phase::Response, 0).unwrap();
+            let verdict = Verdict::read(block, Phase::Response, 0).unwrap();
             prop_assert_eq!(verdict.ops().collect::<Vec<_>>(), vec![Op::Append(name.as_bytes(), value.as_bytes())]);
         }
     }

@@ -22,6 +22,11 @@ const UNKNOWN_MAX: usize = 32;
 ///
 /// Every unknown key is reported; of other mistakes the first.
 pub(crate) fn parse<S: DeserializeOwned>(text: &str) -> Result<S, Vec<Diagnostic>> {
+    // Most settings are right, and ten thousand rules should not be held in memory twice. What is wrong with others,
+    // the tree below tells.
+    if let Ok(settings) = serde_json::from_str(text) {
+        return Ok(settings);
+    }
     let mut value: Value = match serde_json::from_str(text) {
         Ok(value) => value,
         Err(error) => {
@@ -39,7 +44,7 @@ pub(crate) fn parse<S: DeserializeOwned>(text: &str) -> Result<S, Vec<Diagnostic
     }
     let mut problems = Vec::new();
     loop {
-        let error = match serde_path_to_error::deserialize(value.clone()) {
+        let error = match serde_path_to_error::deserialize(&value) {
             Ok(settings) if problems.is_empty() => return Ok(settings),
             Ok::<S, _>(_) => return Err(problems),
             Err(error) => error,

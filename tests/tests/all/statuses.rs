@@ -247,7 +247,7 @@ fn a_refused_request_has_one_record_with_its_reason() {
 }
 
 /// An address whose accept queue is full, and what keeps it so.
-fn full_backlog() -> (std::net::SocketAddr, Vec<socket2::Socket>) {
+pub(crate) fn full_backlog() -> (std::net::SocketAddr, Vec<socket2::Socket>) {
     use socket2::{Domain, Socket, Type};
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
     let any: std::net::SocketAddr = "127.0.0.1:0".parse().expect("address");

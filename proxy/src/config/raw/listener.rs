@@ -43,7 +43,8 @@ pub(in crate::config) struct RawListener {
     pub timeouts: RawTimeouts,
     /// How large things may be.
     pub limits: RawLimits,
-    /// Which fields tell backends about the client (`http` only). Those of untrusted clients are dropped in any case.
+    /// Which fields tell backends about the client, and are believed when a trusted proxy sent them (`http` only). Those of
+    /// untrusted clients are dropped in any case.
     pub forwarded: RawForwarded,
     /// Networks whose forwarding fields are believed (`http` only): `10.0.0.0/8`, `192.0.2.1`.
     pub trusted_proxies: Vec<String>,
@@ -100,9 +101,9 @@ pub(in crate::config) enum RawForwarded {
     X,
     /// `Forwarded` (RFC 7239).
     Rfc7239,
-    /// Both kinds.
+    /// Both kinds; for the client's address to be believed they must agree.
     Both,
-    /// None.
+    /// None; X-Forwarded-For of trusted proxies is believed.
     None,
 }
 

@@ -96,11 +96,11 @@ impl Resolver<'_> {
             self.push(Diagnostic::warning("unused-filter", message), &filter.at);
         }
         if config.listeners.is_empty() {
-            let message = "there are no listeners: nothing is served";
-            self.push(
-                Diagnostic::warning("no-listeners", message),
-                &ConfigPath::default(),
-            );
+            // A reload that took it would close every address while the process looks well.
+            let at = ConfigPath::default().join("listeners");
+            let message = "there are no listeners: nothing would be served";
+            let help = "add one under `listeners`, such as `{name: web, bind: \":8080\", protocol: http, pool: NAME}`";
+            self.push(Diagnostic::error("no-listeners", message).help(help), &at);
         }
     }
 

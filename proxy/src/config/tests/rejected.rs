@@ -214,7 +214,17 @@ fn warnings() {
         "\
 pools: {web: {endpoints: [{address: 'a:1', weight: 0}, 'a:1']}, none: {endpoints: [{address: 'a:1', weight: 0}]}}
 filters: {idle: {module: my.wasm}}
+listeners: [{name: web, bind: ':80', protocol: http, pool: web}]
 ",
+    );
+}
+
+#[test]
+fn nothing_to_serve() {
+    check("no_listeners", "pools: {web: {endpoints: ['a:1']}}\n");
+    check(
+        "empty_listeners",
+        "pools: {web: {endpoints: ['a:1']}}\nlisteners: []\n",
     );
 }
 

@@ -7,7 +7,6 @@ use crate::head::{ResponseHead, Version};
 use crate::http::client_side::{ClientSide, ResponseBody};
 use crate::http::respond;
 use std::task::Poll;
-use std::time::SystemTime;
 
 impl<C: ClientSide> Exchange<'_, C> {
     /// Answers without an upstream's response. `reason` says who decided so.
@@ -33,9 +32,7 @@ impl<C: ClientSide> Exchange<'_, C> {
             ResponseBody::Length(body.len() as u64)
         };
         if !fields.contains(b"date") {
-            // Who makes a response dates it (RFC 9110 §6.6.1).
-            let now = httpdate::fmt_http_date(SystemTime::now());
-            fields.append(b"date", now.as_bytes());
+            fields.append(b"date", respond::date().as_bytes());
         }
         self.announce(
             ResponseHead {

@@ -140,8 +140,8 @@ impl<C: ClientSide> Drop for Exchange<'_, C> {
             } else {
                 Reason::ClientGone
             });
-            if !self.journal.head_sent {
-                self.journal.status = 499;
+            if !self.journal.head_sent && !drained {
+                self.journal.status = Reason::ClientGone.status();
             }
         }
         self.record();

@@ -1,6 +1,7 @@
 //! The response on its way to the client: head, bodies, tunnels.
 
 use super::{Ending, Exchange, Upload};
+use crate::chain::Reply;
 use crate::error::Reason;
 use crate::head::ResponseHead;
 use crate::http::client_side::{ClientSide, ResponseBody};
@@ -154,6 +155,18 @@ impl<C: ClientSide> Exchange<'_, C> {
         if answered.is_none() || answered != wanted {
             lease.failed(Failure::Broken);
             return self.fail(Reason::UpstreamMalformed).await;
+        }
+        if let Some(ending) = self.response_filtered(&mut head).await {
+            return ending;
+        }
+        if head.status != 101 {
+            // A filter made another answer of it: the protocol stays, and what the upstream would say is not heard.
+            let refusal = Reply {
+                status: head.status,
+                fields: head.fields,
+                ..Reply::default()
+            };
+            return self.reply(refusal, None).await;
         }
         self.journal.upgraded = true;
         self.send_head(head, ResponseBody::Tunnel, answered.as_deref());

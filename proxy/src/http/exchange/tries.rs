@@ -14,7 +14,7 @@ use crate::upstream::{EndpointId, Failure, Lease, Pick, PickError, Pool};
 use smallvec::SmallVec;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Informational responses of one upstream that are relayed; more are a malfunction.
 const INFORMATIONAL_MAX: u32 = 16;
@@ -41,7 +41,10 @@ impl<C: ClientSide> Exchange<'_, C> {
         pool: &Arc<Pool>,
     ) -> Result<(Upstream, ParsedResponse, Lease), Reason> {
         if !pool.is_settled() {
-            pool.first_checks().await;
+            // Bounded by itself, and by the exchange's own time if that is less.
+            self.timer.set(self.until_total(Duration::MAX)?);
+            let waited = self.timer.run(pool.first_checks()).await;
+            waited.map_err(|_| Reason::TotalTimeout)?;
         }
         let mut tried: SmallVec<[EndpointId; 4]> = SmallVec::new();
         let mut left = self.state.route.retries.unwrap_or(pool.config.retries);
@@ -56,13 +59,20 @@ impl<C: ClientSide> Exchange<'_, C> {
                 Err(PickError::NoHealthy) => return Err(Reason::NoHealthyEndpoint),
                 Err(PickError::Overload) => return Err(Reason::Overload),
             };
+            if tried.contains(&lease.endpoint.id) {
+                self.back_off(tried.len()).await?;
+            }
             self.journal.tries += 1;
             self.journal.endpoint = Some(lease.endpoint.text.clone());
             let started = Instant::now();
             let failed = match self.attempt(pool, &lease, fresh).await {
                 Ok((upstream, response)) => {
                     self.journal.upstream_time += started.elapsed();
-                    lease.succeeded();
+                    match response.head.status {
+                        // It answers quickly that it cannot serve: that must not look like being idle.
+                        502..=504 => lease.failed(Failure::Answer),
+                        _ => lease.succeeded(),
+                    }
                     return Ok((upstream, response, lease));
                 }
                 Err(failed) => failed,
@@ -70,9 +80,7 @@ impl<C: ClientSide> Exchange<'_, C> {
             self.journal.upstream_time += started.elapsed();
             match failed.retry {
                 Retry::No => {
-                    if failed.reason.is_upstream() {
-                        self.blame(&lease, failed.reason);
-                    }
+                    self.blame(&lease, failed.reason);
                     return Err(failed.reason);
                 }
                 Retry::Fresh => fresh = true,
@@ -88,15 +96,16 @@ impl<C: ClientSide> Exchange<'_, C> {
                     left -= 1;
                     tried.push(lease.endpoint.id);
                     last = Some(failed.reason);
-                    self.back_off(pool, tried.len()).await?;
                 }
             }
         }
     }
 
-    /// Tells the endpoint's health what happened. Dialling has counted its own failures.
+    /// Tells the endpoint's health what happened. Dialling has counted its own failures, and what is this side's own
+    /// trouble (no more descriptors, say) is no fault of the endpoint.
     fn blame(&self, lease: &Lease, reason: Reason) {
-        if !matches!(reason, Reason::ConnectRefused | Reason::ConnectTimeout) {
+        let dialling = matches!(reason, Reason::ConnectRefused | Reason::ConnectTimeout);
+        if reason.is_upstream() && !dialling {
             lease.failed(Failure::Broken);
         }
     }
@@ -110,11 +119,8 @@ impl<C: ClientSide> Exchange<'_, C> {
         })
     }
 
-    /// Waits a random time before a further try, when the pool has no other endpoint to go to at once.
-    async fn back_off(&mut self, pool: &Arc<Pool>, tries: usize) -> Result<(), Reason> {
-        if pool.members().len() > tries {
-            return Ok(());
-        }
+    /// Waits a random time before a further try, when there is no other endpoint to go to at once.
+    async fn back_off(&mut self, tries: usize) -> Result<(), Reason> {
         let delay = crate::upstream::backoff(tries as u32 - 1);
         self.timer.set(self.until_total(delay)?);
         let _ = self.timer.run(std::future::pending::<()>()).await;

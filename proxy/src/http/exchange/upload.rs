@@ -24,10 +24,18 @@ impl<C: ClientSide> Exchange<'_, C> {
         }
         self.replay = Some(replay);
         if self.side.body_done() {
-            let trailers = self.side.body_trailers();
-            upstream.send_end(trailers.as_ref());
-            self.upload = Upload::Flushing;
+            self.end_upload(upstream);
         }
+    }
+
+    /// Queues the end of the request body with its trailers, which are kept for another try.
+    fn end_upload(&mut self, upstream: &mut Upstream) {
+        if let Some(mut trailers) = self.side.body_trailers() {
+            forward::strip_trailers(&mut trailers, &self.hop);
+            self.trailers = Some(trailers);
+        }
+        upstream.send_end(self.trailers.as_ref());
+        self.upload = Upload::Flushing;
     }
 
     /// Moves the request body towards the upstream. `Err` is the client's fault and ends the exchange.
@@ -69,16 +77,7 @@ impl<C: ClientSide> Exchange<'_, C> {
             match pulled {
                 Ok(_) if refused => self.upload = Upload::Refused,
                 Ok(Pulled::Data(_)) => {}
-                Ok(Pulled::End) => {
-                    let mut trailers = self.side.body_trailers();
-                    if let Some(trailers) = &mut trailers {
-                        forward::strip_trailers(trailers, &self.hop);
-                        // Trailers are not kept, so what they belong to cannot be sent again whole.
-                        self.replay = None;
-                    }
-                    upstream.send_end(trailers.as_ref());
-                    self.upload = Upload::Flushing;
-                }
+                Ok(Pulled::End) => self.end_upload(upstream),
                 Err(BodyError::Truncated(_)) => return Poll::Ready(Err(Reason::ClientGone)),
                 Err(BodyError::Malformed) => return Poll::Ready(Err(Reason::BadRequest)),
             }

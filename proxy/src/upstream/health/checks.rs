@@ -163,3 +163,16 @@ fn record(pool: &Pool, endpoint: &Endpoint, check: &CheckConfig, decide: bool, p
 fn jittered(interval: Duration) -> Duration {
     interval.mul_f64(0.9 + 0.2 * fastrand::f64())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_differ_by_a_tenth_at_most() {
+        let waits = || (0..1000).map(|_| jittered(Duration::from_secs(10)));
+        let (early, late) = (Duration::from_secs(9), Duration::from_secs(11));
+        assert!(waits().all(|wait| wait >= early && wait <= late));
+        assert!(waits().any(|wait| wait < Duration::from_millis(9900)));
+    }
+}

@@ -1,0 +1,375 @@
+//! Who the client is: the peer, or behind trusted proxies the first address from the right of what they wrote that is
+//! not one of theirs (X-Forwarded-For, and `Forwarded` of RFC 7239).
+//!
+//! Everything is read from the right, for the right end is what the nearest proxy wrote; what lies left of an address that
+//! is not trusted, or of something that is no address, is never looked at, so that nothing a client puts there (an open
+//! quote, say) can change how the rest is read.
+
+use super::h1::framing::trim;
+use crate::config::{Forwarded, HttpOptions};
+use crate::connection::{Connection, canonical_ip};
+use crate::head::{Fields, is_token};
+use smallvec::SmallVec;
+use std::borrow::Cow;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// The one address that logs, limits, hashes and filters know the client by.
+#[derive(Debug, Clone)]
+pub struct Client {
+    pub ip: IpAddr,
+    /// 0 when the address was taken from a forwarding field.
+    pub port: u16,
+    /// `None`: the same as the connection's `peer_text`.
+    text: Option<String>,
+}
+
+impl Client {
+    /// The client of a request with `fields`, which are those that came: nothing was removed from them yet.
+    ///
+    /// Which field is believed follows what the listener writes, since a proxy that does not know a field passes on
+    /// whatever its client wrote into it.
+    pub fn of(connection: &Connection, options: &HttpOptions, fields: &Fields) -> Self {
+        let peer = connection.peer.ip();
+        let trusted = !options.trusted_proxies.is_empty() && options.trusts(peer);
+        let found = if trusted {
+            match options.forwarded {
+                Forwarded::X | Forwarded::None => by_x(options, fields),
+                Forwarded::Rfc7239 => by_rfc7239(options, fields),
+                Forwarded::Both => by_both(options, fields),
+            }
+        } else {
+            None
+        };
+        match found {
+            Some(ip) => Self {
+                ip,
+                port: 0,
+                text: Some(ip.to_string()),
+            },
+            None => Self {
+                ip: peer,
+                port: connection.peer.port(),
+                text: None,
+            },
+        }
+    }
+
+    pub fn text<'a>(&'a self, connection: &'a Connection) -> &'a str {
+        self.text.as_deref().unwrap_or(&connection.peer_text)
+    }
+}
+
+fn by_x(options: &HttpOptions, fields: &Fields) -> Option<IpAddr> {
+    walk(options, fields, b"x-forwarded-for", |part| {
+        x_address(std::str::from_utf8(part).ok()?)
+    })
+}
+
+fn by_rfc7239(options: &HttpOptions, fields: &Fields) -> Option<IpAddr> {
+    walk(options, fields, b"forwarded", for_address)
+}
+
+/// With both kinds there, they have to agree: which of the two the proxies left alone cannot be known.
+fn by_both(options: &HttpOptions, fields: &Fields) -> Option<IpAddr> {
+    let (x, rfc7239) = (by_x(options, fields), by_rfc7239(options, fields));
+    match (
+        fields.contains(b"x-forwarded-for"),
+        fields.contains(b"forwarded"),
+    ) {
+        (_, false) => x,
+        (false, true) => rfc7239,
+        (true, true) => x.filter(|_| x == rfc7239),
+    }
+}
+
+/// Goes through the elements of a list field from the right until one is no trusted proxy's address; none when not even
+/// the last one can be read.
+fn walk(
+    options: &HttpOptions,
+    fields: &Fields,
+    name: &[u8],
+    address: impl Fn(&[u8]) -> Option<IpAddr>,
+) -> Option<IpAddr> {
+    let lines: SmallVec<[&[u8]; 4]> = fields.get_all(name).collect();
+    let mut found = None;
+    for line in lines.iter().rev() {
+        let mut rest = Some(*line);
+        while let Some(list) = rest {
+            let (before, element) = split_last(list, b',');
+            rest = before;
+            let element = trim(element);
+            // Empty elements of a list mean nothing (RFC 9110 §5.6.1.2).
+            if element.is_empty() {
+                continue;
+            }
+            // Whoever wrote what is no address cannot be believed about what lies further left.
+            let Some(ip) = address(element) else {
+                return found;
+            };
+            found = Some(ip);
+            if !options.trusts(ip) {
+                return found;
+            }
+        }
+    }
+    found
+}
+
+/// The part behind the last `separator` outside of quoted strings, and what lies before it if there is one.
+fn split_last(text: &[u8], separator: u8) -> (Option<&[u8]>, &[u8]) {
+    let mut quoted = false;
+    for (at, &byte) in text.iter().enumerate().rev() {
+        if byte == b'"' {
+            // Met from behind: the quote that ends a string, those escaped inside, the one that begins it.
+            let escapes = text[..at].iter().rev().take_while(|&&b| b == b'\\').count();
+            quoted = !quoted || escapes % 2 == 1;
+        } else if byte == separator && !quoted {
+            return (Some(&text[..at]), &text[at + 1..]);
+        }
+    }
+    (None, text)
+}
+
+/// An address as found in X-Forwarded-For: bare, bracketed, or with a port.
+fn x_address(text: &str) -> Option<IpAddr> {
+    let ip = text
+        .parse::<IpAddr>()
+        .ok()
+        .or_else(|| text.parse::<SocketAddr>().ok().map(|a| a.ip()))
+        .or_else(|| text.strip_prefix('[')?.strip_suffix(']')?.parse().ok())?;
+    Some(canonical_ip(ip))
+}
+
+/// The address of the one `for` of a `forwarded-element` (RFC 7239 §4); none when it is `unknown`, obfuscated, missing or
+/// there twice, or when the element is not well-formed.
+fn for_address(element: &[u8]) -> Option<IpAddr> {
+    let mut node = None;
+    let mut rest = Some(element);
+    while let Some(pairs) = rest {
+        let (before, pair) = split_last(pairs, b';');
+        rest = before;
+        let pair = trim(pair);
+        if pair.is_empty() {
+            continue;
+        }
+        let equals = memchr::memchr(b'=', pair)?;
+        let (name, value) = (&pair[..equals], unquoted(&pair[equals + 1..])?);
+        if !is_token(name) {
+            return None;
+        }
+        if name.eq_ignore_ascii_case(b"for") && node.replace(value).is_some() {
+            return None;
+        }
+    }
+    node_address(std::str::from_utf8(&node?).ok()?)
+}
+
+/// The text of a token or a quoted string. `:`, `[` and `]` are taken outside of quotes too, where they do not belong but
+/// are often written and mean one thing.
+fn unquoted(value: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let Some(inner) = value.strip_prefix(b"\"") else {
+        let plain = |&b: &u8| crate::head::is_tchar(b) || matches!(b, b':' | b'[' | b']');
+        return (!value.is_empty() && value.iter().all(plain)).then_some(value.into());
+    };
+    let inner = inner.strip_suffix(b"\"")?;
+    if !inner.iter().any(|b| matches!(b, b'"' | b'\\')) {
+        return Some(inner.into());
+    }
+    let mut text = Vec::with_capacity(inner.len());
+    let mut bytes = inner.iter();
+    while let Some(&byte) = bytes.next() {
+        text.push(match byte {
+            b'\\' => *bytes.next()?,
+            b'"' => return None,
+            byte => byte,
+        });
+    }
+    Some(text.into())
+}
+
+/// A node (RFC 7239 §6) that is an address: IPv4, or IPv6 in brackets, with a port or without.
+fn node_address(node: &str) -> Option<IpAddr> {
+    let (ip, port) = match node.strip_prefix('[') {
+        Some(rest) => {
+            let (ip, port) = rest.split_once(']')?;
+            (IpAddr::V6(ip.parse::<Ipv6Addr>().ok()?), port)
+        }
+        None => {
+            let end = node.find(':').unwrap_or(node.len());
+            let ip = node[..end].parse::<Ipv4Addr>().ok()?;
+            (IpAddr::V4(ip), &node[end..])
+        }
+    };
+    (port.is_empty() || is_port(port.strip_prefix(':')?)).then(|| canonical_ip(ip))
+}
+
+/// Digits, or an obfuscated port.
+fn is_port(port: &str) -> bool {
+    let number = !port.is_empty() && port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit());
+    let obfuscated = port.strip_prefix('_').is_some_and(|name| {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        !name.is_empty() && name.bytes().all(plain)
+    });
+    number || obfuscated
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const PEER: &str = "9.9.9.9";
+
+    type Lines = &'static [(&'static str, &'static str)];
+
+    fn options(forwarded: Forwarded, trusted: &[&str]) -> HttpOptions {
+        HttpOptions {
+            forwarded,
+            trusted_proxies: trusted.iter().map(|t| t.parse().unwrap()).collect(),
+            http2: true,
+            upgrade: vec![],
+            via: "sluicegate".into(),
+        }
+    }
+
+    fn found(options: &HttpOptions, lines: &[(&str, &str)]) -> String {
+        let connection = Connection::new(
+            "l".into(),
+            format!("{PEER}:1").parse().unwrap(),
+            "10.0.0.1:80".parse().unwrap(),
+        );
+        let mut fields = Fields::default();
+        for (name, value) in lines {
+            fields.append(name.as_bytes(), value.as_bytes());
+        }
+        Client::of(&connection, options, &fields)
+            .text(&connection)
+            .to_owned()
+    }
+
+    #[test]
+    fn x_forwarded_for_is_read_from_the_right() {
+        let cases: &[(&[&str], &str, &str)] = &[
+            (&[], "1.1.1.1, 2.2.2.2", PEER),
+            (&["8.0.0.0/8"], "1.1.1.1, 2.2.2.2", PEER),
+            (&["9.0.0.0/8"], "1.1.1.1, 2.2.2.2", "2.2.2.2"),
+            (
+                &["9.0.0.0/8", "2.0.0.0/8"],
+                "6.6.6.6, 1.1.1.1, 2.2.2.2",
+                "1.1.1.1",
+            ),
+            (&["9.0.0.0/8"], "1.1.1.1, junk", PEER),
+            (&["9.0.0.0/8"], "1.1.1.1, , ", "1.1.1.1"),
+            (&["9.0.0.0/8", "2.0.0.0/8"], "junk, 2.2.2.2", "2.2.2.2"),
+            (&["0.0.0.0/0"], "1.1.1.1, 2.2.2.2", "1.1.1.1"),
+            (&["9.0.0.0/8"], "[2001:db8::1]:443", "2001:db8::1"),
+            (&["9.0.0.0/8"], "192.0.2.1:443", "192.0.2.1"),
+            (&["9.0.0.0/8"], "::ffff:192.0.2.1", "192.0.2.1"),
+        ];
+        for (trusted, x, expected) in cases {
+            for forwarded in [Forwarded::X, Forwarded::None, Forwarded::Both] {
+                let options = options(forwarded, trusted);
+                let got = found(&options, &[("x-forwarded-for", x)]);
+                assert_eq!(got, *expected, "{trusted:?} {x}");
+            }
+        }
+    }
+
+    #[test]
+    fn forwarded_is_read_from_the_right() {
+        let cases = [
+            ("for=192.0.2.1", "192.0.2.1"),
+            ("For=192.0.2.1;Proto=https;By=10.0.0.1", "192.0.2.1"),
+            ("proto=https ; for=192.0.2.1", "192.0.2.1"),
+            ("for=6.6.6.6, for=192.0.2.1", "192.0.2.1"),
+            ("for=192.0.2.1, for=9.1.1.1,for=\"9.2.2.2:80\"", "192.0.2.1"),
+            ("for=192.0.2.1, , ", "192.0.2.1"),
+            ("for=192.0.2.1;;", "192.0.2.1"),
+            // Quoted, with ports, bracketed.
+            ("for=\"192.0.2.1\"", "192.0.2.1"),
+            ("for=\"192.0.2.1:8080\"", "192.0.2.1"),
+            ("for=\"192.0.2.1:_hidden.port\"", "192.0.2.1"),
+            ("for=\"1\\92.0.2.1\"", "192.0.2.1"),
+            ("for=\"[2001:db8::1]\"", "2001:db8::1"),
+            ("for=\"[2001:db8::1]:4711\"", "2001:db8::1"),
+            ("for=\"[::ffff:192.0.2.1]\"", "192.0.2.1"),
+            ("for=192.0.2.1:8080", "192.0.2.1"),
+            ("for=[2001:db8::1]:80", "2001:db8::1"),
+            // Commas, semicolons and quotes inside strings do not end what they are in.
+            ("for=192.0.2.1;host=\"a,for=6.6.6.6\"", "192.0.2.1"),
+            ("for=192.0.2.1;host=\"a;for=6.6.6.6\"", "192.0.2.1"),
+            ("for=192.0.2.1;x=\"\\\",for=6.6.6.6\"", "192.0.2.1"),
+            ("for=192.0.2.1;x=\"\\\\\"", "192.0.2.1"),
+            // What a client leaves open on the left is never reached.
+            ("for=\"6.6.6.6, for=192.0.2.1", "192.0.2.1"),
+            ("x=\"\\, for=192.0.2.1", "192.0.2.1"),
+            // No address: nobody further left is believed either.
+            ("for=192.0.2.1, for=unknown", PEER),
+            ("for=192.0.2.1, for=_secret", PEER),
+            ("for=192.0.2.1, for=\"_secret:80\"", PEER),
+            ("for=192.0.2.1, for=unknown, for=9.1.1.1", "9.1.1.1"),
+            ("for=192.0.2.1, proto=https", PEER),
+            ("for=192.0.2.1;for=192.0.2.1", PEER),
+            ("for=", PEER),
+            ("for", PEER),
+            ("192.0.2.1", PEER),
+            ("for=2001:db8::1", PEER),
+            ("for=\"2001:db8::1\"", PEER),
+            ("for=\"[192.0.2.1]\"", PEER),
+            ("for=\"192.0.2.1:\"", PEER),
+            ("for=\"192.0.2.1:port\"", PEER),
+            ("for=\"192.0.2.1:123456\"", PEER),
+            ("for=\"192.0.2.1", PEER),
+            ("for=192.0.2.1\"", PEER),
+            ("for=\"192.0.2.1\\\"", PEER),
+            ("for =192.0.2.1", PEER),
+            ("for= 192.0.2.1", PEER),
+            ("for=192.0.2.1 proto=http", PEER),
+        ];
+        for (value, expected) in cases {
+            let options = options(Forwarded::Rfc7239, &["9.0.0.0/8"]);
+            let got = found(&options, &[("forwarded", value)]);
+            assert_eq!(got, expected, "{value}");
+        }
+        // Lines are one list, in order.
+        let options = options(Forwarded::Rfc7239, &["9.0.0.0/8"]);
+        let lines = [("forwarded", "for=192.0.2.1"), ("forwarded", "for=9.1.1.1")];
+        assert_eq!(found(&options, &lines), "192.0.2.1");
+    }
+
+    #[test]
+    fn the_field_that_is_believed_is_the_kind_that_is_written() {
+        const X: (&str, &str) = ("x-forwarded-for", "192.0.2.1");
+        const RFC: (&str, &str) = ("forwarded", "for=192.0.2.2");
+        let cases: &[(Forwarded, Lines, &str)] = &[
+            (Forwarded::X, &[X, RFC], "192.0.2.1"),
+            (Forwarded::X, &[RFC], PEER),
+            (Forwarded::None, &[X, RFC], "192.0.2.1"),
+            (Forwarded::Rfc7239, &[X, RFC], "192.0.2.2"),
+            (Forwarded::Rfc7239, &[X], PEER),
+            (Forwarded::Both, &[X], "192.0.2.1"),
+            (Forwarded::Both, &[RFC], "192.0.2.2"),
+            (Forwarded::Both, &[X, RFC], PEER),
+            (
+                Forwarded::Both,
+                &[X, ("forwarded", "for=\"192.0.2.1:8\"")],
+                "192.0.2.1",
+            ),
+            (Forwarded::Both, &[X, ("forwarded", "for=unknown")], PEER),
+            (Forwarded::Both, &[], PEER),
+        ];
+        for (forwarded, lines, expected) in cases {
+            let got = found(&options(*forwarded, &["9.0.0.0/8"]), lines);
+            assert_eq!(got, *expected, "{forwarded:?} {lines:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_trusted_proxy_appends_is_found_whatever_lies_left_of_it(left in "[ -~]{0,40}") {
+            let options = options(Forwarded::Rfc7239, &["9.0.0.0/8"]);
+            let joined = format!("{left}, for=\"192.0.2.1:80\";host=\"a,b\"");
+            prop_assert_eq!(found(&options, &[("forwarded", &joined)]), "192.0.2.1");
+        }
+    }
+}
