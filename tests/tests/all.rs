@@ -54,3 +54,5 @@ mod telemetry;
 mod timeouts;
 #[path = "all/upgrade.rs"]
 mod upgrade;
+#[path = "all/websocket_frames.rs"]
+mod websocket_frames;

@@ -10,13 +10,15 @@ mod wire;
 use crate::config::{ListenerLimits, Timeouts};
 use crate::connection::Connection;
 use crate::generation::{Idle, ServiceSlot};
+use crate::head::Fields;
 use crate::io::DropBounds;
 use crate::io::timer::Timer;
 use crate::io::transport::{Io, Rewound};
 use bytes::Bytes;
 use h2::server::{Builder, SendResponse};
 use h2::{Ping, PingPong, Reason, RecvStream};
-use hyper::Request;
+use hyper::header::{HeaderName, HeaderValue};
+use hyper::{HeaderMap, Request};
 use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::rc::Rc;
@@ -121,6 +123,19 @@ fn settings(limits: &ListenerLimits) -> Builder {
 
 fn resets_max(streams: usize) -> usize {
     RESETS_MAX.max(2 * streams)
+}
+
+/// Fields that were checked already; what `http` refuses all the same is left out.
+pub(super) fn header_map(fields: &Fields) -> HeaderMap {
+    let mut map = HeaderMap::with_capacity(fields.len() + 1);
+    for (name, value) in fields.iter() {
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
+        {
+            map.append(name, value);
+        }
+    }
+    map
 }
 
 /// How a connection ended that did not break.

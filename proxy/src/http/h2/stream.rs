@@ -1,6 +1,6 @@
 //! One stream: the client's side of its exchange, pushed into and pulled from the h2 crate within the exchange's own task.
 
-use super::request;
+use super::{header_map, request};
 use crate::chain::Reply;
 use crate::connection::Connection;
 use crate::generation::Service;
@@ -13,7 +13,7 @@ use crate::io::timer::Timer;
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
-use hyper::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
+use hyper::header::{CONTENT_LENGTH, HeaderValue};
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use std::cell::RefCell;
 use std::io;
@@ -93,6 +93,12 @@ async fn answer(
         Ending::Complete | Ending::CompleteThenClose => End::Served,
         Ending::Gone => End::Cancelled,
         Ending::Abort | Ending::Drop | Ending::Reset => {
+            if ending == Ending::Abort {
+                // A reset overtakes what is queued. What arrived before the failure goes out as far as it can, so that the
+                // client sees a response that broke off and not none at all.
+                let _ = std::future::poll_fn(|cx| Poll::Ready(client.poll_flush(cx))).await;
+                tokio::task::yield_now().await;
+            }
             client.out.borrow_mut().reset(h2::Reason::CANCEL);
             End::Served
         }
@@ -217,19 +223,6 @@ fn response(head: &ResponseHead, body: ResponseBody) -> Response<()> {
             .insert(CONTENT_LENGTH, HeaderValue::from(n));
     }
     response
-}
-
-/// Fields that were checked already; what `http` refuses all the same is left out.
-fn header_map(fields: &Fields) -> HeaderMap {
-    let mut map = HeaderMap::with_capacity(fields.len() + 1);
-    for (name, value) in fields.iter() {
-        if let (Ok(name), Ok(value)) =
-            (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
-        {
-            map.append(name, value);
-        }
-    }
-    map
 }
 
 impl ClientSide for Http2Client {
