@@ -3,6 +3,7 @@
 
 mod aborts;
 mod conduct;
+mod connections;
 mod fields;
 mod floods;
 mod slow;
