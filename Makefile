@@ -5,7 +5,7 @@ CARGO ?= cargo
 PACKAGES := curl openssl openssh-server openssh-client nghttp2-client python3
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: setup demo test lint build bench clean fmt reference
+.PHONY: setup demo test conformance lint build bench clean fmt reference
 
 ## Install what the build and the tests need and is not there yet: as root; else say what is missing.
 setup:
@@ -20,6 +20,11 @@ demo: setup
 test: setup
 	$(CARGO) build --bin sluicegate
 	$(CARGO) test --workspace --no-fail-fast
+
+## Conformance suites of others through the proxy; the first run fetches them. tests/conformance/README.md says how to read it.
+conformance: setup
+	$(CARGO) build --bin sluicegate
+	./tests/conformance/run.sh
 
 ## What a change must pass before it is read.
 lint:

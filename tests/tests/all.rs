@@ -6,6 +6,8 @@ mod check;
 mod cli;
 #[path = "all/drain.rs"]
 mod drain;
+#[path = "all/drain_http2.rs"]
+mod drain_http2;
 #[path = "all/drop.rs"]
 mod drop;
 #[path = "all/examples.rs"]
@@ -22,6 +24,8 @@ mod from_scratch;
 mod guest;
 #[path = "all/headers.rs"]
 mod headers;
+#[path = "all/hostile_http2/mod.rs"]
+mod hostile_http2;
 #[path = "all/hot_swap.rs"]
 mod hot_swap;
 #[path = "all/http2.rs"]
@@ -50,3 +54,5 @@ mod telemetry;
 mod timeouts;
 #[path = "all/upgrade.rs"]
 mod upgrade;
+#[path = "all/websocket_frames.rs"]
+mod websocket_frames;

@@ -12,7 +12,7 @@ use crate::chain::{ExchangeState, Outcome, RequestFacts, ResponseFacts};
 use crate::connection::Connection;
 use crate::error::Reason;
 use crate::generation::{RequestId, Service};
-use crate::head::{Fields, RequestHead, ResponseHead, Version};
+use crate::head::{Fields, RequestHead, ResponseHead};
 use crate::http::client_address::Client;
 use crate::http::client_side::{ClientSide, ResponseBody};
 use crate::http::forward::{self, Hop};
@@ -296,10 +296,6 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
         let version = self.head.version;
         forward::write_via(&mut self.head.fields, version, &options.via);
         self.head.fields.remove(b"content-length");
-        if self.head.version == Version::Http2 {
-            // An HTTP/2 client gets no 100 from us, so the upstream must not wait for one to be passed on.
-            self.head.fields.remove(b"expect");
-        }
     }
 
     /// `phase`, or what is left of the exchange's total time when that is less.

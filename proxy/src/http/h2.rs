@@ -1,445 +1,132 @@
-//! A client's HTTP/2 connection (RFC 9113): hyper keeps the frames, every stream becomes an exchange.
+//! A client's HTTP/2 connection (RFC 9113): the h2 crate keeps the frames, every stream becomes an exchange.
 //!
-//! The exchange pushes, hyper pulls: between them lies one [`Stream`] a stream, which holds at most one piece of body.
+//! The crate answers the protocol's errors; what a peer may do within the protocol and still too often is counted here
+//! and in [`wire`], and ends in GOAWAY with ENHANCE_YOUR_CALM.
 
-use super::client_side::{ClientSide, ResponseBody};
-use super::exchange::{self, Ending, Incoming};
-use super::h1::body::{BodyError, Pulled, Taker};
-use super::h1::framing::{self, Framing};
-use super::h1::parse;
-use super::respond;
-use crate::chain::Reply;
+mod request;
+mod stream;
+mod wire;
+
+use crate::config::{ListenerLimits, Timeouts};
 use crate::connection::Connection;
-use crate::error::Reason;
-use crate::generation::{Service, ServiceSlot};
-use crate::head::HeadLimits;
-use crate::head::{Fields, RequestHead, ResponseHead, Version};
+use crate::generation::{Idle, ServiceSlot};
+use crate::head::Fields;
+use crate::io::DropBounds;
 use crate::io::timer::Timer;
 use crate::io::transport::{Io, Rewound};
-use bytes::{Bytes, BytesMut};
-use hyper::body::{Body, Frame, SizeHint};
+use bytes::Bytes;
+use h2::server::{Builder, SendResponse};
+use h2::{Ping, PingPong, Reason, RecvStream};
 use hyper::header::{HeaderName, HeaderValue};
-use hyper::{HeaderMap, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{HeaderMap, Request};
 use std::cell::{Cell, RefCell};
-use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+use stream::End;
+use wire::Wire;
 
-/// Spawns hyper's stream tasks on this worker.
-#[derive(Clone, Copy)]
-struct LocalExecutor;
-
-impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalExecutor {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
-    }
-}
+/// What one stream may have on its way to us before we have passed it on: enough for 40 Mbit/s over 50 ms.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// The same for all streams together: four stalled uploads stop a connection, one does not.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What of a response may wait in a stream for the socket. Nothing waits there for the client's window.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// Streams that a client cancels before anyone has looked at them; more at once are an attack (CVE-2023-44487).
+const UNSEEN_RESETS_MAX: usize = 20;
+/// Streams that end early by the client's doing, beyond those that end well. A page that is left cancels up to
+/// `limits.streams` at once, and clients do not leave one page after the other in the first second of each.
+const RESETS_MAX: usize = 200;
+/// A stream that lives longer and is cancelled then was wanted once.
+const EARLY: Duration = Duration::from_secs(1);
 
 /// Serves the connection to its end. `initial` are bytes that were read already.
 pub async fn serve(slot: Rc<ServiceSlot>, connection: Rc<Connection>, io: Io, initial: Vec<u8>) {
-    let service = slot.current();
-    let config = &service.listener.config;
-    let (limits, timeouts) = (&config.limits, config.timeouts.clone());
-    let mut builder = hyper::server::conn::http2::Builder::new(LocalExecutor);
-    builder
-        .timer(TokioTimer::new())
-        .auto_date_header(false)
-        .max_concurrent_streams(limits.streams)
-        .max_header_list_size(limits.header_bytes.min(u32::MAX as usize) as u32)
-        .max_send_buf_size(64 * 1024)
-        .keep_alive_interval(timeouts.keep_alive)
-        .keep_alive_timeout(timeouts.head);
-    // Exchanges of streams that were cancelled still unwind for a moment; together they stay bounded too.
-    let exchanges_max = limits.streams as usize * 2;
-    let running = Rc::new(Cell::new(0usize));
-    let worker = service.worker.clone();
-    drop(service);
-
-    let streams = {
-        let running = running.clone();
-        hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
-            let (slot, connection, running) = (slot.clone(), connection.clone(), running.clone());
-            async move {
-                if running.get() >= exchanges_max {
-                    return Err(h2::Error::from(h2::Reason::ENHANCE_YOUR_CALM));
-                }
-                let stream = Rc::new(Stream::default());
-                let task = tokio::task::spawn_local({
-                    let stream = stream.clone();
-                    let guard = Running::new(running);
-                    async move {
-                        serve_stream(slot.current(), connection, request, stream).await;
-                        drop(guard);
-                    }
-                });
-                Answer {
-                    stream,
-                    task,
-                    answered: false,
-                }
-                .await
-            }
-        })
+    // A connection that waits holds no service, so that it keeps no generation that was replaced alive.
+    let (worker, timeouts, limits) = {
+        let service = slot.current();
+        let config = &service.listener.config;
+        (
+            service.worker.clone(),
+            config.timeouts.clone(),
+            config.limits.clone(),
+        )
     };
-    let mut hyper_connection =
-        pin!(builder.serve_connection(TokioIo::new(Rewound::new(initial, io)), streams));
+    let wire = Wire::new(Rewound::new(initial, io));
     let timer = Timer::new();
-    timer.set(timeouts.keep_alive);
     let mut idle = worker.idle();
-    let mut closing = false;
-    std::future::poll_fn(|cx| {
-        if !closing {
-            if running.get() > 0 {
-                timer.set(timeouts.keep_alive);
+
+    timer.set(timeouts.head);
+    let mut handshake = pin!(settings(&limits).handshake::<_, Bytes>(wire.clone()));
+    let shaken = timer.run(std::future::poll_fn(|cx| {
+        match handshake.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending => idle.poll_drain(cx).map(|()| None),
+        }
+    }));
+    let ended = match shaken.await {
+        Ok(Some(Ok(mut frames))) => {
+            timer.set(timeouts.keep_alive);
+            let mut driver = Driver {
+                pings: frames.ping_pong(),
+                frames,
+                wire: &wire,
+                slot,
+                connection,
+                timer: &timer,
+                timeouts,
+                idle,
+                streams_max: limits.streams as usize,
+                tally: Rc::new(Tally::new(limits.streams as usize)),
+                phase: Phase::Open,
+                busy: false,
+                pinged: false,
+            };
+            std::future::poll_fn(|cx| driver.poll(cx)).await
+        }
+        Ok(Some(Err(error))) => Err(error),
+        // No preface came, or a drain began before it.
+        Ok(None) | Err(_) => Ok(Closed::InOrder),
+    };
+    match ended {
+        // Unread input would turn the close into a reset, which can overtake the GOAWAY.
+        Ok(Closed::InOrder) => wire.close(&worker.scratch).await,
+        Ok(Closed::Cut) => {}
+        Err(error) => {
+            tracing::debug!(%error, "HTTP/2 connection ended");
+            if !error.is_io() {
+                wire.close(&worker.scratch).await;
             }
-            let expired = timer.poll_elapsed(cx).is_ready();
-            if expired && running.get() == 0 || idle.poll_drain(cx).is_ready() {
-                closing = true;
-                hyper_connection.as_mut().graceful_shutdown();
-            } else if expired {
-                timer.set(timeouts.keep_alive);
-            }
-        }
-        hyper_connection.as_mut().poll(cx)
-    })
-    .await
-    .unwrap_or_else(|error| tracing::debug!(%error, "HTTP/2 connection ended"));
-}
-
-/// Counts the exchanges of a connection that have not ended.
-struct Running(Rc<Cell<usize>>);
-
-impl Running {
-    fn new(count: Rc<Cell<usize>>) -> Self {
-        count.set(count.get() + 1);
-        Self(count)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
-}
-
-async fn serve_stream(
-    service: Rc<Service>,
-    connection: Rc<Connection>,
-    request: Request<hyper::body::Incoming>,
-    stream: Rc<Stream>,
-) {
-    let limits = service.listener.head_limits();
-    let (parts, body) = request.into_parts();
-    let mut client = Http2Client {
-        body: Some(body),
-        trailers: None,
-        done: false,
-        head: None,
-        stream,
-    };
-    client.done = client.body.as_ref().is_none_or(Body::is_end_stream);
-    let timer = Timer::new();
-    let incoming = match accept(&parts, client.done, &limits) {
-        Ok(incoming) => incoming,
-        Err(reason) => {
-            exchange::record_refused(&service, &connection, reason);
-            let Reply {
-                status,
-                fields,
-                body,
-            } = respond::failure(reason, &service.listener.config.http.via, "");
-            let length = ResponseBody::Length(body.len() as u64);
-            client.send_head(
-                ResponseHead {
-                    version: Version::Http2,
-                    status,
-                    fields,
-                },
-                length,
-                None,
-            );
-            let _ = std::future::poll_fn(|cx| {
-                if client.head.is_some() {
-                    client.send_data(cx, &body)?;
-                    client.send_end(None);
-                }
-                client.poll_flush(cx)
-            })
-            .await;
-            return;
-        }
-    };
-    let ending = exchange::run(&service, &connection, &timer, &mut client, incoming).await;
-    match ending {
-        Ending::Complete | Ending::CompleteThenClose | Ending::Gone => client.stream.finish(),
-        Ending::Abort | Ending::Drop | Ending::Reset => client.stream.cancel(),
-    }
-}
-
-/// Checks what HTTP/2 leaves to its users, and turns the request into the form of every room.
-fn accept(
-    parts: &http::request::Parts,
-    ended: bool,
-    limits: &HeadLimits,
-) -> Result<Incoming, Reason> {
-    if parts.method == hyper::Method::CONNECT {
-        return Err(Reason::MethodNotAllowed);
-    }
-    let target = parts.uri.path_and_query().map_or("/", |p| p.as_str());
-    if target.len() > limits.target {
-        return Err(Reason::TargetTooLong);
-    }
-    if parts.headers.len() > limits.fields {
-        return Err(Reason::HeadersTooLarge);
-    }
-    let host = parts
-        .headers
-        .get(hyper::header::HOST)
-        .map(HeaderValue::as_bytes);
-    let authority = match (parts.uri.authority(), host) {
-        (Some(authority), Some(host))
-            if !authority.as_str().as_bytes().eq_ignore_ascii_case(host) =>
-        {
-            return Err(Reason::BadRequest);
-        }
-        (Some(authority), _) => authority.as_str().as_bytes(),
-        (None, Some(host)) => host,
-        (None, None) => return Err(Reason::BadRequest),
-    };
-    let target_ok = target == "*" && parts.method == hyper::Method::OPTIONS
-        || target.starts_with('/') && parse::is_target(target.as_bytes());
-    if !parse::is_authority(authority)
-        || !target_ok
-        || parts.headers.get_all(hyper::header::HOST).iter().count() > 1
-    {
-        return Err(Reason::BadRequest);
-    }
-    let mut fields = Fields::from_arena(Vec::with_capacity(512));
-    let mut cookies: Vec<u8> = Vec::new();
-    for (name, value) in &parts.headers {
-        if name == hyper::header::HOST {
-            continue;
-        }
-        if !crate::head::is_field_value(value.as_bytes()) {
-            return Err(Reason::BadRequest);
-        }
-        // A cookie may come in crumbs, one to a line (RFC 9113 §8.2.3); HTTP/1.1 wants them in one.
-        if name == hyper::header::COOKIE {
-            if !cookies.is_empty() {
-                cookies.extend_from_slice(b"; ");
-            }
-            cookies.extend_from_slice(value.as_bytes());
-            continue;
-        }
-        fields.append(name.as_str().as_bytes(), value.as_bytes());
-    }
-    if !cookies.is_empty() {
-        fields.append(b"cookie", &cookies);
-    }
-    let framing = match framing::of_request(&fields, false)? {
-        // Announced trailers need chunks on their way to an HTTP/1.1 upstream, whatever the length is.
-        Framing::Length(n) if ended || !fields.contains(b"trailer") => Framing::Length(n),
-        _ if ended => Framing::None,
-        _ => Framing::Chunked,
-    };
-    let expect_continue = match fields.get(b"expect") {
-        None => false,
-        Some(value) if value.eq_ignore_ascii_case(b"100-continue") => true,
-        Some(_) => return Err(Reason::ExpectationFailed),
-    };
-    let head = RequestHead::new(
-        Version::Http2,
-        parts.method.as_str().as_bytes(),
-        authority,
-        target.as_bytes(),
-        fields,
-    );
-    Ok(Incoming {
-        head,
-        framing,
-        expect_continue,
-    })
-}
-
-/// What an exchange has for hyper, and what hyper has taken of it.
-#[derive(Default)]
-struct Stream {
-    state: RefCell<StreamState>,
-}
-
-#[derive(Default)]
-struct StreamState {
-    response: Option<Response<()>>,
-    length: Option<u64>,
-    data: BytesMut,
-    trailers: Option<HeaderMap>,
-    ended: bool,
-    cancelled: bool,
-    /// hyper dropped its side: the client cancelled the stream or left.
-    gone: bool,
-    puller: Option<Waker>,
-    pusher: Option<Waker>,
-}
-
-impl StreamState {
-    fn wake_puller(&mut self) {
-        if let Some(waker) = self.puller.take() {
-            waker.wake();
-        }
-    }
-
-    fn wake_pusher(&mut self) {
-        if let Some(waker) = self.pusher.take() {
-            waker.wake();
         }
     }
 }
 
-impl Stream {
-    fn finish(&self) {
-        let mut state = self.state.borrow_mut();
-        state.ended = true;
-        state.wake_puller();
-    }
-
-    fn cancel(&self) {
-        let mut state = self.state.borrow_mut();
-        state.cancelled = true;
-        state.wake_puller();
-    }
-
-    fn leave(&self) {
-        let mut state = self.state.borrow_mut();
-        state.gone = true;
-        state.wake_pusher();
-    }
+/// What is told to the peer and what is held against it.
+fn settings(limits: &ListenerLimits) -> Builder {
+    // The crate counts 32 bytes of overhead a field and the pseudo-fields; `request` counts as for HTTP/1, with a record.
+    let head = limits.header_bytes + limits.target_bytes + 32 * (limits.header_fields + 8);
+    let mut builder = Builder::new();
+    builder
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(SEND_BUFFER_BYTES)
+        .max_pending_accept_reset_streams(UNSEEN_RESETS_MAX)
+        // Streams that frames against the protocol made us reset, and those that were refused (CVE-2025-8671).
+        .max_local_error_reset_streams(Some(resets_max(limits.streams as usize)))
+        // Streams we reset are remembered for a moment, for the frames that were under way.
+        .max_concurrent_reset_streams(limits.streams as usize);
+    builder
 }
 
-/// The response for hyper, once the exchange has one. Dropped before: the client cancelled.
-struct Answer {
-    stream: Rc<Stream>,
-    task: tokio::task::JoinHandle<()>,
-    answered: bool,
-}
-
-impl Future for Answer {
-    type Output = Result<Response<PushedBody>, h2::Error>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let stream = self.stream.clone();
-        let mut state = stream.state.borrow_mut();
-        if let Some(response) = state.response.take() {
-            // The exchange waits for the head to be taken before it reads on.
-            state.wake_pusher();
-            drop(state);
-            self.answered = true;
-            return Poll::Ready(Ok(response.map(|()| PushedBody(stream.clone()))));
-        }
-        if state.cancelled || state.ended {
-            self.answered = true;
-            return Poll::Ready(Err(h2::Reason::CANCEL.into()));
-        }
-        state.puller = Some(cx.waker().clone());
-        Poll::Pending
-    }
-}
-
-impl Drop for Answer {
-    fn drop(&mut self) {
-        if !self.answered {
-            self.stream.leave();
-            self.task.abort();
-        }
-    }
-}
-
-/// The response body as hyper pulls it.
-struct PushedBody(Rc<Stream>);
-
-impl Body for PushedBody {
-    type Data = Bytes;
-    type Error = h2::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
-        let mut state = self.0.state.borrow_mut();
-        if !state.data.is_empty() {
-            let data = state.data.split().freeze();
-            state.wake_pusher();
-            return Poll::Ready(Some(Ok(Frame::data(data))));
-        }
-        if state.ended {
-            return Poll::Ready(state.trailers.take().map(|t| Ok(Frame::trailers(t))));
-        }
-        if state.cancelled {
-            return Poll::Ready(Some(Err(h2::Reason::CANCEL.into())));
-        }
-        state.puller = Some(cx.waker().clone());
-        Poll::Pending
-    }
-
-    fn is_end_stream(&self) -> bool {
-        let state = self.0.state.borrow();
-        state.ended && state.data.is_empty() && state.trailers.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0
-            .state
-            .borrow()
-            .length
-            .map_or_else(SizeHint::default, SizeHint::with_exact)
-    }
-}
-
-impl Drop for PushedBody {
-    fn drop(&mut self) {
-        self.0.leave();
-    }
-}
-
-/// The client's side of one exchange on a stream.
-struct Http2Client {
-    body: Option<hyper::body::Incoming>,
-    trailers: Option<Fields>,
-    done: bool,
-    /// Kept back until the first data or the end is known, so that they leave together.
-    head: Option<(ResponseHead, ResponseBody)>,
-    stream: Rc<Stream>,
-}
-
-impl Http2Client {
-    /// Hands the head to hyper.
-    fn release_head(&mut self) {
-        let Some((head, body)) = self.head.take() else {
-            return;
-        };
-        let mut state = self.stream.state.borrow_mut();
-        let mut response = Response::new(());
-        *response.status_mut() =
-            StatusCode::from_u16(head.status).unwrap_or(StatusCode::BAD_GATEWAY);
-        *response.headers_mut() = header_map(&head.fields);
-        match body {
-            ResponseBody::Length(n) => {
-                state.length = Some(n);
-                response
-                    .headers_mut()
-                    .insert(hyper::header::CONTENT_LENGTH, HeaderValue::from(n));
-            }
-            ResponseBody::None => state.ended = true,
-            ResponseBody::Stream | ResponseBody::Tunnel => {}
-        }
-        state.response = Some(response);
-        state.wake_puller();
-    }
+fn resets_max(streams: usize) -> usize {
+    RESETS_MAX.max(2 * streams)
 }
 
 /// Fields that were checked already; what `http` refuses all the same is left out.
-fn header_map(fields: &Fields) -> HeaderMap {
+pub(super) fn header_map(fields: &Fields) -> HeaderMap {
     let mut map = HeaderMap::with_capacity(fields.len() + 1);
     for (name, value) in fields.iter() {
         if let (Ok(name), Ok(value)) =
@@ -451,94 +138,210 @@ fn header_map(fields: &Fields) -> HeaderMap {
     map
 }
 
-impl ClientSide for Http2Client {
-    fn poll_body(
-        &mut self,
-        cx: &mut Context<'_>,
-        take: &mut Taker<'_>,
-    ) -> Poll<Result<Pulled, BodyError>> {
-        while !self.done {
-            let Some(body) = &mut self.body else { break };
-            match ready!(Pin::new(body).poll_frame(cx)) {
-                None => self.done = true,
-                Some(Err(_)) => return Poll::Ready(Err(BodyError::Truncated(None))),
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) if data.is_empty() => {}
-                    Ok(data) => {
-                        take(cx, &data);
-                        return Poll::Ready(Ok(Pulled::Data(data.len())));
-                    }
-                    Err(frame) => {
-                        if let Ok(map) = frame.into_trailers() {
-                            let mut trailers = Fields::default();
-                            for (name, value) in &map {
-                                trailers.append(name.as_str().as_bytes(), value.as_bytes());
-                            }
-                            self.trailers = Some(trailers);
-                        }
-                    }
-                },
+/// How a connection ended that did not break.
+enum Closed {
+    InOrder,
+    /// The peer takes nothing any more, so there is nothing to wait for.
+    Cut,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// A GOAWAY without error is out; streams that began are served.
+    Leaving,
+    /// The last GOAWAY is on its way out, and then it ends.
+    Shut,
+}
+
+struct Driver<'a> {
+    frames: h2::server::Connection<Wire, Bytes>,
+    wire: &'a Wire,
+    slot: Rc<ServiceSlot>,
+    connection: Rc<Connection>,
+    timer: &'a Timer,
+    timeouts: Timeouts,
+    idle: Idle,
+    streams_max: usize,
+    tally: Rc<Tally>,
+    pings: Option<PingPong>,
+    phase: Phase,
+    /// Streams ran when it was looked at last.
+    busy: bool,
+    /// A ping was sent because nothing had moved; since then nothing has.
+    pinged: bool,
+}
+
+impl Driver<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Closed, h2::Error>> {
+        self.tally.drive_by(cx);
+        while self.timer.poll_elapsed(cx).is_ready() {
+            if self.expire() {
+                return Poll::Ready(Ok(Closed::Cut));
             }
         }
-        self.body = None;
-        Poll::Ready(Ok(Pulled::End))
-    }
-
-    fn body_done(&self) -> bool {
-        self.done
-    }
-
-    fn body_trailers(&mut self) -> Option<Fields> {
-        self.trailers.take()
-    }
-
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.stream.state.borrow_mut();
-        if state.gone {
-            return Poll::Ready(());
+        loop {
+            if self.phase == Phase::Open && self.idle.poll_drain(cx).is_ready() {
+                self.leave();
+            }
+            if self.phase != Phase::Shut && (self.wire.is_flooded() || self.tally.is_over()) {
+                tracing::debug!(peer = %self.connection.peer, "HTTP/2 client told to calm down");
+                self.shut(Reason::ENHANCE_YOUR_CALM);
+            }
+            match self.frames.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => self.accept(request, respond),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+                Poll::Ready(None) => return Poll::Ready(Ok(Closed::InOrder)),
+                Poll::Pending if self.phase != Phase::Shut && self.wire.is_flooded() => {}
+                Poll::Pending => break,
+            }
         }
-        state.pusher = Some(cx.waker().clone());
+        self.stay();
+        // A deadline that came nearer must be waited for anew.
+        if self.timer.poll_elapsed(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
         Poll::Pending
     }
 
-    /// hyper sends none on HTTP/2.
-    fn send_informational(&mut self, _head: &ResponseHead) {}
-
-    fn send_head(&mut self, head: ResponseHead, body: ResponseBody, _tunnel: Option<&[u8]>) {
-        self.head = Some((head, body));
-    }
-
-    fn send_data(&mut self, _cx: &mut Context<'_>, data: &[u8]) -> io::Result<()> {
-        let mut state = self.stream.state.borrow_mut();
-        if state.gone {
-            return Err(io::ErrorKind::BrokenPipe.into());
+    /// Moves the deadline of a connection that lives.
+    fn stay(&mut self) {
+        let (was_busy, moved) = (self.busy, self.wire.take_moved());
+        self.busy = self.is_busy();
+        if self.phase == Phase::Shut {
+            return;
         }
-        state.data.extend_from_slice(data);
-        state.wake_puller();
-        Ok(())
-    }
-
-    fn send_end(&mut self, trailers: Option<Fields>) {
-        let mut state = self.stream.state.borrow_mut();
-        state.trailers = trailers.map(|t| header_map(&t));
-        state.ended = true;
-        state.wake_puller();
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.release_head();
-        let mut state = self.stream.state.borrow_mut();
-        if state.response.is_none() && state.data.is_empty() {
-            return Poll::Ready(Ok(()));
+        if self.busy && (moved || !was_busy) {
+            self.pinged = false;
+            self.timer.set(self.timeouts.keep_alive);
+        } else if !self.busy && was_busy {
+            self.timer.set(match self.phase {
+                Phase::Open => self.timeouts.keep_alive,
+                _ => DropBounds::default().time,
+            });
         }
-        if state.gone {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        }
-        state.pusher = Some(cx.waker().clone());
-        Poll::Pending
     }
 
-    fn poll_shutdown(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    /// Nothing has moved for too long. True: it is over.
+    fn expire(&mut self) -> bool {
+        self.busy = self.is_busy();
+        match self.phase {
+            Phase::Shut => return true,
+            _ if self.busy && self.pinged => return true,
+            _ if self.busy => {
+                // The peer's machine may be gone, or it has stopped reading; the answer tells.
+                self.pinged = true;
+                if let Some(pings) = &mut self.pings {
+                    // The answer to the ping before has to be fetched first. Errors are those of the connection.
+                    let mut cx = Context::from_waker(Waker::noop());
+                    let _ = pings.poll_pong(&mut cx);
+                    let _ = pings.send_ping(Ping::opaque());
+                }
+                self.timer.set(self.timeouts.head);
+            }
+            Phase::Open => self.leave(),
+            // It was told, and has not said that it heard.
+            Phase::Leaving => self.shut(Reason::NO_ERROR),
+        }
+        false
+    }
+
+    fn is_busy(&self) -> bool {
+        self.tally.running.get() > 0 || self.frames.has_streams()
+    }
+
+    fn leave(&mut self) {
+        self.phase = Phase::Leaving;
+        self.frames.graceful_shutdown();
+        if !self.is_busy() {
+            // It takes one way there and back to know that no request was under way.
+            self.timer.set(DropBounds::default().time);
+        }
+    }
+
+    fn shut(&mut self, reason: Reason) {
+        self.phase = Phase::Shut;
+        self.frames.abrupt_shutdown(reason);
+        self.timer.set(DropBounds::default().time);
+    }
+
+    fn accept(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+        // Exchanges of streams that were cancelled still unwind for a moment; together they stay bounded too.
+        if self.phase == Phase::Shut || self.tally.running.get() >= 2 * self.streams_max {
+            respond.send_reset(Reason::REFUSED_STREAM);
+            return;
+        }
+        let running = Running::new(&self.tally);
+        let (service, connection) = (self.slot.current(), self.connection.clone());
+        tokio::task::spawn_local(async move {
+            let began = Instant::now();
+            let end = stream::serve(service, connection, request, respond).await;
+            match end {
+                End::Served => running.0.ended_well(),
+                End::Cancelled if began.elapsed() < EARLY => running.0.ended_early(),
+                End::Cancelled => {}
+            }
+        });
+    }
+}
+
+/// What a connection's streams tell its driver.
+struct Tally {
+    running: Cell<usize>,
+    /// Early ends beyond good ones.
+    resets: Cell<usize>,
+    resets_max: usize,
+    driver: RefCell<Option<Waker>>,
+}
+
+impl Tally {
+    fn new(streams: usize) -> Self {
+        Self {
+            running: Cell::new(0),
+            resets: Cell::new(0),
+            resets_max: resets_max(streams),
+            driver: RefCell::new(None),
+        }
+    }
+
+    fn drive_by(&self, cx: &Context<'_>) {
+        let mut driver = self.driver.borrow_mut();
+        match &mut *driver {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+    }
+
+    fn ended_well(&self) {
+        self.resets.set(self.resets.get().saturating_sub(1));
+    }
+
+    fn ended_early(&self) {
+        self.resets.set(self.resets.get() + 1);
+        if self.is_over()
+            && let Some(driver) = self.driver.borrow_mut().take()
+        {
+            driver.wake();
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.resets.get() > self.resets_max
+    }
+}
+
+/// Counts the exchanges of a connection that have not ended.
+struct Running(Rc<Tally>);
+
+impl Running {
+    fn new(tally: &Rc<Tally>) -> Self {
+        tally.running.set(tally.running.get() + 1);
+        Self(tally.clone())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.set(self.0.running.get() - 1);
     }
 }

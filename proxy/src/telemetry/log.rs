@@ -102,7 +102,9 @@ pub fn subscriber(
     sink: impl Write + Send + 'static,
 ) -> Result<(Box<dyn tracing::Subscriber + Send + Sync>, LogGuard), LogError> {
     let text = options.filter.as_deref().unwrap_or("info");
-    let filter = EnvFilter::try_new(text).map_err(|why| LogError::Filter {
+    // The h2 crate warns about what clients do, as often as they do it; who wants to read that names it.
+    let quiet = if text.contains("h2") { "" } else { "h2=error," };
+    let filter = EnvFilter::try_new(format!("{quiet}{text}")).map_err(|why| LogError::Filter {
         value: text.into(),
         why: why.to_string(),
     })?;

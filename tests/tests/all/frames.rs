@@ -4,10 +4,23 @@ use std::net::SocketAddr;
 
 use sluicegate_tests::client::Raw;
 
+pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
+pub const PRIORITY: u8 = 2;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
+pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
+pub const WINDOW_UPDATE: u8 = 8;
+pub const CONTINUATION: u8 = 9;
+
+/// Flags; an acknowledgement has the bit of END_STREAM.
+pub const END_STREAM: u8 = 1;
+pub const ACK: u8 = 1;
+pub const END_HEADERS: u8 = 4;
+pub const PADDED: u8 = 8;
+
+pub const PREFACE: &str = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// `:status` of HPACK's static table.
 pub const STATUS_200: u8 = 0x88;
@@ -20,6 +33,42 @@ pub struct Frame {
     pub payload: Vec<u8>,
 }
 
+impl Frame {
+    /// `:status` at the front of a response's HEADERS, which must be the first of its connection to carry it.
+    pub fn status(&self) -> u16 {
+        const INDEXED: [u16; 7] = [200, 204, 206, 304, 400, 404, 500];
+        match *self.payload.as_slice() {
+            [index @ 0x88..=0x8e, ..] => INDEXED[usize::from(index - 0x88)],
+            [0x48, 3, a, b, c, ..] => [a, b, c]
+                .iter()
+                .fold(0, |n, digit| n * 10 + u16::from(digit - b'0')),
+            [0x48, len @ 0x82..=0x83, ..] => digits(&self.payload[2..2 + usize::from(len & 0x7f)]),
+            _ => panic!("no status in {:x?}", self.payload),
+        }
+    }
+
+    /// The error code of RST_STREAM and GOAWAY.
+    pub fn code(&self) -> u32 {
+        let at = if self.kind == GOAWAY { 4 } else { 0 };
+        let code = self.payload.get(at..at + 4).expect("an error code");
+        u32::from_be_bytes(code.try_into().expect("four bytes"))
+    }
+}
+
+/// Three digits in HPACK's Huffman code: 0 to 2 have five bits, the others six.
+fn digits(bytes: &[u8]) -> u16 {
+    let mut bits =
+        bytes.iter().fold(0u32, |all, b| all << 8 | u32::from(*b)) << (32 - 8 * bytes.len());
+    (0..3).fold(0, |number, _| {
+        let (digit, len) = match bits >> 27 {
+            short @ 0..=2 => (short, 5),
+            _ => ((bits >> 26) - 0x19 + 3, 6),
+        };
+        bits <<= len;
+        number * 10 + u16::try_from(digit).expect("a digit")
+    })
+}
+
 /// A connection with prior knowledge whose preface is sent.
 pub struct Client {
     pub raw: Raw,
@@ -28,7 +77,7 @@ pub struct Client {
 impl Client {
     pub fn connect(address: SocketAddr) -> Self {
         let mut raw = Raw::connect(address);
-        raw.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").expect("send");
+        raw.send(PREFACE).expect("send");
         raw.send(frame(SETTINGS, 0, 0, &[])).expect("send");
         Self { raw }
     }
@@ -46,18 +95,22 @@ impl Client {
     /// The next frame of one of these kinds; others are passed over.
     pub fn next_of(&mut self, kinds: &[u8]) -> Frame {
         loop {
-            let head = self.raw.exactly(9).expect("a frame");
-            let len = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
-            let payload = self.raw.exactly(len).expect("its payload");
-            if kinds.contains(&head[3]) {
-                let stream = u32::from_be_bytes([head[5] & 0x7f, head[6], head[7], head[8]]);
-                return Frame {
-                    kind: head[3],
-                    stream,
-                    payload,
-                };
+            let frame = self.next().expect("a frame");
+            if kinds.contains(&frame.kind) {
+                return frame;
             }
         }
+    }
+
+    /// The next frame; none when the connection ended.
+    pub fn next(&mut self) -> Option<Frame> {
+        let head = self.raw.exactly(9).ok()?;
+        let len = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        Some(Frame {
+            kind: head[3],
+            stream: u32::from_be_bytes([head[5] & 0x7f, head[6], head[7], head[8]]),
+            payload: self.raw.exactly(len).ok()?,
+        })
     }
 }
 
@@ -73,17 +126,63 @@ pub fn get(stream: u32, path: &str) -> Vec<u8> {
 
 /// A HEADERS frame that ends its stream, as HPACK literals without indexing.
 pub fn headers(stream: u32, fields: &[(&str, &str)]) -> Vec<u8> {
+    frame(HEADERS, END_STREAM | END_HEADERS, stream, &block(fields))
+}
+
+/// A HEADERS frame after which a body comes.
+pub fn headers_open(stream: u32, fields: &[(&str, &str)]) -> Vec<u8> {
+    frame(HEADERS, END_HEADERS, stream, &block(fields))
+}
+
+/// HPACK literals without indexing.
+pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
+        block.push(0);
         for text in [name, value] {
-            if text == name {
-                block.push(0);
-            }
-            block.push(u8::try_from(text.len()).expect("a short text"));
+            block.extend(integer(0, 7, text.len()));
             block.extend(text.as_bytes());
         }
     }
-    frame(HEADERS, 0x5, stream, &block)
+    block
+}
+
+/// HPACK's integer with a prefix of so many bits below `flags`.
+pub fn integer(flags: u8, prefix: u8, value: usize) -> Vec<u8> {
+    let max = (1usize << prefix) - 1;
+    let small = |n: usize| u8::try_from(n).expect("seven bits");
+    if value < max {
+        return vec![flags | small(value)];
+    }
+    let (mut out, mut rest) = (vec![flags | small(max)], value - max);
+    while rest >= 128 {
+        out.push(small(rest % 128) | 0x80);
+        rest /= 128;
+    }
+    out.push(small(rest));
+    out
+}
+
+pub fn data(stream: u32, bytes: &[u8]) -> Vec<u8> {
+    frame(DATA, 0, stream, bytes)
+}
+
+pub fn data_end(stream: u32, bytes: &[u8]) -> Vec<u8> {
+    frame(DATA, END_STREAM, stream, bytes)
+}
+
+pub fn window_update(stream: u32, by: u32) -> Vec<u8> {
+    frame(WINDOW_UPDATE, 0, stream, &by.to_be_bytes())
+}
+
+/// SETTINGS with one entry.
+pub fn setting(id: u16, value: u32) -> Vec<u8> {
+    frame(
+        SETTINGS,
+        0,
+        0,
+        &[&id.to_be_bytes()[..], &value.to_be_bytes()].concat(),
+    )
 }
 
 pub fn cancel(stream: u32) -> Vec<u8> {

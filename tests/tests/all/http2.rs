@@ -285,3 +285,39 @@ fn rapid_reset_ends_in_a_goaway_and_bounded_upstream_work() {
     assert_eq!(rig.proxy.resources().resident_bytes / (200 << 20), 0);
     rig.settles();
 }
+
+#[test]
+fn informational_responses_are_relayed() {
+    let backend = Backend::raw(|stream, _| {
+        let mut raw = Raw::over(stream);
+        while let Ok(head) = raw.head() {
+            let expects = head.contains("expect: 100-continue");
+            let _ = raw.send("HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n");
+            if expects {
+                let _ = raw.send("HTTP/1.1 100 Continue\r\n\r\n");
+                let _ = raw.exactly(4);
+            }
+            let _ = raw.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    let rig = Plan::new(&[backend.address()]).run();
+    let mut client = frames::Client::connect(rig.bind);
+    let fields = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/"),
+        (":authority", "site"),
+        ("content-length", "4"),
+        ("expect", "100-continue"),
+    ];
+    let head = frames::headers_open(1, &fields);
+    client.raw.send(head).expect("send");
+    let mut next = || client.next_of(&[frames::HEADERS, frames::RST_STREAM]);
+    assert_eq!(next().status(), 103);
+    assert_eq!(next().status(), 100);
+    let body = frames::data_end(1, b"body");
+    client.raw.send(body).expect("send");
+    let answer = client.next_of(&[frames::HEADERS, frames::RST_STREAM]);
+    assert_eq!(answer.status(), 200);
+    assert_eq!(client.next_of(&[frames::DATA]).payload, b"ok");
+}

@@ -1,0 +1,128 @@
+//! An HTTP/2 request checked for what the h2 crate leaves to its users, in the form of every room.
+
+use crate::error::Reason;
+use crate::head::{Fields, HeadLimits, RequestHead, Version};
+use crate::http::exchange::Incoming;
+use crate::http::h1::framing::{self, Framing};
+use crate::http::h1::parse;
+use http::request::Parts;
+use hyper::header::{COOKIE, HOST, HeaderValue};
+use hyper::{HeaderMap, Method};
+
+/// `ended`: the request has no body.
+pub(super) fn accept(parts: &Parts, ended: bool, limits: &HeadLimits) -> Result<Incoming, Reason> {
+    if parts.method == Method::CONNECT {
+        return Err(Reason::MethodNotAllowed);
+    }
+    let target = parts.uri.path_and_query().map_or("", |p| p.as_str());
+    if target.len() > limits.target {
+        return Err(Reason::TargetTooLong);
+    }
+    if parts.headers.len() > limits.fields || bytes_of(&parts.headers) > limits.bytes {
+        return Err(Reason::HeadersTooLarge);
+    }
+    let authority = authority(parts)?;
+    let target_ok = target == "*" && parts.method == Method::OPTIONS
+        || target.starts_with('/') && parse::is_target(target.as_bytes());
+    if !target_ok {
+        return Err(Reason::BadRequest);
+    }
+    let fields = fields(&parts.headers)?;
+    let framing = match framing::of_request(&fields, false)? {
+        // Announced trailers need chunks on their way to an HTTP/1.1 upstream, whatever the length is.
+        Framing::Length(n) if ended || !fields.contains(b"trailer") => Framing::Length(n),
+        _ if ended => Framing::None,
+        _ => Framing::Chunked,
+    };
+    let expect_continue = match fields.get(b"expect") {
+        None => false,
+        Some(value) if value.eq_ignore_ascii_case(b"100-continue") => true,
+        Some(_) => return Err(Reason::ExpectationFailed),
+    };
+    let head = RequestHead::new(
+        Version::Http2,
+        parts.method.as_str().as_bytes(),
+        authority,
+        target.as_bytes(),
+        fields,
+    );
+    Ok(Incoming {
+        head,
+        framing,
+        expect_continue,
+    })
+}
+
+/// Trailers within the limits of a head; none when they are over them.
+pub(super) fn trailers(map: &HeaderMap, limits: &HeadLimits) -> Option<Fields> {
+    if map.len() > limits.fields || bytes_of(map) > limits.bytes {
+        return None;
+    }
+    let mut trailers = Fields::default();
+    for (name, value) in map {
+        trailers.append(name.as_str().as_bytes(), value.as_bytes());
+    }
+    Some(trailers)
+}
+
+/// The size of the fields as lines of HTTP/1, by which the limits are stated.
+fn bytes_of(map: &HeaderMap) -> usize {
+    map.iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum()
+}
+
+/// `:authority`, else Host; both must agree (RFC 9113 §8.3.1).
+fn authority(parts: &Parts) -> Result<&[u8], Reason> {
+    let mut hosts = parts
+        .headers
+        .get_all(HOST)
+        .iter()
+        .map(HeaderValue::as_bytes);
+    let (host, further) = (hosts.next(), hosts.next());
+    let authority = parts.uri.authority().map(|a| a.as_str().as_bytes());
+    let chosen = match (authority, host) {
+        (Some(authority), Some(host)) if !authority.eq_ignore_ascii_case(host) => None,
+        (Some(authority), _) => Some(authority),
+        (None, host) => host,
+    };
+    chosen
+        .filter(|authority| further.is_none() && parse::is_authority(authority))
+        .ok_or(Reason::BadRequest)
+}
+
+/// White space at either end (RFC 9113 §8.2.1), which HTTP/1 would take for no part of the value.
+fn is_padded(value: &HeaderValue) -> bool {
+    let ends = [value.as_bytes().first(), value.as_bytes().last()];
+    ends.into_iter()
+        .flatten()
+        .any(|b| matches!(b, b' ' | b'\t'))
+}
+
+/// All fields but Host, with cookies in one line.
+fn fields(map: &HeaderMap) -> Result<Fields, Reason> {
+    let mut fields = Fields::from_arena(Vec::with_capacity(512));
+    let mut cookies: Vec<u8> = Vec::new();
+    for (name, value) in map {
+        if name == HOST {
+            continue;
+        }
+        let value_ok = crate::head::is_field_value(value.as_bytes()) && !is_padded(value);
+        if !value_ok {
+            return Err(Reason::BadRequest);
+        }
+        // A cookie may come in crumbs, one to a line (RFC 9113 §8.2.3); HTTP/1.1 wants them in one.
+        if name == COOKIE {
+            if !cookies.is_empty() {
+                cookies.extend_from_slice(b"; ");
+            }
+            cookies.extend_from_slice(value.as_bytes());
+            continue;
+        }
+        fields.append(name.as_str().as_bytes(), value.as_bytes());
+    }
+    if !cookies.is_empty() {
+        fields.append(b"cookie", &cookies);
+    }
+    Ok(fields)
+}
