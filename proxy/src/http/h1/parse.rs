@@ -82,6 +82,9 @@ pub fn request(arena: Vec<u8>, limits: &HeadLimits) -> Result<ParsedRequest, Rea
     if target.len() > limits.target {
         return Err(Reason::TargetTooLong);
     }
+    if arena.len() - target.end > limits.bytes + b" HTTP/1.1\r\n\r\n".len() {
+        return Err(Reason::HeadersTooLarge);
+    }
     let ranges: smallvec::SmallVec<[_; 32]> = parsed
         .headers
         .iter()
@@ -95,6 +98,7 @@ pub fn request(arena: Vec<u8>, limits: &HeadLimits) -> Result<ParsedRequest, Rea
     let expect_continue = expect(&fields, version)?;
     let arena = fields.arena();
     let (authority, target, absolute) = split_target(arena, &arena[method.clone()], target, host)?;
+    let target = rooted(&mut fields, &method, target);
     fields.remove(b"host");
     let head = RequestHead::from_ranges(version, method, authority, target, fields);
     Ok(ParsedRequest {
@@ -201,11 +205,11 @@ fn into_fields(
 ) -> Result<Fields, Reason> {
     for (name, value) in ranges {
         // httparse refuses control bytes already; checked again here because everything after this relies on it.
-        if name.is_empty()
-            || name.len() > u16::MAX as usize
-            || !is_field_value(&arena[value.clone()])
-        {
+        if name.is_empty() || !is_field_value(&arena[value.clone()]) {
             return Err(Reason::BadRequest);
+        }
+        if name.len() > u16::MAX as usize {
+            return Err(Reason::HeadersTooLarge);
         }
         arena[name.clone()].make_ascii_lowercase();
     }
@@ -302,21 +306,26 @@ fn split_target(
         return Err(Reason::BadRequest);
     }
     let authority = target.start + scheme.len()..target.start + scheme.len() + end;
-    if after[end..].starts_with(b"/") {
-        return Ok((authority.clone(), authority.end..target.end, true));
-    }
-    // `http://host` and `http://host?query` mean the path `/`. The byte before the path part is free to take it: for
-    // an empty path and query the target is served from a slash that is in every head, the one of `HTTP/1.1`.
-    if after[end..].is_empty() {
-        let slash = memchr::memmem::rfind(
-            &arena[..target.end + 16.min(arena.len() - target.end)],
-            b"HTTP/",
-        )
-        .map(|at| at + 4)
-        .ok_or(Reason::BadRequest)?;
-        return Ok((authority, slash..slash + 1, true));
-    }
-    Err(Reason::BadRequest)
+    Ok((authority.clone(), authority.end..target.end, true))
+}
+
+/// The origin form of a target whose path may be empty, as in `http://host` and `http://host?query`: the path is `/` then,
+/// or for OPTIONS without a query `*` (RFC 9112 §3.2.1, §3.2.4).
+fn rooted(
+    fields: &mut Fields,
+    method: &std::ops::Range<usize>,
+    target: std::ops::Range<usize>,
+) -> std::ops::Range<usize> {
+    let arena = fields.arena_mut();
+    let path: &[u8] = match arena[target.clone()] {
+        [] if &arena[method.clone()] == b"OPTIONS" => b"*",
+        [] | [b'?', ..] => b"/",
+        _ => return target,
+    };
+    let at = arena.len();
+    arena.extend_from_slice(path);
+    arena.extend_from_within(target);
+    at..arena.len()
 }
 
 /// Visible ASCII without a fragment: what may stand in a request line (RFC 9112 §3.2, RFC 3986).
@@ -416,8 +425,26 @@ mod tests {
             (r.head.authority(), r.head.target()),
             (&b"h"[..], &b"/"[..])
         );
-        let r = parse("OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
-        assert_eq!(r.head.target(), b"*");
+        for (target, expected) in [
+            ("http://h?q", "/?q"),
+            ("http://h?/a?b", "/?/a?b"),
+            ("http://h?", "/?"),
+            ("HTTPS://h/?", "/?"),
+            ("http://h:8?q=http://x/", "/?q=http://x/"),
+        ] {
+            let r = parse(&format!("GET {target} HTTP/1.1\r\nHost: other\r\n\r\n")).unwrap();
+            assert_eq!(r.head.target(), expected.as_bytes(), "{target}");
+            assert!(r.head.authority().starts_with(b"h"), "{target}");
+        }
+        for (target, expected) in [
+            ("*", "*"),
+            ("http://h", "*"),
+            ("http://h/", "/"),
+            ("http://h?", "/?"),
+        ] {
+            let r = parse(&format!("OPTIONS {target} HTTP/1.1\r\nHost: h\r\n\r\n")).unwrap();
+            assert_eq!(r.head.target(), expected.as_bytes(), "{target}");
+        }
         assert!(!parse("GET / HTTP/1.0\r\n\r\n").unwrap().keep_alive);
         assert!(
             parse("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n")
