@@ -7,6 +7,7 @@ mod heads;
 mod hosts_and_targets;
 mod pipelines;
 mod recorder;
+mod tls;
 
 use sluicegate_tests::client::Raw;
 
