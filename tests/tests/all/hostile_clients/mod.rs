@@ -1,6 +1,7 @@
 //! Clients that mean harm, as tables: what each is answered, what the backend saw of it, and that everyone else is
 //! served as if it had never come.
 
+mod aborts;
 mod chunks;
 mod framing;
 mod heads;

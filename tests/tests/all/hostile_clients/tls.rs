@@ -72,7 +72,11 @@ impl Default for Hello {
 
 impl Hello {
     fn message(&self) -> Vec<u8> {
-        let words = |list: &[u16]| list.iter().flat_map(|w| w.to_be_bytes()).collect::<Vec<_>>();
+        let words = |list: &[u16]| {
+            list.iter()
+                .flat_map(|w| w.to_be_bytes())
+                .collect::<Vec<_>>()
+        };
         let mut extensions = Vec::new();
         let name = [&[0][..], &sized(2, &self.server_name)].concat();
         extensions.extend(extension(0, &sized(2, &name)));
@@ -199,9 +203,9 @@ impl Case {
         }
         let alert = fatal_alert(got);
         match self.end {
-            End::Alert(wanted) if !alert.is_some_and(|a| wanted.contains(&a)) => {
-                Err(format!("one of {wanted:?} wanted, {alert:?} got in {got:?}"))
-            }
+            End::Alert(wanted) if !alert.is_some_and(|a| wanted.contains(&a)) => Err(format!(
+                "one of {wanted:?} wanted, {alert:?} got in {got:?}"
+            )),
             End::SecretAlert if last_record(got) != Some((23, 19)) => {
                 Err(format!("an alert wanted, {got:?} got"))
             }
@@ -260,7 +264,9 @@ fn handshakes_that_cannot_be_end_without_a_word_of_http() {
         // All at once: some wait.
         std::thread::scope(|scope| {
             let running: Vec<_> = cases.iter().map(|c| scope.spawn(move || case(c))).collect();
-            let done = running.into_iter().filter_map(|r| r.join().expect("a case"));
+            let done = running
+                .into_iter()
+                .filter_map(|r| r.join().expect("a case"));
             let mut failures: Vec<String> = done.collect();
             failures.extend(next(&rig).err());
             failures
