@@ -6,8 +6,11 @@ mod chunks;
 mod framing;
 mod heads;
 mod hosts_and_targets;
+mod idle;
 mod pipelines;
 mod recorder;
+mod slow;
+mod slowhttptest;
 mod tls;
 
 use sluicegate_tests::client::Raw;
