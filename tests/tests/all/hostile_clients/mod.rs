@@ -5,6 +5,7 @@ mod aborts;
 mod chunks;
 mod framing;
 mod heads;
+mod hello;
 mod hosts_and_targets;
 mod idle;
 mod pipelines;
@@ -12,6 +13,7 @@ mod recorder;
 mod slow;
 mod slowhttptest;
 mod tls;
+mod tls_sessions;
 
 use sluicegate_tests::client::Raw;
 

@@ -1,18 +1,14 @@
-//! What is no handshake, or none that ends; and what comes after one that did.
+//! What is no handshake, or none that ends.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::io::Read;
+use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use sluicegate_tests::client::curl;
 use sluicegate_tests::proxy::Start;
-use sluicegate_tests::wait::{DEADLINE, eventually};
+use sluicegate_tests::wait::DEADLINE;
 
+use super::hello::{Hello, record};
 use super::recorder::Recorder;
 use super::{SLACK, report, same};
 use crate::rig::{Plan, Rig, TLS, with_certificate};
@@ -44,82 +40,9 @@ enum End {
     /// At once, without a word.
     Silence,
     /// At once, after it has ended its own side.
-    AfterItsEnd,
+    Hangup,
     /// When the time for the handshake is over, and not before.
     Timeout,
-}
-
-/// A ClientHello in one record; what no case changes is what clients send today.
-struct Hello {
-    legacy_version: u16,
-    versions: Vec<u16>,
-    suites: Vec<u16>,
-    server_name: Vec<u8>,
-    alpn: Option<&'static str>,
-}
-
-impl Default for Hello {
-    fn default() -> Self {
-        Self {
-            legacy_version: 0x0303,
-            versions: vec![0x0304, 0x0303],
-            suites: vec![0x1301, 0x1302, 0xc02b, 0xc02f],
-            server_name: b"localhost".to_vec(),
-            alpn: None,
-        }
-    }
-}
-
-impl Hello {
-    fn message(&self) -> Vec<u8> {
-        let words = |list: &[u16]| {
-            list.iter()
-                .flat_map(|w| w.to_be_bytes())
-                .collect::<Vec<_>>()
-        };
-        let mut extensions = Vec::new();
-        let name = [&[0][..], &sized(2, &self.server_name)].concat();
-        extensions.extend(extension(0, &sized(2, &name)));
-        // x25519 and secp256r1; ECDSA and RSA-PSS with SHA-256.
-        extensions.extend(extension(10, &sized(2, &words(&[0x001d, 0x0017]))));
-        extensions.extend(extension(13, &sized(2, &words(&[0x0403, 0x0804]))));
-        if let Some(protocol) = self.alpn {
-            extensions.extend(extension(16, &sized(2, &sized(1, protocol.as_bytes()))));
-        }
-        if !self.versions.is_empty() {
-            extensions.extend(extension(43, &sized(1, &words(&self.versions))));
-            let share = [&words(&[0x001d])[..], &sized(2, &[9; 32])].concat();
-            extensions.extend(extension(51, &sized(2, &share)));
-        }
-        let body = [
-            &self.legacy_version.to_be_bytes()[..],
-            &[7; 32],
-            &sized(1, &[]),
-            &sized(2, &words(&self.suites)),
-            &sized(1, &[0]),
-            &sized(2, &extensions),
-        ]
-        .concat();
-        [&[1][..], &sized(3, &body)].concat()
-    }
-
-    fn record(&self) -> Vec<u8> {
-        record(22, &self.message())
-    }
-}
-
-fn record(kind: u8, payload: &[u8]) -> Vec<u8> {
-    [&[kind, 3, 1][..], &sized(2, payload)].concat()
-}
-
-fn extension(kind: u16, content: &[u8]) -> Vec<u8> {
-    [&kind.to_be_bytes()[..], &sized(2, content)].concat()
-}
-
-/// `content` behind its length in `bytes` bytes.
-fn sized(bytes: usize, content: &[u8]) -> Vec<u8> {
-    let length = (content.len() as u64).to_be_bytes();
-    [&length[8 - bytes..], content].concat()
 }
 
 #[rustfmt::skip]
@@ -129,7 +52,7 @@ fn cases() -> Vec<Case> {
     let secret = |name, sends: Vec<u8>| Case { name, sends, end: End::SecretAlert };
     let silence = |name, sends: Vec<u8>| Case { name, sends, end: End::Silence };
     let stalls = |name, sends: Vec<u8>| Case { name, sends, end: End::Timeout };
-    let leaves = |name, sends: Vec<u8>| Case { name, sends, end: End::AfterItsEnd };
+    let leaves = |name, sends: Vec<u8>| Case { name, sends, end: End::Hangup };
     let old = |version| Hello { legacy_version: version, versions: vec![], ..Hello::default() }.record();
     let changed = |at: usize, byte: u8| { let mut bytes = hello(); bytes[at] = byte; bytes };
     let garbage = &[UNEXPECTED_MESSAGE, DECODE_ERROR, ILLEGAL_PARAMETER, PROTOCOL_VERSION][..];
@@ -186,7 +109,7 @@ impl Case {
         let began = Instant::now();
         let mut raw = rig.raw();
         let _ = raw.send(&self.sends);
-        if self.end == End::AfterItsEnd {
+        if self.end == End::Hangup {
             let _ = raw.stream().shutdown(Shutdown::Write);
         }
         let mut got = Vec::new();
@@ -240,7 +163,7 @@ fn last_record(mut records: &[u8]) -> Option<(u8, usize)> {
     last
 }
 
-fn rig_of(backend: &Recorder) -> Rig {
+pub fn rig_of(backend: &Recorder) -> Rig {
     Plan::new(&[backend.address()])
         .listener(&format!(
             "timeouts: {{handshake: {}ms, head: {}ms}}\n{TLS}",
@@ -287,138 +210,7 @@ fn handshakes_that_cannot_be_end_without_a_word_of_http() {
 }
 
 /// A well-behaved client is served.
-fn next(rig: &Rig) -> Result<(), String> {
+pub fn next(rig: &Rig) -> Result<(), String> {
     let done = curl(&["-k", &format!("https://{}/next", rig.bind)]);
     same("the next connection", "/next".to_owned(), done.body)
-}
-
-/// A client whose handshake was done.
-struct Session {
-    stream: StreamOwned<ClientConnection, TcpStream>,
-}
-
-impl Session {
-    fn begin(rig: &Rig) -> Self {
-        let mut roots = RootCertStore::empty();
-        let certificate = rig.proxy.directory().join("c.pem");
-        let certificate = CertificateDer::from_pem_file(certificate).expect("a certificate");
-        roots.add(certificate).expect("a trust anchor");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let name = ServerName::try_from("localhost").expect("a name");
-        let connection = ClientConnection::new(Arc::new(config), name).expect("a client");
-        let socket = rig.raw().stream().try_clone().expect("a socket");
-        let mut stream = StreamOwned::new(connection, socket);
-        while stream.conn.is_handshaking() {
-            stream
-                .conn
-                .complete_io(&mut stream.sock)
-                .expect("a handshake");
-        }
-        Self { stream }
-    }
-
-    fn send(&mut self, text: &str) {
-        let _ = self.stream.write_all(text.as_bytes());
-        let _ = self.stream.flush();
-    }
-
-    /// Everything until the server ends, and whether it said so before it did.
-    fn to_end(&mut self) -> (String, bool) {
-        let mut all = Vec::new();
-        let ended = self.stream.read_to_end(&mut all).is_ok();
-        (String::from_utf8_lossy(&all).into_owned(), ended)
-    }
-}
-
-/// What one does in a session, and what it is answered: the beginning of the text, and whether the end is announced.
-type Act = (&'static str, fn(&mut Session), &'static str, bool);
-
-#[test]
-#[rustfmt::skip]
-fn sessions_that_go_wrong_end_like_connections() {
-    let backend = Recorder::start();
-    let rig = rig_of(&backend);
-    let acts: &[Act] = &[
-        ("says nothing", |_| {}, "HTTP/1.1 408 ", true),
-        ("half a head", |s| s.send("GET /evil HTTP/1.1\r\nHost"), "HTTP/1.1 408 ", true),
-        ("an ambiguous request", |s| s.send("POST /evil HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), "HTTP/1.1 400 ", true),
-        ("TLS in TLS", |s| s.send("\x16\x03\x01\x02\0\x01\0\x01"), "HTTP/1.1 400 ", true),
-        ("a head, and then the end of its side", |s| { s.send("GET /evil HTTP/1.1\r\nHost"); s.stream.conn.send_close_notify(); s.send(""); }, "", false),
-        ("a body that ends with its side", |s| { s.send("POST /evil HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx"); s.stream.conn.send_close_notify(); s.send(""); }, "", false),
-        ("a body cut off without a word", |s| { s.send("POST /evil HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx"); let _ = s.stream.sock.shutdown(Shutdown::Write); }, "", false),
-        ("a record that no key made", |s| { let _ = s.stream.sock.write_all(&record(23, &[7; 64])); }, "", false),
-        ("plain HTTP in the midst", |s| { let _ = s.stream.sock.write_all(b"GET /evil HTTP/1.1\r\nHost: x\r\n\r\n"); }, "", false),
-        ("another hello", |s| { let _ = s.stream.sock.write_all(&Hello::default().record()); }, "", false),
-        ("a broken record in a body", |s| { s.send("POST /evil HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx"); let _ = s.stream.sock.write_all(&record(23, &[7; 64])); }, "", false),
-        ("a thousand new keys", |s| {
-            for _ in 0..1000 { s.stream.conn.refresh_traffic_keys().expect("TLS 1.3"); }
-            s.send("GET /evil HTTP/1.1\r\nHost: x\r\n\r\n");
-        }, "", false),
-        ("ten new keys", |s| {
-            for _ in 0..10 { s.stream.conn.refresh_traffic_keys().expect("TLS 1.3"); }
-            s.send("GET /keys HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        }, "HTTP/1.1 200 ", true),
-    ];
-    let round = |round: &str| -> Vec<String> {
-        let act = |(name, act, answer, announced): &Act| {
-            let mut session = Session::begin(&rig);
-            act(&mut session);
-            let (got, ended) = session.to_end();
-            let whole = got.starts_with(answer) && got.is_empty() == answer.is_empty();
-            let right = whole && (ended || !announced);
-            (!right).then(|| format!("{name} ({round}): {got:?}, announced: {ended}"))
-        };
-        std::thread::scope(|scope| {
-            let running: Vec<_> = acts.iter().map(|a| scope.spawn(move || act(a))).collect();
-            let mut failures: Vec<String> = running.into_iter().filter_map(|r| r.join().expect("an act")).collect();
-            failures.extend(next(&rig).err());
-            failures
-        })
-    };
-    let mut failures = round("first round");
-    let before = rig.proxy.settled();
-    failures.extend(round("second round"));
-    let seen = backend.take();
-    let mut targets: Vec<&str> = seen.requests.iter().map(|r| r.target()).collect();
-    targets.sort_unstable();
-    failures.extend(same("the backend saw", vec!["/keys", "/keys", "/next", "/next"], targets).err());
-    failures.extend(seen.complaints);
-    report(&failures, acts.len());
-    rig.proxy.assert_nothing_left(before, SLACK);
-}
-
-#[test]
-fn nobody_renegotiates() {
-    let backend = Recorder::start();
-    let rig = rig_of(&backend);
-    let before = rig.proxy.settled();
-    let mut client = Command::new("openssl")
-        .args(["s_client", "-tls1_2", "-legacy_renegotiation", "-connect"])
-        .arg(rig.bind.to_string())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("openssl runs");
-    let mut stdin = client.stdin.take().expect("its input");
-    // Its command to renegotiate.
-    stdin.write_all(b"R\n").expect("sent");
-    let ended = eventually(DEADLINE, || client.try_wait().expect("wait").is_some());
-    let _ = client.kill();
-    let output = client.wait_with_output().expect("its output");
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    assert!(ended, "it still runs: {said}");
-    assert!(said.contains("New, TLSv1.2"), "{said}");
-    assert!(said.contains("RENEGOTIATING"), "{said}");
-    assert!(said.contains("no renegotiation"), "{said}");
-    drop(stdin);
-    next(&rig).expect("a client that does not");
-    rig.proxy.assert_nothing_left(before, 2 * SLACK);
 }
