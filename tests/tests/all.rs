@@ -24,6 +24,8 @@ mod from_scratch;
 mod guest;
 #[path = "all/headers.rs"]
 mod headers;
+#[path = "all/hostile_clients/mod.rs"]
+mod hostile_clients;
 #[path = "all/hostile_http2/mod.rs"]
 mod hostile_http2;
 #[path = "all/hot_swap.rs"]

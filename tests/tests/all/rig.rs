@@ -31,6 +31,12 @@ impl Plan {
         }
     }
 
+    /// One more endpoint.
+    pub fn endpoint(mut self, endpoint: SocketAddr) -> Self {
+        self.endpoints.push(endpoint);
+        self
+    }
+
     /// Further keys of the listener, one a line.
     pub fn listener(mut self, yaml: &str) -> Self {
         self.listener.push_str(&indented(yaml, 4));

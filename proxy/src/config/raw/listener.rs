@@ -226,7 +226,7 @@ pub(in crate::config) struct RawLimits {
     /// All field lines of one message (`http` only).
     pub header_bytes: RawSize,
     /// Field lines of one message (`http` only).
-    #[schemars(range(min = 1, max = 4096), extend("x-unit" = "fields"))]
+    #[schemars(range(min = 1, max = 512), extend("x-unit" = "fields"))]
     pub header_fields: u32,
     /// The request target (`http` only).
     pub target_bytes: RawSize,

@@ -158,7 +158,7 @@ impl<C: ClientSide> Exchange<'_, C> {
             reason,
             retry: Retry::No,
         };
-        let kept = if fresh || self.hop.upgrade.is_some() {
+        let kept = if fresh || self.wanted_upgrade().is_some() {
             None
         } else {
             self.service.worker.take_kept(lease.endpoint.id)

@@ -85,15 +85,6 @@ fn transfer_coding(fields: &Fields) -> Result<Coding, Reason> {
             };
         }
     }
-    if found == Coding::Other && !chunked && fields.get_all(b"transfer-encoding").count() > 0 {
-        // The final coding is not chunked: the length cannot be known (RFC 9112 §6.3).
-        let single_unknown = fields.get_all(b"transfer-encoding").count() == 1;
-        return if single_unknown {
-            Ok(Coding::Other)
-        } else {
-            Err(Reason::BadRequest)
-        };
-    }
     Ok(found)
 }
 

@@ -82,6 +82,9 @@ pub fn request(arena: Vec<u8>, limits: &HeadLimits) -> Result<ParsedRequest, Rea
     if target.len() > limits.target {
         return Err(Reason::TargetTooLong);
     }
+    if arena.len() - target.end > limits.bytes + b" HTTP/1.1\r\n\r\n".len() {
+        return Err(Reason::HeadersTooLarge);
+    }
     let ranges: smallvec::SmallVec<[_; 32]> = parsed
         .headers
         .iter()
@@ -202,11 +205,11 @@ fn into_fields(
 ) -> Result<Fields, Reason> {
     for (name, value) in ranges {
         // httparse refuses control bytes already; checked again here because everything after this relies on it.
-        if name.is_empty()
-            || name.len() > u16::MAX as usize
-            || !is_field_value(&arena[value.clone()])
-        {
+        if name.is_empty() || !is_field_value(&arena[value.clone()]) {
             return Err(Reason::BadRequest);
+        }
+        if name.len() > u16::MAX as usize {
+            return Err(Reason::HeadersTooLarge);
         }
         arena[name.clone()].make_ascii_lowercase();
     }

@@ -153,9 +153,11 @@ async fn arrival(
     timer.set(service.listener.config.timeouts.head);
     loop {
         skip_empty_lines(rest);
-        if service.listener.config.http.http2
+        if matches!(rest[..], [] | [b'\r']) {
+            // Nothing yet but empty lines, the last of them perhaps cut in two.
+        } else if first
+            && service.listener.config.http.http2
             && rest.starts_with(&PREFACE[..rest.len().min(PREFACE.len())])
-            && !rest.is_empty()
         {
             if rest.len() >= PREFACE.len() {
                 return Arrival::Http2;
@@ -195,11 +197,15 @@ fn too_large(head: &[u8], limits: &HeadLimits) -> Reason {
     }
 }
 
-/// Empty lines before a request line are ignored (RFC 9112 §2.2).
+/// Empty lines before a request line are ignored, and a line may end in a bare LF (RFC 9112 §2.2).
 fn skip_empty_lines(rest: &mut Vec<u8>) {
     let mut skip = 0;
-    while let [b'\r', b'\n', ..] = rest[skip..] {
-        skip += 2;
+    loop {
+        match rest[skip..] {
+            [b'\r', b'\n', ..] => skip += 2,
+            [b'\n', ..] => skip += 1,
+            _ => break,
+        }
     }
     if skip > 0 {
         rest.drain(..skip);
