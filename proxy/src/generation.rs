@@ -11,6 +11,7 @@ use crate::io::Scratch;
 use crate::telemetry::{ListenerMetrics, Record, WorkerLog};
 use crate::tls::ServerTls;
 use crate::upstream::{EndpointId, Kept, Pool};
+use socket2::SockRef;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -122,10 +123,11 @@ impl Worker {
     // ------------------------------------------------------------ upstream connections
 
     /// The connection to the endpoint that was used last and still lives.
-    pub fn take_kept(&self, endpoint: EndpointId) -> Option<TcpStream> {
-        self.kept
-            .borrow_mut()
-            .take(endpoint, Instant::now(), is_quiet)
+    pub fn take_kept(&self, endpoint: EndpointId, reuse: Reuse) -> Option<TcpStream> {
+        let lives = |stream: &TcpStream| {
+            is_quiet(stream) && (reuse == Reuse::Repeatable || is_quiet_now(stream))
+        };
+        self.kept.borrow_mut().take(endpoint, Instant::now(), lives)
     }
 
     pub fn keep(&self, endpoint: EndpointId, stream: TcpStream, pool: &PoolConfig) {
@@ -228,6 +230,15 @@ impl Worker {
     }
 }
 
+/// What a kept connection is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reuse {
+    /// A request that may be sent again if the connection turns out to be dead.
+    Repeatable,
+    /// A request that may not, once a byte of it was sent.
+    Once,
+}
+
 /// True when a kept connection has neither ended nor sent anything unasked.
 fn is_quiet(stream: &TcpStream) -> bool {
     let mut cx = Context::from_waker(Waker::noop());
@@ -236,6 +247,12 @@ fn is_quiet(stream: &TcpStream) -> bool {
     }
     let mut byte = [0];
     matches!(stream.try_read(&mut byte), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
+}
+
+/// [`is_quiet`] as the kernel knows it at this moment, and not as of the last wake-up of the runtime: one system call.
+fn is_quiet_now(stream: &TcpStream) -> bool {
+    let peeked = SockRef::from(stream).peek(&mut [std::mem::MaybeUninit::uninit()]);
+    matches!(peeked, Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
 }
 
 /// Something that waits and wants to know when the drain begins.

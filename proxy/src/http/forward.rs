@@ -90,23 +90,37 @@ fn is_named(named: &[Vec<u8>], name: &[u8]) -> bool {
     !is_protected(name) && named.iter().any(|n| n == name)
 }
 
-/// Trailers obey the same rules as fields, and may not carry what frames or routes a message (RFC 9110 §6.5.1).
+/// Trailers obey the same rules as fields, and may not carry what frames, routes, authenticates or steers a message
+/// (RFC 9110 §6.5.1), nor what says who the client is: that was settled with the head.
 pub fn strip_trailers(trailers: &mut Fields, hop: &Hop) {
     trailers.retain_lines(|name, _| {
-        !is_hop_by_hop(name)
-            && !is_named(&hop.named, name)
-            && !matches!(
-                name,
-                b"trailer"
-                    | b"host"
-                    | b"content-length"
-                    | b"content-type"
-                    | b"content-encoding"
-                    | b"authorization"
-                    | b"cookie"
-                    | b"set-cookie"
-            )
+        !is_hop_by_hop(name) && !is_named(&hop.named, name) && !is_of_heads_alone(name)
     });
+}
+
+fn is_of_heads_alone(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"authorization"
+            | b"cache-control"
+            | b"content-encoding"
+            | b"content-length"
+            | b"content-range"
+            | b"content-type"
+            | b"cookie"
+            | b"expect"
+            | b"forwarded"
+            | b"host"
+            | b"location"
+            | b"max-forwards"
+            | b"range"
+            | b"set-cookie"
+            | b"trailer"
+            | b"via"
+            | b"www-authenticate"
+            | b"x-real-ip"
+            | b"x-request-id"
+    ) || name.starts_with(b"x-forwarded-")
 }
 
 /// The one address that logs, limits, hashes and filters know the client by.

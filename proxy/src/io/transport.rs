@@ -220,6 +220,11 @@ impl Outbox {
         self.sent == self.bytes.len()
     }
 
+    /// True while all that was queued waits: nothing of it has gone out.
+    pub fn is_untouched(&self) -> bool {
+        self.sent == 0 && !self.bytes.is_empty()
+    }
+
     /// Sends `bytes` after what is waiting; what the socket does not take now is kept.
     pub fn write(
         &mut self,

@@ -3,6 +3,7 @@
 use super::{Exchange, Upload};
 use crate::config::{HostPolicy, PoolConfig};
 use crate::error::Reason;
+use crate::generation::Reuse;
 use crate::head::{HeadLimits, RequestHead, ResponseHead, Version};
 use crate::http::client_side::ClientSide;
 use crate::http::forward::{self};
@@ -46,11 +47,13 @@ impl<C: ClientSide> Exchange<'_, C> {
         let mut tried: SmallVec<[EndpointId; 4]> = SmallVec::new();
         let mut left = self.state.route.retries.unwrap_or(pool.config.retries);
         let mut last = None;
-        let mut fresh = false;
+        // The endpoint whose kept connection had died.
+        let mut again: Option<Lease> = None;
         // Held while the retry it is for runs.
         let mut _permit = None;
         loop {
-            let lease = match self.pick(pool, &tried) {
+            let fresh = again.is_some();
+            let lease = match again.take().map_or_else(|| self.pick(pool, &tried), Ok) {
                 Ok(lease) => lease,
                 Err(_) if last.is_some() => return Err(last.unwrap_or(Reason::NoHealthyEndpoint)),
                 Err(PickError::NoHealthy) => return Err(Reason::NoHealthyEndpoint),
@@ -75,7 +78,7 @@ impl<C: ClientSide> Exchange<'_, C> {
                     }
                     return Err(failed.reason);
                 }
-                Retry::Fresh => fresh = true,
+                Retry::Fresh => again = Some(lease),
                 Retry::Elsewhere => {
                     self.blame(&lease, failed.reason);
                     if left == 0 {
@@ -155,7 +158,13 @@ impl<C: ClientSide> Exchange<'_, C> {
         let kept = if fresh || self.hop.upgrade.is_some() {
             None
         } else {
-            self.service.worker.take_kept(lease.endpoint.id)
+            let repeatable = is_idempotent(self.head.method()) && !self.framing.has_body();
+            let reuse = if repeatable {
+                Reuse::Repeatable
+            } else {
+                Reuse::Once
+            };
+            self.service.worker.take_kept(lease.endpoint.id, reuse)
         };
         let reused = kept.is_some();
         let stream = match kept {
@@ -268,6 +277,10 @@ impl<C: ClientSide> Exchange<'_, C> {
                     };
                     self.timer.set(self.until_total(phase)?);
                 }
+                if informational > 0 {
+                    // Interim responses are of use only while the final one is awaited.
+                    let _ = self.side.poll_flush(cx);
+                }
                 if let Poll::Ready(answer) =
                     upstream.poll_head(cx, &self.service.worker.scratch, &limits, head_request)
                 {
@@ -320,7 +333,8 @@ impl<C: ClientSide> Exchange<'_, C> {
         // A timeout of one try, as opposed to the listener's, says that another is wanted.
         let try_over = reason == Reason::ResponseTimeout && self.state.route.try_timeout.is_some();
         let failed = reason == Reason::UpstreamReset || try_over;
-        if upstream.answered || !failed || !whole_again || !is_idempotent(self.head.method()) {
+        let repeatable = is_idempotent(self.head.method()) || upstream.unsent;
+        if upstream.answered || !failed || !whole_again || !repeatable {
             return Retry::No;
         }
         if upstream.reused && !try_over {

@@ -24,6 +24,8 @@ pub struct Upstream {
     pub body: IncomingBody,
     /// It had served an exchange before: its end before any answer may be a race, not a failure.
     pub reused: bool,
+    /// Not one byte of the request was taken by the kernel, so the endpoint cannot have seen any.
+    pub unsent: bool,
     /// Bytes of the current exchange have arrived.
     pub answered: bool,
 }
@@ -45,6 +47,7 @@ impl Upstream {
             end: HeadEnd::default(),
             body: IncomingBody::empty(),
             reused,
+            unsent: true,
             answered: false,
         }
     }
@@ -77,7 +80,9 @@ impl Upstream {
     }
 
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.out.poll_flush(cx, &self.transport)
+        let flushed = self.out.poll_flush(cx, &self.transport);
+        self.unsent &= self.out.is_untouched();
+        flushed
     }
 
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
