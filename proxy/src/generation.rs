@@ -5,18 +5,20 @@
 //! it began with to its end; a reload puts a new one into the listener's [`ServiceSlot`].
 
 use crate::chain::{Chain, Filter};
-use crate::config::{Config, ListenerConfig, PoolConfig};
+use crate::config::{Config, ListenerConfig};
 use crate::head::HeadLimits;
-use crate::io::Scratch;
+use crate::io::{Io, Scratch};
 use crate::telemetry::{ListenerMetrics, Record, WorkerLog};
 use crate::tls::ServerTls;
-use crate::upstream::{EndpointId, Kept, Pool};
+use crate::upstream::{EndpointId, Kept, Pool, Wire};
 use socket2::SockRef;
 use std::cell::{Cell, RefCell};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
 /// Kept upstream connections of one worker, over all endpoints.
@@ -93,7 +95,7 @@ pub struct Worker {
     pub scratch: Scratch,
     pub pipes: crate::io::Pipes,
     pub ids: RequestIds,
-    kept: RefCell<Kept<TcpStream>>,
+    kept: RefCell<Kept<KeptConnection>>,
     log: RefCell<Option<WorkerLog>>,
     buffers: RefCell<Vec<Vec<u8>>>,
     waiting: RefCell<slab::Slab<Option<Waker>>>,
@@ -123,18 +125,26 @@ impl Worker {
     // ------------------------------------------------------------ upstream connections
 
     /// The connection to the endpoint that was used last and still lives.
-    pub fn take_kept(&self, endpoint: EndpointId, reuse: Reuse) -> Option<TcpStream> {
-        let lives = |stream: &TcpStream| {
-            is_quiet(stream) && (reuse == Reuse::Repeatable || is_quiet_now(stream))
+    pub fn take_kept(&self, endpoint: EndpointId, pool: &Pool, reuse: Reuse) -> Option<Io> {
+        let lives = |kept: &mut KeptConnection| {
+            kept.wire == pool.wire()
+                && is_quiet(&mut kept.io)
+                && (reuse == Reuse::Repeatable || is_quiet_now(kept.io.tcp()))
         };
-        self.kept.borrow_mut().take(endpoint, Instant::now(), lives)
+        let mut all = self.kept.borrow_mut();
+        all.take(endpoint, Instant::now(), lives)
+            .map(|kept| kept.io)
     }
 
-    pub fn keep(&self, endpoint: EndpointId, stream: TcpStream, pool: &PoolConfig) {
-        let (max, timeout) = (pool.keep_alive_max, pool.keep_alive_timeout);
+    pub fn keep(&self, endpoint: EndpointId, io: Io, pool: &Pool) {
+        let (max, timeout) = (pool.config.keep_alive_max, pool.config.keep_alive_timeout);
+        let kept = KeptConnection {
+            io,
+            wire: pool.wire(),
+        };
         self.kept
             .borrow_mut()
-            .put(endpoint, stream, Instant::now(), max, timeout);
+            .put(endpoint, kept, Instant::now(), max, timeout);
     }
 
     /// Drops kept connections to endpoints that are in none of `pools`: nobody will ask for them again.
@@ -154,7 +164,8 @@ impl Worker {
     /// Drops kept connections that expired or that the endpoint closed, and hands finished log lines over. Called about
     /// once a second.
     pub fn sweep(&self) {
-        self.kept.borrow_mut().sweep(Instant::now(), is_quiet);
+        let quiet = |kept: &mut KeptConnection| is_quiet(&mut kept.io);
+        self.kept.borrow_mut().sweep(Instant::now(), quiet);
         if let Some(log) = &*self.log.borrow() {
             log.flush();
         }
@@ -239,9 +250,23 @@ pub enum Reuse {
     Once,
 }
 
+struct KeptConnection {
+    io: Io,
+    wire: Wire,
+}
+
 /// True when a kept connection has neither ended nor sent anything unasked.
-fn is_quiet(stream: &TcpStream) -> bool {
+fn is_quiet(io: &mut Io) -> bool {
     let mut cx = Context::from_waker(Waker::noop());
+    let stream = match io {
+        Io::Tcp(stream) => stream,
+        // What TLS sends for itself, such as tickets, is taken in on the way.
+        tls => {
+            let mut byte = [0];
+            let mut buffer = ReadBuf::new(&mut byte);
+            return Pin::new(tls).poll_read(&mut cx, &mut buffer).is_pending();
+        }
+    };
     if stream.poll_read_ready(&mut cx).is_pending() {
         return true;
     }

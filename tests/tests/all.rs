@@ -50,3 +50,5 @@ mod telemetry;
 mod timeouts;
 #[path = "all/upgrade.rs"]
 mod upgrade;
+#[path = "all/upstream_tls.rs"]
+mod upstream_tls;

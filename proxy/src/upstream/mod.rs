@@ -23,7 +23,7 @@ pub use health::{Checks, Note, Verdict};
 pub use kept::Kept;
 pub use lease::{Failure, Lease};
 pub use pool::{Pick, PickError, Pool};
-pub use registry::Registry;
+pub use registry::{Registry, Wire};
 pub use report::{EndpointReport, State};
 pub use retry::{RetryBudget, RetryPermit, backoff};
 pub use roster::MEMBERS_MAX;

@@ -206,9 +206,7 @@ impl<C: ClientSide> Exchange<'_, C> {
     pub(super) fn keep(&self, upstream: Upstream, lease: &Lease, pool: &Arc<Pool>) {
         if let Some((stream, buffer)) = upstream.into_kept() {
             self.service.worker.give_back(buffer);
-            self.service
-                .worker
-                .keep(lease.endpoint.id, stream, &pool.config);
+            self.service.worker.keep(lease.endpoint.id, stream, pool);
         }
     }
 }

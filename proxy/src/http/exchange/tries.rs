@@ -11,6 +11,7 @@ use crate::http::h1::framing::Framing;
 use crate::http::h1::parse::ParsedResponse;
 use crate::http::h1::upstream::Upstream;
 use crate::http::h1::write::{self, BodyFraming};
+use crate::tls::Offer;
 use crate::upstream::{EndpointId, Failure, Lease, Pick, PickError, Pool};
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -99,7 +100,10 @@ impl<C: ClientSide> Exchange<'_, C> {
 
     /// Tells the endpoint's health what happened. Dialling has counted its own failures.
     fn blame(&self, lease: &Lease, reason: Reason) {
-        if !matches!(reason, Reason::ConnectRefused | Reason::ConnectTimeout) {
+        if !matches!(
+            reason,
+            Reason::ConnectRefused | Reason::ConnectTimeout | Reason::UpstreamTls
+        ) {
             lease.failed(Failure::Broken);
         }
     }
@@ -164,7 +168,9 @@ impl<C: ClientSide> Exchange<'_, C> {
             } else {
                 Reuse::Once
             };
-            self.service.worker.take_kept(lease.endpoint.id, reuse)
+            self.service
+                .worker
+                .take_kept(lease.endpoint.id, pool, reuse)
         };
         let reused = kept.is_some();
         let stream = match kept {
@@ -178,7 +184,7 @@ impl<C: ClientSide> Exchange<'_, C> {
                     .map_or(configured, |t| t.min(configured));
                 let timeout = self.until_total(timeout).map_err(no)?;
                 match lease
-                    .connect(timeout, &self.service.listener.config.tcp)
+                    .connect(timeout, &self.service.listener.config.tcp, Offer::Http1)
                     .await
                 {
                     Ok(stream) => stream,
