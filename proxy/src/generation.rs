@@ -10,7 +10,8 @@ use crate::head::HeadLimits;
 use crate::io::{Io, Scratch};
 use crate::telemetry::{ListenerMetrics, Record, WorkerLog};
 use crate::tls::ServerTls;
-use crate::upstream::{EndpointId, Kept, Pool, Wire};
+use crate::upstream::{EndpointId, Kept, Pool, Shared, Wire};
+use bytes::Bytes;
 use socket2::SockRef;
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
@@ -96,6 +97,8 @@ pub struct Worker {
     pub pipes: crate::io::Pipes,
     pub ids: RequestIds,
     kept: RefCell<Kept<KeptConnection>>,
+    /// HTTP/2 connections to endpoints.
+    pub shared: Shared<Multiplexed>,
     log: RefCell<Option<WorkerLog>>,
     buffers: RefCell<Vec<Vec<u8>>>,
     waiting: RefCell<slab::Slab<Option<Waker>>>,
@@ -115,6 +118,7 @@ impl Worker {
             pipes: crate::io::Pipes::new(),
             ids: RequestIds::new(),
             kept: RefCell::new(Kept::new(KEPT_MAX)),
+            shared: Shared::new(),
             log: RefCell::new(log),
             buffers: RefCell::default(),
             waiting: RefCell::default(),
@@ -159,13 +163,16 @@ impl Worker {
             })
             .collect();
         self.kept.borrow_mut().retain(|id| ids.contains(&id));
+        self.shared.retain(|id| ids.contains(&id));
     }
 
     /// Drops kept connections that expired or that the endpoint closed, and hands finished log lines over. Called about
     /// once a second.
     pub fn sweep(&self) {
         let quiet = |kept: &mut KeptConnection| is_quiet(&mut kept.io);
-        self.kept.borrow_mut().sweep(Instant::now(), quiet);
+        let now = Instant::now();
+        self.kept.borrow_mut().sweep(now, quiet);
+        self.shared.sweep(now);
         if let Some(log) = &*self.log.borrow() {
             log.flush();
         }
@@ -249,6 +256,9 @@ pub enum Reuse {
     /// A request that may not, once a byte of it was sent.
     Once,
 }
+
+/// The handle of an HTTP/2 connection on which exchanges open streams.
+pub type Multiplexed = RefCell<h2::client::SendRequest<Bytes>>;
 
 struct KeptConnection {
     io: Io,

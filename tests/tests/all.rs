@@ -50,5 +50,7 @@ mod telemetry;
 mod timeouts;
 #[path = "all/upgrade.rs"]
 mod upgrade;
+#[path = "all/upstream_http2.rs"]
+mod upstream_http2;
 #[path = "all/upstream_tls.rs"]
 mod upstream_tls;

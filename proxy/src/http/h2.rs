@@ -439,7 +439,7 @@ impl Http2Client {
 }
 
 /// Fields that were checked already; what `http` refuses all the same is left out.
-fn header_map(fields: &Fields) -> HeaderMap {
+pub(super) fn header_map(fields: &Fields) -> HeaderMap {
     let mut map = HeaderMap::with_capacity(fields.len() + 1);
     for (name, value) in fields.iter() {
         if let (Ok(name), Ok(value)) =

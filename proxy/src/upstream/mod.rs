@@ -16,6 +16,7 @@ mod report;
 mod retry;
 mod roster;
 mod set;
+mod shared;
 
 pub use connect::{ConnectError, connect};
 pub use endpoint::{Endpoint, EndpointId, Operator};
@@ -28,6 +29,7 @@ pub use report::{EndpointReport, State};
 pub use retry::{RetryBudget, RetryPermit, backoff};
 pub use roster::MEMBERS_MAX;
 pub use set::Member;
+pub use shared::{Line, Seat, Shared, Turn};
 
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use super::endpoint::EndpointId;
 
 /// What connections of a pool are like: its TLS and its protocol. Connections that are kept are of use only to a pool of
 /// the same wire, since a reload may change both for endpoints that stay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Wire(u64);
 
 /// One per process; made by `app` before the first generation.

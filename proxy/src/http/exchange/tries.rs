@@ -1,30 +1,57 @@
 //! Endpoint after endpoint until one answers: connecting, asking, and whether a failed try may be repeated.
 
 use super::{Exchange, Upload};
-use crate::config::{HostPolicy, PoolConfig};
+use crate::config::{HostPolicy, PoolConfig, PoolProtocol};
 use crate::error::Reason;
-use crate::generation::Reuse;
+use crate::generation::{Multiplexed, Reuse};
 use crate::head::{HeadLimits, RequestHead, ResponseHead, Version};
 use crate::http::client_side::ClientSide;
 use crate::http::forward::{self};
+use crate::http::h1;
 use crate::http::h1::framing::Framing;
 use crate::http::h1::parse::ParsedResponse;
-use crate::http::h1::upstream::Upstream;
 use crate::http::h1::write::{self, BodyFraming};
-use crate::tls::Offer;
-use crate::upstream::{EndpointId, Failure, Lease, Pick, PickError, Pool};
+use crate::http::h2_upstream::{self, Target, Unsent};
+use crate::http::upstream::Upstream;
+use crate::io::Io;
+use crate::tls::{Offer, agreed_http2};
+use crate::upstream::{
+    ConnectError, EndpointId, Failure, Lease, Pick, PickError, Pool, Seat, Turn,
+};
 use smallvec::SmallVec;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Informational responses of one upstream that are relayed; more are a malfunction.
 const INFORMATIONAL_MAX: u32 = 16;
+
+/// Connections that one try may find ending under its hands.
+const DIALS_MAX: usize = 8;
 
 /// Why a try at an endpoint failed, and whether another may be made.
 struct Failed {
     reason: Reason,
     retry: Retry,
+}
+
+impl Failed {
+    /// Nothing was sent, so that any request may go elsewhere; but not when the whole exchange is out of time.
+    fn to_connect(reason: Reason) -> Self {
+        let retry = match reason {
+            Reason::TotalTimeout => Retry::No,
+            _ => Retry::Elsewhere,
+        };
+        Self { reason, retry }
+    }
+
+    /// Another endpoint would not help.
+    fn at_all(reason: Reason) -> Self {
+        Self {
+            reason,
+            retry: Retry::No,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -79,8 +106,8 @@ impl<C: ClientSide> Exchange<'_, C> {
                     }
                     return Err(failed.reason);
                 }
-                Retry::Fresh => again = Some(lease),
-                Retry::Elsewhere => {
+                Retry::Fresh if !fresh => again = Some(lease),
+                Retry::Fresh | Retry::Elsewhere => {
                     self.blame(&lease, failed.reason);
                     if left == 0 {
                         return Err(failed.reason);
@@ -140,6 +167,9 @@ impl<C: ClientSide> Exchange<'_, C> {
         match answer {
             Ok(response) => Ok((upstream, response)),
             Err(reason) => {
+                if matches!(reason, Reason::ResponseTimeout | Reason::UpstreamMalformed) {
+                    upstream.suspect();
+                }
                 let retry = self.may_repeat(&upstream, reason);
                 if retry != Retry::No {
                     self.rewind();
@@ -149,60 +179,138 @@ impl<C: ClientSide> Exchange<'_, C> {
         }
     }
 
+    /// A connection with the request's head on its way.
     async fn connect(
         &mut self,
         pool: &Arc<Pool>,
         lease: &Lease,
         fresh: bool,
     ) -> Result<Upstream, Failed> {
-        let no = |reason| Failed {
-            reason,
-            retry: Retry::No,
-        };
-        let kept = if fresh || self.hop.upgrade.is_some() {
-            None
-        } else {
-            let repeatable = is_idempotent(self.head.method()) && !self.framing.has_body();
-            let reuse = if repeatable {
-                Reuse::Repeatable
-            } else {
-                Reuse::Once
-            };
-            self.service
-                .worker
-                .take_kept(lease.endpoint.id, pool, reuse)
-        };
-        let reused = kept.is_some();
-        let stream = match kept {
-            Some(stream) => stream,
+        if pool.config.protocol != PoolProtocol::Http1 && self.wanted_upgrade().is_none() {
+            // Boxed, so that exchanges over HTTP/1 do not carry the state of this.
+            return Box::pin(self.connect_shared(pool, lease, fresh)).await;
+        }
+        match self.kept(pool, lease, fresh) {
+            Some(io) => Ok(self.over_http1(io, true, pool, lease)),
             None => {
-                let configured = pool.config.connect_timeout;
-                let timeout = self
-                    .state
-                    .route
-                    .try_timeout
-                    .map_or(configured, |t| t.min(configured));
-                let timeout = self.until_total(timeout).map_err(no)?;
-                match lease
-                    .connect(timeout, &self.service.listener.config.tcp, Offer::Http1)
-                    .await
-                {
-                    Ok(stream) => stream,
-                    Err(error) => {
-                        let reason = match error.reason() {
-                            Reason::ConnectTimeout => self.timed_out(Reason::ConnectTimeout),
-                            reason => reason,
-                        };
-                        let retry = if reason == Reason::TotalTimeout {
-                            Retry::No
-                        } else {
-                            Retry::Elsewhere
-                        };
-                        return Err(Failed { reason, retry });
-                    }
+                let io = self.dial(pool, lease, Offer::Http1).await?;
+                Ok(self.over_http1(io, false, pool, lease))
+            }
+        }
+    }
+
+    /// The same for a pool whose endpoints may speak HTTP/2: a stream on a connection that others use too.
+    async fn connect_shared(
+        &mut self,
+        pool: &Arc<Pool>,
+        lease: &Lease,
+        fresh: bool,
+    ) -> Result<Upstream, Failed> {
+        let worker = self.service.worker.clone();
+        let (endpoint, wire) = (lease.endpoint.id, pool.wire());
+        let deadline =
+            tokio::time::Instant::now() + self.connect_timeout(pool).map_err(Failed::at_all)?;
+        for _ in 0..DIALS_MAX {
+            if let Some(seat) = worker.shared.take(endpoint, wire, h2_upstream::has_room) {
+                match self.over_http2(seat, true, pool, lease)? {
+                    Some(upstream) => return Ok(upstream),
+                    None => continue,
                 }
             }
+            let single = worker.shared.is_single(endpoint, wire);
+            if single && let Some(io) = self.kept(pool, lease, fresh) {
+                return Ok(self.over_http1(io, true, pool, lease));
+            }
+            let turn = match worker.shared.turn(endpoint) {
+                Turn::Theirs(dial) if !single => {
+                    match tokio::time::timeout_at(deadline, dial.ended()).await {
+                        Ok(None) => continue,
+                        Ok(Some(reason)) => return Err(Failed::to_connect(reason)),
+                        Err(_) => {
+                            let reason = self.timed_out(Reason::ConnectTimeout);
+                            return Err(Failed::to_connect(reason));
+                        }
+                    }
+                }
+                Turn::Theirs(_) => None,
+                Turn::Mine(turn) => Some(turn),
+            };
+            let offer = match pool.config.protocol {
+                PoolProtocol::Auto => Offer::Either,
+                _ => Offer::Http2,
+            };
+            let io = match self.dial(pool, lease, offer).await {
+                Ok(io) => io,
+                Err(failed) => {
+                    if let Some(turn) = turn {
+                        turn.failed(failed.reason);
+                    }
+                    return Err(failed);
+                }
+            };
+            let http2 = match &io {
+                Io::TlsOut(stream) if offer == Offer::Either => agreed_http2(stream),
+                _ => true,
+            };
+            if !http2 {
+                worker.shared.note_single(endpoint, wire);
+                return Ok(self.over_http1(io, false, pool, lease));
+            }
+            let limits = self.head_limits();
+            let idle_max = match pool.config.keep_alive_max {
+                0 => Duration::ZERO,
+                _ => pool.config.keep_alive_timeout,
+            };
+            let opened = h2_upstream::open(io, &limits, turn, |connection| {
+                worker.shared.open(endpoint, wire, connection, idle_max)
+            });
+            match tokio::time::timeout_at(deadline, opened).await {
+                Ok(Ok(seat)) => {
+                    if let Some(upstream) = self.over_http2(seat, false, pool, lease)? {
+                        return Ok(upstream);
+                    }
+                }
+                Ok(Err(_)) => return Err(Failed::to_connect(Reason::UpstreamReset)),
+                Err(_) => return Err(Failed::to_connect(self.timed_out(Reason::ConnectTimeout))),
+            }
+        }
+        Err(Failed::to_connect(Reason::UpstreamReset))
+    }
+
+    /// A connection that lies ready for this request.
+    fn kept(&self, pool: &Pool, lease: &Lease, fresh: bool) -> Option<Io> {
+        if fresh || self.hop.upgrade.is_some() {
+            return None;
+        }
+        let repeatable = is_idempotent(self.head.method()) && !self.framing.has_body();
+        let reuse = if repeatable {
+            Reuse::Repeatable
+        } else {
+            Reuse::Once
         };
+        let worker = &self.service.worker;
+        worker.take_kept(lease.endpoint.id, pool, reuse)
+    }
+
+    async fn dial(&self, pool: &Pool, lease: &Lease, offer: Offer) -> Result<Io, Failed> {
+        let timeout = self.connect_timeout(pool).map_err(Failed::at_all)?;
+        let options = &self.service.listener.config.tcp;
+        let dialled = lease.connect(timeout, options, offer).await;
+        dialled.map_err(|error: ConnectError| {
+            Failed::to_connect(match error.reason() {
+                Reason::ConnectTimeout => self.timed_out(Reason::ConnectTimeout),
+                reason => reason,
+            })
+        })
+    }
+
+    fn connect_timeout(&self, pool: &Pool) -> Result<Duration, Reason> {
+        let configured = pool.config.connect_timeout;
+        let of_try = self.state.route.try_timeout;
+        self.until_total(of_try.map_or(configured, |t| t.min(configured)))
+    }
+
+    fn over_http1(&self, io: Io, reused: bool, pool: &Pool, lease: &Lease) -> Upstream {
         let mut out = self.service.worker.buffer();
         let framing = match self.framing {
             Framing::None | Framing::UntilClose => BodyFraming::None,
@@ -218,19 +326,40 @@ impl<C: ClientSide> Exchange<'_, C> {
             self.wanted_upgrade(),
             self.hop.trailers,
         );
-        Ok(Upstream::new(
-            stream,
-            reused,
-            out,
-            self.service.worker.buffer(),
-            framing,
+        let buffer = self.service.worker.buffer();
+        Upstream::Http1(h1::upstream::Upstream::new(
+            io, reused, out, buffer, framing,
         ))
+    }
+
+    /// None: the connection has just ended, and another is needed.
+    fn over_http2(
+        &self,
+        seat: Seat<Multiplexed>,
+        reused: bool,
+        pool: &Pool,
+        lease: &Lease,
+    ) -> Result<Option<Upstream>, Failed> {
+        let host = host_for(&self.head, &pool.config, &lease.endpoint.authority);
+        let target = Target {
+            secure: pool.config.tls.is_some(),
+            authority: host.as_ref(),
+            framing: self.framing,
+            trailers: self.hop.trailers,
+        };
+        match h2_upstream::Upstream::send(seat, reused, &self.head, &target) {
+            Ok(upstream) => Ok(Some(Upstream::Http2(Box::new(upstream)))),
+            Err(Unsent::Connection) => Ok(None),
+            Err(Unsent::Request) => Err(Failed::at_all(Reason::BadRequest)),
+        }
     }
 
     /// The protocol to ask the upstream for, when the client asked and the listener allows it.
     pub(super) fn wanted_upgrade(&self) -> Option<&[u8]> {
         let protocol = self.hop.upgrade.as_deref()?;
-        let allowed = self.head.version == Version::Http11
+        let pool = self.journal.pool.as_ref()?;
+        let allowed = pool.config.protocol != PoolProtocol::Http2
+            && self.head.version == Version::Http11
             && !self.framing.has_body()
             && self
                 .service
@@ -256,7 +385,9 @@ impl<C: ClientSide> Exchange<'_, C> {
         let mut informational = 0;
         if let Some(replay) = self.replay.take() {
             self.send_replay(upstream, replay);
-        } else if self.framing.has_body() && is_idempotent(self.head.method()) {
+        } else if self.framing.has_body()
+            && (is_idempotent(self.head.method()) || upstream.may_refuse())
+        {
             self.replay = Some(Vec::new());
         }
         if !self.framing.has_body() {
@@ -300,7 +431,7 @@ impl<C: ClientSide> Exchange<'_, C> {
             let answer = match waited.run(step).await {
                 Ok(answer) => answer?,
                 // The client is late only when everything it sent has been taken.
-                Err(_) if self.upload == Upload::Running && upstream.out.is_empty() => {
+                Err(_) if self.upload == Upload::Running && !upstream.has_output() => {
                     return Err(self.timed_out(Reason::RequestBodyTimeout));
                 }
                 Err(_) => return Err(self.timed_out(Reason::ResponseTimeout)),
@@ -339,11 +470,11 @@ impl<C: ClientSide> Exchange<'_, C> {
         // A timeout of one try, as opposed to the listener's, says that another is wanted.
         let try_over = reason == Reason::ResponseTimeout && self.state.route.try_timeout.is_some();
         let failed = reason == Reason::UpstreamReset || try_over;
-        let repeatable = is_idempotent(self.head.method()) || upstream.unsent;
-        if upstream.answered || !failed || !whole_again || !repeatable {
+        let repeatable = is_idempotent(self.head.method()) || upstream.is_unseen();
+        if upstream.has_answered() || !failed || !whole_again || !repeatable {
             return Retry::No;
         }
-        if upstream.reused && !try_over {
+        if upstream.is_reused() && !try_over {
             Retry::Fresh
         } else {
             Retry::Elsewhere

@@ -2,6 +2,7 @@
 //! the next exchange works, and that nothing is left behind.
 
 mod cases;
+mod http2;
 mod kept;
 mod slow;
 mod table;

@@ -44,7 +44,7 @@ pub enum Then {
 
 /// What the client sees.
 #[derive(Clone)]
-enum Expect {
+pub enum Expect {
     /// An answer of the proxy: status, error of `Proxy-Status`, reason in the record.
     Failure(u16, &'static str, &'static str),
     /// A head with this status, these bytes as they are framed, and then an end that is no end of a message.
@@ -53,7 +53,7 @@ enum Expect {
     Whole(&'static [u16], u16, &'static str),
 }
 
-const GET: &str = "GET PATH HTTP/1.1\r\nHost: x\r\n\r\n";
+pub const GET: &str = "GET PATH HTTP/1.1\r\nHost: x\r\n\r\n";
 
 pub fn failure(name: &'static str, status: u16, error: &'static str, reason: &'static str) -> Case {
     Case::new(name, Expect::Failure(status, error, reason))
@@ -218,11 +218,14 @@ fn serve(cases: &[Case], spoilt: &[AtomicBool], stream: TcpStream) {
 }
 
 fn by_http1(rig: &Rig, case: &Case, n: usize) -> Result<(), String> {
-    let target = format!("/{n}/h1");
+    ask(rig, case.request, &format!("/{n}/h1"), &case.expect)
+}
+
+/// One request by an HTTP/1.1 client and what it wants to see, then another whose answer must be `next`.
+pub fn ask(rig: &Rig, request: &str, target: &str, expect: &Expect) -> Result<(), String> {
     let mut raw = rig.raw();
     let io = |error: std::io::Error| format!("HTTP/1.1: {error}");
-    raw.send(case.request.replace("PATH", &target))
-        .map_err(io)?;
+    raw.send(request.replace("PATH", target)).map_err(io)?;
     let mut interim = Vec::new();
     let head = loop {
         let head = raw.head().map_err(io)?;
@@ -232,7 +235,7 @@ fn by_http1(rig: &Rig, case: &Case, n: usize) -> Result<(), String> {
         }
     };
     let closes = head.to_ascii_lowercase().contains("connection: close");
-    match case.expect {
+    match *expect {
         Expect::Failure(expected, error, reason) => {
             same("status", status(&head), expected)?;
             let said = sluicegate_tests::client::field(&head, "proxy-status").unwrap_or_default();
@@ -241,13 +244,13 @@ fn by_http1(rig: &Rig, case: &Case, n: usize) -> Result<(), String> {
             let length = sluicegate_tests::client::field(&head, "content-length");
             let length = length.and_then(|n| n.parse().ok()).unwrap_or(0);
             raw.exactly(length).map_err(io)?;
-            recorded(rig, &target, expected, Value::from(reason))?;
+            recorded(rig, target, expected, Value::from(reason))?;
         }
         Expect::Aborted(expected, body, reason) => {
             same("status", status(&head), expected)?;
             let rest = raw.to_end().map_err(io)?;
             same("broken body", &*String::from_utf8_lossy(&rest), body)?;
-            recorded(rig, &target, expected, Value::from(reason))?;
+            recorded(rig, target, expected, Value::from(reason))?;
             raw = rig.raw();
         }
         Expect::Whole(before, expected, body) => {
@@ -259,7 +262,7 @@ fn by_http1(rig: &Rig, case: &Case, n: usize) -> Result<(), String> {
             };
             let rest = rest.map_err(io)?;
             same("body", &*String::from_utf8_lossy(&rest), body)?;
-            recorded(rig, &target, expected, Value::Null)?;
+            recorded(rig, target, expected, Value::Null)?;
         }
     }
     if closes {
