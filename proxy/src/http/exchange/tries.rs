@@ -210,6 +210,10 @@ impl<C: ClientSide> Exchange<'_, C> {
         let (endpoint, wire) = (lease.endpoint.id, pool.wire());
         let deadline =
             tokio::time::Instant::now() + self.connect_timeout(pool).map_err(Failed::at_all)?;
+        if !self.is_repeatable() {
+            // The tasks of connections that have just ended get their turn to say so.
+            tokio::task::yield_now().await;
+        }
         for _ in 0..DIALS_MAX {
             if let Some(seat) = worker.shared.take(endpoint, wire, h2_upstream::has_room) {
                 match self.over_http2(seat, true, pool, lease)? {
@@ -282,14 +286,18 @@ impl<C: ClientSide> Exchange<'_, C> {
         if fresh || self.hop.upgrade.is_some() {
             return None;
         }
-        let repeatable = is_idempotent(self.head.method()) && !self.framing.has_body();
-        let reuse = if repeatable {
+        let reuse = if self.is_repeatable() {
             Reuse::Repeatable
         } else {
             Reuse::Once
         };
         let worker = &self.service.worker;
         worker.take_kept(lease.endpoint.id, pool, reuse)
+    }
+
+    /// Whether a death of the connection under this request would do no harm, however much of it was sent.
+    fn is_repeatable(&self) -> bool {
+        is_idempotent(self.head.method()) && !self.framing.has_body()
     }
 
     async fn dial(&self, pool: &Pool, lease: &Lease, offer: Offer) -> Result<Io, Failed> {
