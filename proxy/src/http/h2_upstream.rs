@@ -128,6 +128,8 @@ pub struct Upstream {
     pub unseen: bool,
     /// It said so of this request alone.
     pub refused: bool,
+    /// What had been heard on the connection when the request was sent.
+    heard: u64,
 }
 
 impl Upstream {
@@ -150,6 +152,7 @@ impl Upstream {
             }
         })?;
         Ok(Self {
+            heard: seat.line().heard(),
             seat,
             response,
             send,
@@ -211,6 +214,7 @@ impl Upstream {
         match self.response.poll_informational(cx) {
             Poll::Ready(Some(Ok(interim))) => {
                 self.answered = true;
+                self.seat.line().hear();
                 let parsed = parsed(interim.status(), interim.headers(), limits, head_request);
                 return Poll::Ready(parsed);
             }
@@ -220,6 +224,7 @@ impl Upstream {
         match ready!(Pin::new(&mut self.response).poll(cx)) {
             Ok(response) => {
                 self.answered = true;
+                self.seat.line().hear();
                 let (head, body) = response.into_parts();
                 let mut parsed = parsed(head.status, &head.headers, limits, head_request)?;
                 if parsed.head.status == 101 {
@@ -252,6 +257,7 @@ impl Upstream {
             let Some(body) = &mut self.body else { break };
             match ready!(body.poll_data(cx)) {
                 Some(Ok(data)) => {
+                    line.hear();
                     take(cx, &data);
                     // It is with the client's side; the endpoint may send as much again.
                     let _ = body.flow_control().release_capacity(data.len());
@@ -284,8 +290,15 @@ impl Upstream {
         self.body = None;
     }
 
-    /// It did not answer in time or not as it should, and may be dead or worse: this connection is for nobody else.
+    /// It did not answer in time. When it answered nobody else in that time either, the connection may be dead.
     pub fn suspect(&self) {
+        if self.seat.line().heard() == self.heard {
+            self.retire();
+        }
+    }
+
+    /// The connection is for nobody else.
+    pub fn retire(&self) {
         self.seat.line().retire();
     }
 
@@ -367,4 +380,44 @@ fn fields(lines: &HeaderMap) -> Fields {
         fields.append(name.as_str().as_bytes(), value.as_bytes());
     }
     fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_said_in_http2_or_not_at_all() {
+        let said = |method: &[u8], path: &[u8], authority: &[u8]| {
+            let head =
+                RequestHead::new(Version::Http11, method, authority, path, Fields::default());
+            let target = Target {
+                secure: true,
+                authority,
+                framing: Framing::Length(3),
+                trailers: true,
+            };
+            let request = request(&head, &target)?;
+            assert_eq!(request.headers()["content-length"], "3");
+            assert_eq!(request.headers()["te"], "trailers");
+            Some(format!("{} {}", request.method(), request.uri()))
+        };
+        let cases: [(&[u8], &[u8], &[u8], Option<&str>); 6] = [
+            (b"GET", b"/a?b", b"x:1", Some("GET https://x:1/a?b")),
+            (b"OPTIONS", b"*", b"x", Some("OPTIONS https://x*")),
+            (
+                b"M-SEARCH",
+                b"/",
+                b"[::1]:1",
+                Some("M-SEARCH https://[::1]:1/"),
+            ),
+            (b"GET", b"/{\"a\"}|^", b"x", Some("GET https://x/{\"a\"}|^")),
+            (b"GET", b"/<", b"x", None),
+            (b"GET", b"/", b"a b", None),
+        ];
+        for (method, path, authority, expected) in cases {
+            let found = said(method, path, authority);
+            assert_eq!(found.as_deref(), expected);
+        }
+    }
 }

@@ -11,6 +11,8 @@ use std::io;
 use std::task::{Context, Poll};
 
 /// The endpoint's side of one exchange. Everything is polled from the exchange's own task.
+// The large one is what nearly every exchange has: a box would cost it an allocation.
+#[allow(clippy::large_enum_variant)]
 pub enum Upstream {
     Http1(h1::upstream::Upstream),
     Http2(Box<h2_upstream::Upstream>),
@@ -55,10 +57,12 @@ impl Upstream {
         }
     }
 
-    /// It did not answer in time, or not as it should.
-    pub fn suspect(&self) {
-        if let Upstream::Http2(upstream) = self {
-            upstream.suspect();
+    /// The answer failed for `reason`: what that says of a connection that others use too.
+    pub fn blame(&self, reason: Reason) {
+        match (self, reason) {
+            (Upstream::Http2(upstream), Reason::ResponseTimeout) => upstream.suspect(),
+            (Upstream::Http2(upstream), Reason::UpstreamMalformed) => upstream.retire(),
+            _ => {}
         }
     }
 

@@ -34,9 +34,21 @@ pub struct Line<T> {
     retired: Cell<bool>,
     idle_since: Cell<Instant>,
     idle_max: Duration,
+    /// Counts what came from the endpoint, for whomever.
+    heard: Cell<u64>,
 }
 
 impl<T> Line<T> {
+    /// Something came from the endpoint.
+    pub fn hear(&self) {
+        self.heard.set(self.heard.get().wrapping_add(1));
+    }
+
+    /// Changes whenever something comes.
+    pub fn heard(&self) -> u64 {
+        self.heard.get()
+    }
+
     /// Those that run go on; nobody else comes.
     pub fn retire(&self) {
         self.retired.set(true);
@@ -148,6 +160,7 @@ impl<T> Shared<T> {
             retired: Cell::new(false),
             idle_since: Cell::new(Instant::now()),
             idle_max,
+            heard: Cell::new(0),
         });
         let mut all = self.all.borrow_mut();
         all.single.remove(&(endpoint, wire));

@@ -167,9 +167,7 @@ impl<C: ClientSide> Exchange<'_, C> {
         match answer {
             Ok(response) => Ok((upstream, response)),
             Err(reason) => {
-                if matches!(reason, Reason::ResponseTimeout | Reason::UpstreamMalformed) {
-                    upstream.suspect();
-                }
+                upstream.blame(reason);
                 let retry = self.may_repeat(&upstream, reason);
                 if retry != Retry::No {
                     self.rewind();
