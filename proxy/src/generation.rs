@@ -258,7 +258,11 @@ pub enum Reuse {
 }
 
 /// The handle of an HTTP/2 connection on which exchanges open streams.
-pub type Multiplexed = RefCell<h2::client::SendRequest<Bytes>>;
+pub struct Multiplexed {
+    pub streams: h2::client::SendRequest<Bytes>,
+    /// Never sent: the connection's task learns by its end that nobody uses the connection any more.
+    pub used: tokio::sync::oneshot::Sender<()>,
+}
 
 struct KeptConnection {
     io: Io,

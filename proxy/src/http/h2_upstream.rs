@@ -17,11 +17,11 @@ use h2::client::ResponseFuture;
 use h2::{RecvStream, SendStream};
 use http::header::{CONTENT_LENGTH, HeaderValue, TE};
 use hyper::HeaderMap;
-use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 /// Streams on one connection, if the endpoint allows as many.
 const STREAMS_MAX: usize = 256;
@@ -34,6 +34,8 @@ const SEND_BUFFER_MAX: usize = 64 * 1024;
 /// Fields of one response, whatever a listener allows: the connection is used by several.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
 
+/// What an orderly end may take: an endpoint that does not read would keep the connection for ever.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
 /// Stands for the number of streams as long as the endpoint has not told its settings, which have 32 bits.
 const STREAMS_UNKNOWN: usize = usize::MAX - 1;
 
@@ -46,7 +48,7 @@ pub async fn open<D: 'static>(
     share: impl FnOnce(Multiplexed) -> Seat<Multiplexed>,
 ) -> Result<Seat<Multiplexed>, h2::Error> {
     let list_max = limits.bytes.max(HEADER_BYTES_MAX).min(u32::MAX as usize);
-    let (send, mut connection) = h2::client::Builder::new()
+    let (streams, mut connection) = h2::client::Builder::new()
         .enable_push(false)
         .initial_max_send_streams(STREAMS_UNKNOWN)
         .initial_window_size(STREAM_WINDOW)
@@ -55,7 +57,8 @@ pub async fn open<D: 'static>(
         .max_send_buffer_size(SEND_BUFFER_MAX)
         .handshake(io)
         .await?;
-    let seat = share(RefCell::new(send));
+    let (used, unused) = tokio::sync::oneshot::channel();
+    let seat = share(Multiplexed { streams, used });
     let line = Rc::downgrade(seat.line());
     tokio::task::spawn_local(async move {
         let mut dialling = Some(dialling);
@@ -66,8 +69,15 @@ pub async fn open<D: 'static>(
             }
             polled
         });
-        if let Err(error) = ended.await {
-            tracing::debug!(%error, "HTTP/2 connection to an endpoint ended");
+        let cut = async {
+            let _ = unused.await;
+            tokio::time::sleep(CLOSE_MAX).await;
+        };
+        tokio::select! {
+            ended = ended => if let Err(error) = ended {
+                tracing::debug!(%error, "HTTP/2 connection to an endpoint ended");
+            },
+            () = cut => tracing::debug!("HTTP/2 connection to an endpoint cut"),
         }
         if let Some(line) = line.upgrade() {
             line.retire();
@@ -79,7 +89,7 @@ pub async fn open<D: 'static>(
 /// Whether one more stream can be opened beside those that run. Retires a connection that is ending.
 pub fn has_room(line: &Line<Multiplexed>, running: usize) -> bool {
     // A clone waits for no stream of another, so that this only asks how the connection is.
-    let mut send = line.connection.borrow().clone();
+    let mut send = line.connection.streams.clone();
     match send.poll_ready(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(Ok(())) => match send.current_max_send_streams() {
             STREAMS_UNKNOWN => false,
@@ -128,7 +138,7 @@ pub struct Upstream {
     pub unseen: bool,
     /// It said so of this request alone.
     pub refused: bool,
-    /// What had been heard on the connection when the request was sent.
+    /// What had been heard on the connection when the request was sent, or when something was heard for it.
     heard: u64,
 }
 
@@ -141,7 +151,7 @@ impl Upstream {
         target: &Target<'_>,
     ) -> Result<Self, Unsent> {
         let request = request(head, target).ok_or(Unsent::Request)?;
-        let mut sender = seat.line().connection.borrow().clone();
+        let mut sender = seat.line().connection.streams.clone();
         let ends = !target.framing.has_body();
         let (response, send) = sender.send_request(request, ends).map_err(|error| {
             if error.is_go_away() || error.is_io() || error.is_reset() {
@@ -214,7 +224,7 @@ impl Upstream {
         match self.response.poll_informational(cx) {
             Poll::Ready(Some(Ok(interim))) => {
                 self.answered = true;
-                self.seat.line().hear();
+                self.hear();
                 let parsed = parsed(interim.status(), interim.headers(), limits, head_request);
                 return Poll::Ready(parsed);
             }
@@ -224,7 +234,7 @@ impl Upstream {
         match ready!(Pin::new(&mut self.response).poll(cx)) {
             Ok(response) => {
                 self.answered = true;
-                self.seat.line().hear();
+                self.hear();
                 let (head, body) = response.into_parts();
                 let mut parsed = parsed(head.status, &head.headers, limits, head_request)?;
                 if parsed.head.status == 101 {
@@ -300,6 +310,12 @@ impl Upstream {
     /// The connection is for nobody else.
     pub fn retire(&self) {
         self.seat.line().retire();
+    }
+
+    fn hear(&mut self) {
+        let line = self.seat.line();
+        line.hear();
+        self.heard = line.heard();
     }
 
     fn failed(&mut self, error: &h2::Error) -> Reason {

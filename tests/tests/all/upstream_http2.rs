@@ -73,7 +73,7 @@ fn bodies_heads_and_methods_arrive_whole() {
             _ => response(200, &body),
         }
     });
-    let big = "0123456789abcdef".repeat(400_000);
+    let big = "0123456789abcdef".repeat(100_000);
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), &big).expect("write");
     let upload = format!("@{}", file.path().display());
