@@ -1,5 +1,6 @@
 //! One request and its response, phase by phase. `Exchange::phases` is the whole path in order; the steps lie in `exchange/`.
 
+mod connect;
 mod ends;
 mod record;
 mod response;

@@ -418,7 +418,8 @@ mod tests {
             assert_eq!(request.headers()["te"], "trailers");
             Some(format!("{} {}", request.method(), request.uri()))
         };
-        let cases: [(&[u8], &[u8], &[u8], Option<&str>); 6] = [
+        type Case<'a> = (&'a [u8], &'a [u8], &'a [u8], Option<&'a str>);
+        let cases: [Case<'_>; 6] = [
             (b"GET", b"/a?b", b"x:1", Some("GET https://x:1/a?b")),
             (b"OPTIONS", b"*", b"x", Some("OPTIONS https://x*")),
             (
