@@ -41,8 +41,11 @@ fn the_protocol_is_what_the_pool_says_or_alpn_agrees_on() {
         (&tls1, secure("auto"), "HTTP/1.1"),
     ] {
         let (outer, inner) = chain(&backend, inner, &outer);
-        for path in ["/a", "/b", "/c"] {
+        let paths = ["/a", "/b", "/c"];
+        for path in paths {
             assert_eq!(outer.get(path).text(), "web1", "{version}");
+        }
+        for path in paths {
             let record = inner.record(path);
             assert_eq!(record["version"], version, "{record}");
         }

@@ -223,7 +223,11 @@ fn who_speaks_no_tls_is_502_and_who_says_nothing_504() {
 
 #[test]
 fn a_failed_handshake_goes_to_another_endpoint_whatever_the_method() {
-    let (good, plain) = (secure("api.test"), Backend::http("plain"));
+    let good = secure("api.test");
+    let plain = Backend::raw(|mut stream, _| {
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+    });
     let rig = Plan::new(&[plain.address(), good.backend.address()])
         .pool("tls: {ca: ca.pem, server-name: api.test}")
         .run_with(Start::new().file("ca.pem", &good.pem));
@@ -231,7 +235,7 @@ fn a_failed_handshake_goes_to_another_endpoint_whatever_the_method() {
         let done = curl(&["-X", "POST", &rig.url(&format!("/{n}"))]);
         assert_eq!(done.body, "secret", "{done:?}");
     }
-    assert!(plain.received().is_empty());
+    assert!(plain.connections() > 0);
 }
 
 #[test]

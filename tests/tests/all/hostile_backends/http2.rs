@@ -174,7 +174,7 @@ fn block(stream: u32, block: &[u8]) -> Vec<u8> {
 fn run(cases: Vec<Case>) {
     let (at, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
-        for _ in 0..6 {
+        for _ in 0..12 {
             scope.spawn(|| {
                 while let Some(case) = cases.get(at.fetch_add(1, Ordering::SeqCst)) {
                     if let Err(why) = check(case) {

@@ -70,58 +70,70 @@ fn rig(backend: &Backend) -> Rig {
 
 #[test]
 fn one_that_died_before_the_request_is_passed_over_whatever_the_method() {
-    for death in [Death::WhileIdle, Death::ResetWhileIdle] {
-        for method in ["GET", "PUT", "POST", "PATCH"] {
-            let (backend, dead, seen) = mortal(death);
-            let rig = rig(&backend);
-            let mut raw = rig.raw();
-            raw.send(request("GET", "/first")).expect("send");
-            assert_eq!(raw.response().expect("first").text(), "served");
-            assert!(eventually(DEADLINE, || dead.load(Ordering::SeqCst) == 1));
-            raw.send(request(method, "/x")).expect("send");
-            let answer = raw.response().expect("an answer");
-            assert_eq!(
-                (answer.status, answer.text().as_str()),
-                (200, "served"),
-                "{method} {death:?}"
-            );
-            assert_eq!(seen.load(Ordering::SeqCst), 2, "{method} {death:?}");
-            assert!(rig.record("/x")["reason"].is_null());
+    std::thread::scope(|scope| {
+        for death in [Death::WhileIdle, Death::ResetWhileIdle] {
+            for method in ["GET", "PUT", "POST", "PATCH"] {
+                scope.spawn(move || passed_over(death, method));
+            }
         }
-    }
+    });
+}
+
+fn passed_over(death: Death, method: &str) {
+    let (backend, dead, seen) = mortal(death);
+    let rig = rig(&backend);
+    let mut raw = rig.raw();
+    raw.send(request("GET", "/first")).expect("send");
+    assert_eq!(raw.response().expect("first").text(), "served");
+    assert!(eventually(DEADLINE, || dead.load(Ordering::SeqCst) == 1));
+    raw.send(request(method, "/x")).expect("send");
+    let answer = raw.response().expect("an answer");
+    assert_eq!(
+        (answer.status, answer.text().as_str()),
+        (200, "served"),
+        "{method} {death:?}"
+    );
+    assert_eq!(seen.load(Ordering::SeqCst), 2, "{method} {death:?}");
+    assert!(rig.record("/x")["reason"].is_null());
 }
 
 #[test]
 fn one_that_dies_at_the_request_is_repeated_only_when_the_method_allows_it() {
-    for (method, status) in [
-        ("GET", 200),
-        ("DELETE", 200),
-        ("PUT", 200),
-        ("POST", 502),
-        ("PATCH", 502),
-    ] {
-        let (backend, _, seen) = mortal(Death::OnRequest);
-        let rig = rig(&backend);
-        let mut raw = rig.raw();
-        raw.send(request("GET", "/first")).expect("send");
-        assert_eq!(raw.response().expect("first").text(), "served");
-        raw.send(request(method, "/x")).expect("send");
-        let answer = raw.response().expect("an answer");
-        assert_eq!(answer.status, status, "{method}");
-        // The first, the one that died, and its repetition.
-        let expected = if status == 200 { 3 } else { 2 };
-        assert_eq!(seen.load(Ordering::SeqCst), expected, "{method}");
-        let record = rig.record("/x");
-        if status == 502 {
-            assert_eq!(record["reason"], "upstream-reset", "{method}");
-            let said = answer.field("proxy-status").unwrap_or_default();
-            assert!(said.contains("connection_terminated"), "{said}");
-        } else {
-            assert!(record["reason"].is_null(), "{method}: {record}");
+    std::thread::scope(|scope| {
+        for (method, status) in [
+            ("GET", 200),
+            ("DELETE", 200),
+            ("PUT", 200),
+            ("POST", 502),
+            ("PATCH", 502),
+        ] {
+            scope.spawn(move || dies_at_the_request(method, status));
         }
-        raw.send(request(method, "/next")).expect("send");
-        assert_eq!(raw.response().expect("next").text(), "served", "{method}");
+    });
+}
+
+fn dies_at_the_request(method: &str, status: u16) {
+    let (backend, _, seen) = mortal(Death::OnRequest);
+    let rig = rig(&backend);
+    let mut raw = rig.raw();
+    raw.send(request("GET", "/first")).expect("send");
+    assert_eq!(raw.response().expect("first").text(), "served");
+    raw.send(request(method, "/x")).expect("send");
+    let answer = raw.response().expect("an answer");
+    assert_eq!(answer.status, status, "{method}");
+    // The first, the one that died, and its repetition.
+    let expected = if status == 200 { 3 } else { 2 };
+    assert_eq!(seen.load(Ordering::SeqCst), expected, "{method}");
+    let record = rig.record("/x");
+    if status == 502 {
+        assert_eq!(record["reason"], "upstream-reset", "{method}");
+        let said = answer.field("proxy-status").unwrap_or_default();
+        assert!(said.contains("connection_terminated"), "{said}");
+    } else {
+        assert!(record["reason"].is_null(), "{method}: {record}");
     }
+    raw.send(request(method, "/next")).expect("send");
+    assert_eq!(raw.response().expect("next").text(), "served", "{method}");
 }
 
 #[test]

@@ -140,7 +140,8 @@ pub fn run(cases: Vec<Case>) {
     let before = rig.proxy.settled();
     let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
-        for _ in 0..8 {
+        // Mostly they wait for the access log, which is flushed once a second.
+        for _ in 0..24 {
             scope.spawn(|| {
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::SeqCst)) {
                     let n = cases.iter().position(|c| c.name == case.name).unwrap_or(0);
