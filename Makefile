@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 # Debian packages with the clients and servers that the tests are run against.
-PACKAGES := curl openssl openssh-server openssh-client nghttp2-client python3 slowhttptest
+PACKAGES := curl openssl openssh-server openssh-client nghttp2-client nghttp2-server python3 slowhttptest
 export CARGO_TERM_COLOR ?= auto
 
 .PHONY: setup demo test conformance lint build bench clean fmt reference

@@ -9,6 +9,7 @@ for package in "$@"; do
         openssh-server) program=/usr/sbin/sshd ;;
         openssh-client) program=ssh ;;
         nghttp2-client) program=h2load ;;
+        nghttp2-server) program=nghttpd ;;
         *) program=$package ;;
     esac
     command -v "$program" >/dev/null 2>&1 || need="$need $package"

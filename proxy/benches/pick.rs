@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use sluicegate::config::{Balance, EndpointAddress, EndpointConfig, HostPolicy, Panic, PoolConfig};
+use sluicegate::config::{
+    Balance, EndpointAddress, EndpointConfig, HostPolicy, Panic, PoolConfig, PoolProtocol,
+};
 use sluicegate::upstream::{Pick, Pool, Registry};
 
 fn pool(balance: Balance, endpoints: u8) -> Arc<Pool> {
@@ -22,6 +24,8 @@ fn pool(balance: Balance, endpoints: u8) -> Arc<Pool> {
         endpoints: endpoints.collect(),
         balance,
         check: None,
+        protocol: PoolProtocol::Http1,
+        tls: None,
         connect_timeout: Duration::from_secs(5),
         keep_alive_max: 256,
         keep_alive_timeout: Duration::from_secs(60),

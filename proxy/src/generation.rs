@@ -5,17 +5,21 @@
 //! it began with to its end; a reload puts a new one into the listener's [`ServiceSlot`].
 
 use crate::chain::{Chain, Filter};
-use crate::config::{Config, ListenerConfig, PoolConfig};
+use crate::config::{Config, ListenerConfig};
 use crate::head::HeadLimits;
-use crate::io::Scratch;
+use crate::io::{Io, Scratch};
 use crate::telemetry::{ListenerMetrics, Record, WorkerLog};
 use crate::tls::ServerTls;
-use crate::upstream::{EndpointId, Kept, Pool};
+use crate::upstream::{EndpointId, Kept, Pool, Shared, Wire};
+use bytes::Bytes;
+use socket2::SockRef;
 use std::cell::{Cell, RefCell};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
 /// Kept upstream connections of one worker, over all endpoints.
@@ -92,7 +96,9 @@ pub struct Worker {
     pub scratch: Scratch,
     pub pipes: crate::io::Pipes,
     pub ids: RequestIds,
-    kept: RefCell<Kept<TcpStream>>,
+    kept: RefCell<Kept<KeptConnection>>,
+    /// HTTP/2 connections to endpoints.
+    pub shared: Shared<Multiplexed>,
     log: RefCell<Option<WorkerLog>>,
     buffers: RefCell<Vec<Vec<u8>>>,
     waiting: RefCell<slab::Slab<Option<Waker>>>,
@@ -112,6 +118,7 @@ impl Worker {
             pipes: crate::io::Pipes::new(),
             ids: RequestIds::new(),
             kept: RefCell::new(Kept::new(KEPT_MAX)),
+            shared: Shared::new(),
             log: RefCell::new(log),
             buffers: RefCell::default(),
             waiting: RefCell::default(),
@@ -122,17 +129,26 @@ impl Worker {
     // ------------------------------------------------------------ upstream connections
 
     /// The connection to the endpoint that was used last and still lives.
-    pub fn take_kept(&self, endpoint: EndpointId) -> Option<TcpStream> {
-        self.kept
-            .borrow_mut()
-            .take(endpoint, Instant::now(), is_quiet)
+    pub fn take_kept(&self, endpoint: EndpointId, pool: &Pool, reuse: Reuse) -> Option<Io> {
+        let lives = |kept: &mut KeptConnection| {
+            kept.wire == pool.wire()
+                && is_quiet(&mut kept.io)
+                && (reuse == Reuse::Repeatable || is_quiet_now(kept.io.tcp()))
+        };
+        let mut all = self.kept.borrow_mut();
+        all.take(endpoint, Instant::now(), lives)
+            .map(|kept| kept.io)
     }
 
-    pub fn keep(&self, endpoint: EndpointId, stream: TcpStream, pool: &PoolConfig) {
-        let (max, timeout) = (pool.keep_alive_max, pool.keep_alive_timeout);
+    pub fn keep(&self, endpoint: EndpointId, io: Io, pool: &Pool) {
+        let (max, timeout) = (pool.config.keep_alive_max, pool.config.keep_alive_timeout);
+        let kept = KeptConnection {
+            io,
+            wire: pool.wire(),
+        };
         self.kept
             .borrow_mut()
-            .put(endpoint, stream, Instant::now(), max, timeout);
+            .put(endpoint, kept, Instant::now(), max, timeout);
     }
 
     /// Drops kept connections to endpoints that are in none of `pools`: nobody will ask for them again.
@@ -147,12 +163,16 @@ impl Worker {
             })
             .collect();
         self.kept.borrow_mut().retain(|id| ids.contains(&id));
+        self.shared.retain(|id| ids.contains(&id));
     }
 
     /// Drops kept connections that expired or that the endpoint closed, and hands finished log lines over. Called about
     /// once a second.
     pub fn sweep(&self) {
-        self.kept.borrow_mut().sweep(Instant::now(), is_quiet);
+        let quiet = |kept: &mut KeptConnection| is_quiet(&mut kept.io);
+        let now = Instant::now();
+        self.kept.borrow_mut().sweep(now, quiet);
+        self.shared.sweep(now);
         if let Some(log) = &*self.log.borrow() {
             log.flush();
         }
@@ -228,14 +248,50 @@ impl Worker {
     }
 }
 
+/// What a kept connection is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reuse {
+    /// A request that may be sent again if the connection turns out to be dead.
+    Repeatable,
+    /// A request that may not, once a byte of it was sent.
+    Once,
+}
+
+/// The handle of an HTTP/2 connection on which exchanges open streams.
+pub struct Multiplexed {
+    pub streams: h2::client::SendRequest<Bytes>,
+    /// Never sent: the connection's task learns by its end that nobody uses the connection any more.
+    pub used: tokio::sync::oneshot::Sender<()>,
+}
+
+struct KeptConnection {
+    io: Io,
+    wire: Wire,
+}
+
 /// True when a kept connection has neither ended nor sent anything unasked.
-fn is_quiet(stream: &TcpStream) -> bool {
+fn is_quiet(io: &mut Io) -> bool {
     let mut cx = Context::from_waker(Waker::noop());
+    let stream = match io {
+        Io::Tcp(stream) => stream,
+        // What TLS sends for itself, such as tickets, is taken in on the way.
+        tls => {
+            let mut byte = [0];
+            let mut buffer = ReadBuf::new(&mut byte);
+            return Pin::new(tls).poll_read(&mut cx, &mut buffer).is_pending();
+        }
+    };
     if stream.poll_read_ready(&mut cx).is_pending() {
         return true;
     }
     let mut byte = [0];
     matches!(stream.try_read(&mut byte), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
+}
+
+/// [`is_quiet`] as the kernel knows it at this moment, and not as of the last wake-up of the runtime: one system call.
+fn is_quiet_now(stream: &TcpStream) -> bool {
+    let peeked = SockRef::from(stream).peek(&mut [std::mem::MaybeUninit::uninit()]);
+    matches!(peeked, Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
 }
 
 /// Something that waits and wants to know when the drain begins.

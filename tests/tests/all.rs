@@ -24,6 +24,8 @@ mod from_scratch;
 mod guest;
 #[path = "all/headers.rs"]
 mod headers;
+#[path = "all/hostile_backends/mod.rs"]
+mod hostile_backends;
 #[path = "all/hostile_clients/mod.rs"]
 mod hostile_clients;
 #[path = "all/hostile_http2/mod.rs"]
@@ -56,5 +58,9 @@ mod telemetry;
 mod timeouts;
 #[path = "all/upgrade.rs"]
 mod upgrade;
+#[path = "all/upstream_http2.rs"]
+mod upstream_http2;
+#[path = "all/upstream_tls.rs"]
+mod upstream_tls;
 #[path = "all/websocket_frames.rs"]
 mod websocket_frames;

@@ -3,10 +3,10 @@
 use crate::chain::{Filter, Refill};
 use crate::config::{
     self, CertificateConfig, ConfigPath, Diagnostic, Environment, FilterConfig, Input,
-    ListenerConfig, ModuleSource, Problem, Protocol, Severity, Sources,
+    ListenerConfig, ModuleSource, PoolConfig, Problem, Protocol, Severity, Sources,
 };
 use crate::generation::{FilterUse, Generation, Listener};
-use crate::tls::ServerTls;
+use crate::tls::{ClientTls, ServerTls};
 use crate::upstream::{Pool, Registry};
 use crate::wasm::{Host, Module, Phase};
 use std::collections::HashMap;
@@ -123,15 +123,18 @@ impl Builder {
         let config = Arc::new(config);
         let told = found.len();
 
-        let pools: Vec<Arc<Pool>> = config
-            .pools
-            .iter()
-            .map(|pool| {
-                let before =
-                    previous.and_then(|g| g.pools.iter().find(|p| p.config.name == pool.name));
-                Pool::from_config(pool, before, &self.registry)
-            })
-            .collect();
+        let mut pools: Vec<Arc<Pool>> = Vec::with_capacity(config.pools.len());
+        for pool in &config.pools {
+            let before = previous.and_then(|g| g.pools.iter().find(|p| p.config.name == pool.name));
+            if let Some(tls) = &pool.tls {
+                watched.extend(tls.ca.clone());
+                if let Some(CertificateConfig { cert, key, .. }) = &tls.certificate {
+                    watched.extend([cert.clone(), key.clone()]);
+                }
+            }
+            let tls = load_client_tls(pool, &sources, &mut found);
+            pools.push(Pool::with_tls(pool, tls, before, &self.registry));
+        }
 
         let mut filters = Vec::with_capacity(config.filters.len());
         for (index, filter) in config.filters.iter().enumerate() {
@@ -302,6 +305,31 @@ impl Builder {
     }
 }
 
+/// The pool's TLS, if it has and can have any; what is wrong with it is among `found`.
+fn load_client_tls(
+    pool: &PoolConfig,
+    sources: &Sources,
+    found: &mut Vec<Diagnostic>,
+) -> Option<ClientTls> {
+    match ClientTls::load(pool.tls.as_ref()?) {
+        Ok(tls) => {
+            found.extend(tls.warnings().iter().map(|warning| Diagnostic {
+                severity: Severity::Warning,
+                ..sources.diagnose(warning.clone())
+            }));
+            Some(tls)
+        }
+        Err(problems) => {
+            found.extend(
+                problems
+                    .into_iter()
+                    .map(|problem| sources.diagnose(problem)),
+            );
+            None
+        }
+    }
+}
+
 /// The listener with its TLS loaded; certificates are read anew each time, so that a reload picks up changed files.
 fn load_listener(
     config: &Arc<ListenerConfig>,
@@ -416,7 +444,9 @@ impl Changes {
             filters: changed(&before.filters, &after.filters, |a, b| {
                 Arc::ptr_eq(&a.filter, &b.filter)
             }),
-            pools: changed(&before.pools, &after.pools, |a, b| a.config == b.config),
+            pools: changed(&before.pools, &after.pools, |a, b| {
+                a.config == b.config && a.wire() == b.wire()
+            }),
         }
     }
 }

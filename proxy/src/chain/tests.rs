@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::*;
 use crate::config::{
     Balance, Capabilities, ConfigPath, FilterConfig, FilterLimits, HostPolicy, ModuleSource,
-    OnError, Panic, PoolConfig, Problem,
+    OnError, Panic, PoolConfig, PoolProtocol, Problem,
 };
 use crate::connection::Connection;
 use crate::head::{Fields, RequestHead, ResponseHead, Version};
@@ -39,6 +39,8 @@ fn pool(name: &str) -> Arc<PoolConfig> {
         endpoints: Vec::new(),
         balance: Balance::RoundRobin,
         check: None,
+        protocol: PoolProtocol::Http1,
+        tls: None,
         connect_timeout: Duration::from_secs(1),
         keep_alive_max: 1,
         keep_alive_timeout: Duration::from_secs(1),

@@ -41,7 +41,11 @@ pub struct PoolConfig {
     pub endpoints: Vec<EndpointConfig>,
     pub balance: Balance,
     pub check: Option<CheckConfig>,
-    /// Default 5 s.
+    /// What endpoints speak to an `http` listener; default HTTP/1.1.
+    pub protocol: PoolProtocol,
+    /// TLS towards the endpoints.
+    pub tls: Option<PoolTlsConfig>,
+    /// With the TLS handshake; default 5 s.
     pub connect_timeout: Duration,
     /// Kept connections per worker and endpoint; default 256.
     pub keep_alive_max: usize,
@@ -57,6 +61,29 @@ pub struct PoolConfig {
     pub resolve_interval: Duration,
     /// The Host field sent upstream; default preserve.
     pub host: HostPolicy,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PoolProtocol {
+    Http1,
+    /// By ALPN over TLS, by prior knowledge without.
+    Http2,
+    /// What ALPN agrees on; only with TLS.
+    Auto,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolTlsConfig {
+    pub at: ConfigPath,
+    /// Default: the endpoint's host name or address.
+    pub server_name: Option<String>,
+    /// PEM file, absolute; default the system's authorities.
+    pub ca: Option<PathBuf>,
+    /// Default true.
+    pub verify: bool,
+    /// What the proxy shows of itself.
+    pub certificate: Option<CertificateConfig>,
+    pub min_version: TlsVersion,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! One request and its response, phase by phase. `Exchange::phases` is the whole path in order; the steps lie in `exchange/`.
 
+mod connect;
 mod ends;
 mod record;
 mod response;
@@ -16,7 +17,6 @@ use crate::head::{Fields, RequestHead, ResponseHead};
 use crate::http::client_address::Client;
 use crate::http::client_side::{ClientSide, ResponseBody};
 use crate::http::forward::{self, Hop};
-use crate::http::h1::body::IncomingBody;
 use crate::http::h1::framing::Framing;
 use crate::io::timer::Timer;
 use crate::upstream::Pool;
@@ -210,7 +210,7 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
         }
         if is_bodiless(head.status) && body != ResponseBody::None {
             // A filter chose a status without a body: what the upstream still sends must not follow it.
-            upstream.body = IncomingBody::empty();
+            upstream.discard_body();
             (keep, body) = (false, ResponseBody::None);
             head.fields.remove(b"content-length");
         } else if is_bodiless(status) && !is_bodiless(head.status) && self.head.method() != b"HEAD"

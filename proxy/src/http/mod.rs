@@ -6,7 +6,9 @@ pub mod exchange;
 pub mod forward;
 pub mod h1;
 pub mod h2;
+pub mod h2_upstream;
 pub mod respond;
+pub mod upstream;
 
 use crate::connection::Connection;
 use crate::generation::ServiceSlot;

@@ -14,7 +14,10 @@ use tokio::net::TcpStream;
 #[derive(Debug)]
 pub enum Io {
     Tcp(TcpStream),
+    /// Accepted.
     Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    /// Dialled.
+    TlsOut(Box<tokio_rustls::client::TlsStream<TcpStream>>),
 }
 
 impl Io {
@@ -23,6 +26,7 @@ impl Io {
         match self {
             Io::Tcp(s) => s,
             Io::Tls(s) => s.get_ref().0,
+            Io::TlsOut(s) => s.get_ref().0,
         }
     }
 }
@@ -36,6 +40,7 @@ impl AsyncRead for Io {
         match &mut *self {
             Io::Tcp(s) => Pin::new(s).poll_read(cx, buffer),
             Io::Tls(s) => Pin::new(s.as_mut()).poll_read(cx, buffer),
+            Io::TlsOut(s) => Pin::new(s.as_mut()).poll_read(cx, buffer),
         }
     }
 }
@@ -49,6 +54,7 @@ impl AsyncWrite for Io {
         match &mut *self {
             Io::Tcp(s) => Pin::new(s).poll_write(cx, bytes),
             Io::Tls(s) => Pin::new(s.as_mut()).poll_write(cx, bytes),
+            Io::TlsOut(s) => Pin::new(s.as_mut()).poll_write(cx, bytes),
         }
     }
 
@@ -56,6 +62,7 @@ impl AsyncWrite for Io {
         match &mut *self {
             Io::Tcp(_) => Poll::Ready(Ok(())),
             Io::Tls(s) => Pin::new(s.as_mut()).poll_flush(cx),
+            Io::TlsOut(s) => Pin::new(s.as_mut()).poll_flush(cx),
         }
     }
 
@@ -63,6 +70,7 @@ impl AsyncWrite for Io {
         match &mut *self {
             Io::Tcp(s) => Pin::new(s).poll_shutdown(cx),
             Io::Tls(s) => Pin::new(s.as_mut()).poll_shutdown(cx),
+            Io::TlsOut(s) => Pin::new(s.as_mut()).poll_shutdown(cx),
         }
     }
 }
@@ -140,7 +148,7 @@ impl Transport {
     }
 
     pub fn is_tls(&self) -> bool {
-        matches!(&*self.io.borrow(), Io::Tls(_))
+        !matches!(&*self.io.borrow(), Io::Tcp(_))
     }
 
     /// Reads what is there through `scratch` and gives it to `take`; at most `max` bytes. `Ok(0)` is the end.
@@ -218,6 +226,11 @@ impl Outbox {
 
     pub fn is_empty(&self) -> bool {
         self.sent == self.bytes.len()
+    }
+
+    /// True while all that was queued waits: nothing of it has gone out.
+    pub fn is_untouched(&self) -> bool {
+        self.sent == 0 && !self.bytes.is_empty()
     }
 
     /// Sends `bytes` after what is waiting; what the socket does not take now is kept.

@@ -13,9 +13,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
 
-use crate::io::{Pipe, Pipes, Scratch, Timer, reset_on_close};
+use crate::io::{Io, Pipe, Pipes, Scratch, Timer, reset_on_close};
 
 /// Bytes one direction moves before other tasks of the worker get their turn.
 const TURN_BYTES: usize = 1 << 20;
@@ -77,13 +76,13 @@ impl Side for TcpStream {
     }
 }
 
-impl Side for TlsStream<TcpStream> {
+impl Side for Io {
     fn socket(&self) -> &TcpStream {
-        self.get_ref().0
+        self.tcp()
     }
 
     fn is_plain(&self) -> bool {
-        false
+        matches!(self, Io::Tcp(_))
     }
 }
 
@@ -92,9 +91,9 @@ impl Side for TlsStream<TcpStream> {
 ///
 /// The end of one direction is passed on as the end of the other side's stream (half-close) and the other direction
 /// goes on. A broken side's last bytes are delivered, then the other side is set to be reset when the caller drops it.
-pub async fn relay<C: Side>(
+pub async fn relay<C: Side, U: Side>(
     client: &mut C,
-    upstream: &mut TcpStream,
+    upstream: &mut U,
     initial: &[u8],
     options: &RelayOptions<'_>,
 ) -> RelayEnd {
@@ -123,7 +122,7 @@ pub async fn relay<C: Side>(
     });
     let end = options.timer.run(both).await.unwrap_or(RelayEnd::Idle);
     match end {
-        RelayEnd::ClientReset => reset_on_close(upstream),
+        RelayEnd::ClientReset => reset_on_close(upstream.socket()),
         RelayEnd::UpstreamReset => reset_on_close(client.socket()),
         RelayEnd::Finished | RelayEnd::Idle => {}
     }

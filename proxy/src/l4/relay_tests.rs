@@ -331,7 +331,8 @@ async fn a_tls_client_is_relayed_in_plain() {
         connector.connect("a.test".try_into().unwrap(), client),
         acceptor.accept(client_side)
     );
-    let (client, mut client_side) = (client.unwrap(), client_side.unwrap());
+    let (client, client_side) = (client.unwrap(), client_side.unwrap());
+    let mut client_side = Io::Tls(Box::new(client_side));
 
     let (scratch, pipes, timer, tally) =
         (Scratch::new(), Pipes::new(), Timer::new(), Tally::default());

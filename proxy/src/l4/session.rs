@@ -7,6 +7,7 @@ use crate::error::Reason;
 use crate::generation::Service;
 use crate::io::{DropBounds, Io, Timer, drop_quietly, reset_on_close};
 use crate::telemetry::Record;
+use crate::tls::Offer;
 use crate::upstream::{EndpointId, Lease, Pick, PickError, Pool, backoff};
 use crate::wasm::Phase;
 use smallvec::SmallVec;
@@ -14,7 +15,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 
 /// How the session ended, for its record.
 struct Journal {
@@ -126,7 +126,7 @@ impl Session<'_> {
     // ------------------------------------------------------------ upstream
 
     /// Dials endpoint after endpoint until one takes the connection.
-    async fn upstream(&mut self) -> Result<(TcpStream, Lease), Reason> {
+    async fn upstream(&mut self) -> Result<(Io, Lease), Reason> {
         let service = self.service;
         let index = self
             .state
@@ -170,7 +170,11 @@ impl Session<'_> {
             self.journal.endpoint = Some(lease.endpoint.text.clone());
             let started = Instant::now();
             let dialled = lease
-                .connect(pool.config.connect_timeout, &service.listener.config.tcp)
+                .connect(
+                    pool.config.connect_timeout,
+                    &service.listener.config.tcp,
+                    Offer::Bytes,
+                )
                 .await;
             self.journal.upstream_time = Some(started.elapsed());
             match dialled {
@@ -194,7 +198,7 @@ impl Session<'_> {
 
     // ------------------------------------------------------------ bytes
 
-    async fn relay(&mut self, mut io: Io, mut upstream: TcpStream, initial: Vec<u8>) {
+    async fn relay(&mut self, mut io: Io, mut upstream: Io, initial: Vec<u8>) {
         let config = &self.service.listener.config;
         let worker = &self.service.worker;
         let timer = Timer::new();
@@ -205,9 +209,11 @@ impl Session<'_> {
             timer: &timer,
             tally: &self.tally,
         };
-        let end = match &mut io {
-            Io::Tcp(client) => relay(client, &mut upstream, &initial, &options).await,
-            Io::Tls(client) => relay(client.as_mut(), &mut upstream, &initial, &options).await,
+        let end = match (&mut io, &mut upstream) {
+            (Io::Tcp(client), Io::Tcp(upstream)) => {
+                relay(client, upstream, &initial, &options).await
+            }
+            (client, upstream) => relay(client, upstream, &initial, &options).await,
         };
         self.journal.reason = match end {
             RelayEnd::Finished => None,

@@ -7,8 +7,11 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
 
+use super::endpoint::Endpoint;
 use crate::config::TcpOptions;
 use crate::error::Reason;
+use crate::io::Io;
+use crate::tls::{ClientTls, Offer};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -21,6 +24,9 @@ pub enum ConnectError {
     /// No way to the endpoint: unreachable, prohibited, reset.
     #[error("{0}")]
     Other(io::Error),
+    /// The TLS handshake failed: no TLS there, or a certificate that is not trusted.
+    #[error("TLS: {0}")]
+    Tls(io::Error),
     /// This side could not try: out of descriptors, ports or memory. No fault of the endpoint.
     #[error("this side cannot dial: {0}")]
     Local(io::Error),
@@ -36,6 +42,7 @@ impl ConnectError {
         match self {
             ConnectError::Refused | ConnectError::Other(_) => Reason::ConnectRefused,
             ConnectError::Timeout => Reason::ConnectTimeout,
+            ConnectError::Tls(_) => Reason::UpstreamTls,
             ConnectError::Local(_) => Reason::Overload,
         }
     }
@@ -73,6 +80,25 @@ pub async fn connect(
     match tokio::time::timeout(timeout, socket.connect(address)).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(error.into()),
+        Err(_elapsed) => Err(ConnectError::Timeout),
+    }
+}
+
+/// The TLS handshake with `endpoint` over `stream`.
+pub(super) async fn secure(
+    tls: &ClientTls,
+    stream: TcpStream,
+    endpoint: &Endpoint,
+    offer: Offer,
+    timeout: Duration,
+) -> Result<Io, ConnectError> {
+    let handshake = tls.connect(stream, offer, endpoint.host(), endpoint.address.ip());
+    match tokio::time::timeout(timeout, handshake).await {
+        Ok(Ok(stream)) => Ok(Io::TlsOut(Box::new(stream))),
+        Ok(Err(error)) => {
+            endpoint.tell_tls_failure(&error);
+            Err(ConnectError::Tls(error))
+        }
         Err(_elapsed) => Err(ConnectError::Timeout),
     }
 }

@@ -11,6 +11,9 @@ use super::registry::Lineage;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EndpointId(pub u64);
 
+/// Failed handshakes with one endpoint are told no more often than this.
+const TLS_TOLD_EVERY_MS: u64 = 10_000;
+
 /// What the operator wants of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -41,6 +44,8 @@ pub struct Endpoint {
     failures: AtomicU64,
     connects: AtomicU64,
     connect_failures: AtomicU64,
+    /// When a failed handshake was told last, in the registry's milliseconds.
+    tls_told: AtomicU64,
 }
 
 impl Endpoint {
@@ -69,6 +74,25 @@ impl Endpoint {
             failures: AtomicU64::new(0),
             connects: AtomicU64::new(0),
             connect_failures: AtomicU64::new(0),
+            tls_told: AtomicU64::new(0),
+        }
+    }
+
+    /// The host name it was resolved from, if it was.
+    pub(super) fn host(&self) -> Option<&str> {
+        if Arc::ptr_eq(&self.text, &self.authority) {
+            return None;
+        }
+        self.authority.rsplit_once(':').map(|(host, _)| host)
+    }
+
+    /// Says in the log why a handshake failed, now and then: clients are only told that it did.
+    pub(super) fn tell_tls_failure(&self, error: &std::io::Error) {
+        let now = self.lineage.registry.now_ms();
+        let told = self.tls_told.load(Ordering::Relaxed);
+        if told == 0 || now.saturating_sub(told) >= TLS_TOLD_EVERY_MS {
+            self.tls_told.store(now, Ordering::Relaxed);
+            tracing::warn!(pool = %self.pool, endpoint = %self.text, %error, "TLS handshake failed");
         }
     }
 

@@ -45,12 +45,12 @@ impl<T> Kept<T> {
         &mut self,
         endpoint: EndpointId,
         now: Instant,
-        mut lives: impl FnMut(&T) -> bool,
+        mut lives: impl FnMut(&mut T) -> bool,
     ) -> Option<T> {
         let idle = self.idle.get_mut(&endpoint)?;
-        while let Some(candidate) = idle.pop_back() {
+        while let Some(mut candidate) = idle.pop_back() {
             self.total -= 1;
-            if now < candidate.expires && lives(&candidate.connection) {
+            if now < candidate.expires && lives(&mut candidate.connection) {
                 return Some(candidate.connection);
             }
         }
@@ -86,11 +86,11 @@ impl<T> Kept<T> {
     }
 
     /// Drops what has expired or died; called now and then by the worker. Answers how many.
-    pub fn sweep(&mut self, now: Instant, mut lives: impl FnMut(&T) -> bool) -> usize {
+    pub fn sweep(&mut self, now: Instant, mut lives: impl FnMut(&mut T) -> bool) -> usize {
         let before = self.total;
         self.total = 0;
         self.idle.retain(|_, idle| {
-            idle.retain(|kept| now < kept.expires && lives(&kept.connection));
+            idle.retain_mut(|kept| now < kept.expires && lives(&mut kept.connection));
             self.total += idle.len();
             !idle.is_empty()
         });
@@ -145,7 +145,7 @@ mod tests {
             kept.put(A, n, now, 10, LONG);
         }
         assert_eq!(kept.take(A, now, |_| true), Some(3));
-        assert_eq!(kept.take(A, now, |&n| n != 2), Some(1));
+        assert_eq!(kept.take(A, now, |n| *n != 2), Some(1));
         assert_eq!(kept.take(B, now, |_| true), None);
         assert_eq!(kept.len(), 1);
         assert_eq!(kept.take(A, now + LONG, |_| true), None, "expired");
@@ -176,7 +176,7 @@ mod tests {
         kept.put(A, 1, now, 10, LONG);
         kept.put(A, 2, now, 10, LONG / 2);
         kept.put(B, 3, now, 10, LONG);
-        assert_eq!(kept.sweep(now + LONG / 2, |&n| n != 3), 2);
+        assert_eq!(kept.sweep(now + LONG / 2, |n| *n != 3), 2);
         assert_eq!(kept.len(), 1);
         kept.clear();
         assert!(kept.is_empty());

@@ -1,14 +1,14 @@
 //! The use of an endpoint by one exchange or session.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
-
-use super::connect::{ConnectError, connect};
+use super::connect::{ConnectError, connect, secure};
 use super::endpoint::Endpoint;
 use super::health::announce;
 use crate::config::TcpOptions;
+use crate::io::Io;
+use crate::tls::{ClientTls, Offer};
 
 /// How an exchange failed for the endpoint's fault. What a client or a filter broke is none of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,21 +44,41 @@ pub(super) struct PassiveRule {
 pub struct Lease {
     pub endpoint: Arc<Endpoint>,
     rule: PassiveRule,
+    tls: Option<Arc<ClientTls>>,
 }
 
 impl Lease {
     /// Takes over a count that [`Endpoint::begin`] made.
-    pub(super) fn begun(endpoint: Arc<Endpoint>, rule: PassiveRule) -> Self {
-        Self { endpoint, rule }
+    pub(super) fn begun(
+        endpoint: Arc<Endpoint>,
+        rule: PassiveRule,
+        tls: Option<Arc<ClientTls>>,
+    ) -> Self {
+        Self {
+            endpoint,
+            rule,
+            tls,
+        }
     }
 
-    /// Dials the endpoint and counts a failure that is its fault.
+    /// Dials the endpoint, with TLS when the pool has it, and counts a failure that is its fault. `offer` is what the
+    /// connection is for.
     pub async fn connect(
         &self,
         timeout: Duration,
         options: &TcpOptions,
-    ) -> Result<TcpStream, ConnectError> {
-        let result = connect(self.endpoint.address, timeout, options).await;
+        offer: Offer,
+    ) -> Result<Io, ConnectError> {
+        let began = Instant::now();
+        let dialled = connect(self.endpoint.address, timeout, options).await;
+        let result = match (dialled, &self.tls) {
+            (Ok(stream), Some(tls)) => {
+                let left = timeout.saturating_sub(began.elapsed());
+                // Boxed, so that exchanges without it do not carry the state of a handshake.
+                Box::pin(secure(tls, stream, &self.endpoint, offer, left)).await
+            }
+            (dialled, _) => dialled.map(Io::Tcp),
+        };
         match &result {
             Ok(_) => self.endpoint.count_connect(),
             Err(error) if error.blames_endpoint() => self.failed(Failure::Connect),

@@ -16,6 +16,7 @@ mod report;
 mod retry;
 mod roster;
 mod set;
+mod shared;
 
 pub use connect::{ConnectError, connect};
 pub use endpoint::{Endpoint, EndpointId, Operator};
@@ -23,11 +24,12 @@ pub use health::{Checks, Note, Verdict};
 pub use kept::Kept;
 pub use lease::{Failure, Lease};
 pub use pool::{Pick, PickError, Pool};
-pub use registry::Registry;
+pub use registry::{Registry, Wire};
 pub use report::{EndpointReport, State};
 pub use retry::{RetryBudget, RetryPermit, backoff};
 pub use roster::MEMBERS_MAX;
 pub use set::Member;
+pub use shared::{Line, Seat, Shared, Turn};
 
 #[cfg(test)]
 mod tests;

@@ -12,12 +12,13 @@ use super::balance::{self, Claim};
 use super::endpoint::{EndpointId, Operator};
 use super::health::{EJECTION_FALL, Verdict, ejection};
 use super::lease::{Lease, PassiveRule};
-use super::registry::{Lineage, Registry};
+use super::registry::{Lineage, Registry, Wire};
 use super::retry::{RetryBudget, RetryPermit};
 use super::roster::{Names, assemble, host_names};
 use super::set::{Admission, EndpointSet, Member, Roster};
 use crate::config::{Balance, PoolConfig};
 use crate::error::Reason;
+use crate::tls::ClientTls;
 
 /// Time a first resolution may take before requests stop waiting for it.
 const FIRST_RESOLUTION_MAX: Duration = Duration::from_secs(5);
@@ -31,6 +32,8 @@ const NEVER: u64 = u64::MAX;
 #[derive(Debug)]
 pub struct Pool {
     pub config: Arc<PoolConfig>,
+    pub(super) tls: Option<Arc<ClientTls>>,
+    wire: Wire,
     pub(super) lineage: Arc<Lineage>,
     set: ArcSwap<EndpointSet>,
     /// The version of the lineage that `set` was built for.
@@ -96,11 +99,33 @@ impl Pool {
         previous: Option<&Arc<Pool>>,
         registry: &Arc<Registry>,
     ) -> Arc<Self> {
+        Self::with_tls(config, None, previous, registry)
+    }
+
+    /// [`Pool::from_config`] with what was loaded for the configuration's `tls`. Files that have changed make a new pool.
+    pub fn with_tls(
+        config: &Arc<PoolConfig>,
+        tls: Option<ClientTls>,
+        previous: Option<&Arc<Pool>>,
+        registry: &Arc<Registry>,
+    ) -> Arc<Self> {
+        let files = |tls: Option<&ClientTls>| tls.map(|tls| tls.files().to_vec());
+        let previous_tls = previous.and_then(|p| p.tls.as_ref());
+        let same_files = files(tls.as_ref()) == files(previous_tls.map(|tls| &**tls));
         if let Some(previous) = previous
             && previous.config == *config
+            && same_files
         {
             return Arc::clone(previous);
         }
+        // A pool that only changes otherwise goes on with its connections and its sessions.
+        let same_wire = previous.filter(|p| {
+            same_files && p.config.tls == config.tls && p.config.protocol == config.protocol
+        });
+        let (tls, wire) = match same_wire {
+            Some(previous) => (previous.tls.clone(), previous.wire),
+            None => (tls.map(Arc::new), registry.wire()),
+        };
         let hosts = host_names(config);
         let lineage = match previous {
             Some(previous) => Arc::clone(&previous.lineage),
@@ -118,6 +143,8 @@ impl Pool {
             check_is_new: previous
                 .is_none_or(|p| checks(p) != config.check.as_ref().map(|c| c.kind.clone())),
             config: Arc::clone(config),
+            tls,
+            wire,
             seen: AtomicU64::new(lineage.version().wrapping_sub(1)),
             lineage,
             set: ArcSwap::from_pointee(set),
@@ -171,7 +198,13 @@ impl Pool {
         Ok(Lease::begun(
             Arc::clone(&member.endpoint),
             self.passive_rule(),
+            self.tls.clone(),
         ))
+    }
+
+    /// What its connections are like.
+    pub fn wire(&self) -> Wire {
+        self.wire
     }
 
     /// [`Pool::pick`], but while the pool's first checks and first resolution are out it waits for them (bounded).

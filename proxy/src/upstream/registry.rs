@@ -6,6 +6,11 @@ use std::time::Instant;
 
 use super::endpoint::EndpointId;
 
+/// What connections of a pool are like: its TLS and its protocol. Connections that are kept are of use only to a pool of
+/// the same wire, since a reload may change both for endpoints that stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Wire(u64);
+
 /// One per process; made by `app` before the first generation.
 #[derive(Debug)]
 pub struct Registry {
@@ -27,6 +32,11 @@ impl Registry {
     /// Never answers the same id twice.
     pub(super) fn endpoint_id(&self) -> EndpointId {
         EndpointId(self.next_endpoint.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// As [`Registry::endpoint_id`].
+    pub(super) fn wire(&self) -> Wire {
+        Wire(self.endpoint_id().0)
     }
 
     /// Milliseconds of a clock that never goes back and never says 0.

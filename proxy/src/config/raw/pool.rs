@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{OneOrMany, RawDuration};
+use super::{OneOrMany, RawCertificate, RawDuration, RawTlsVersion};
 
 /// A named set of endpoints with one balancing algorithm, checks and limits.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -20,7 +20,12 @@ pub(in crate::config) struct RawPool {
     /// endpoints go down by failures of the traffic alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub check: Option<RawCheck>,
-    /// How long a connection to an endpoint may take.
+    /// What endpoints speak, when the listener speaks HTTP.
+    pub protocol: RawPoolProtocol,
+    /// Connections to the endpoints are TLS. `tls: {}` verifies their certificates by the system's authorities.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<RawPoolTls>,
+    /// How long a connection to an endpoint may take, with its TLS handshake.
     pub connect_timeout: RawDuration,
     /// Upstream connections that are kept for reuse.
     pub keep_alive: RawKeepAlive,
@@ -46,6 +51,8 @@ impl Default for RawPool {
             endpoints: Vec::new(),
             balance: RawBalance::RoundRobin,
             check: None,
+            protocol: RawPoolProtocol::Http1,
+            tls: None,
             connect_timeout: "5s".into(),
             keep_alive: RawKeepAlive::default(),
             max_connections: None,
@@ -99,6 +106,50 @@ pub(in crate::config) enum RawBalance {
     LeastRequest,
     /// By the sticky key that filters set, else by the client address; few keys move when endpoints change.
     Hash,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub(in crate::config) enum RawPoolProtocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 over TLS, or by prior knowledge without (gRPC servers mostly speak this).
+    Http2,
+    /// HTTP/2 when the endpoint agrees to it by ALPN, else HTTP/1.1. Needs `tls`.
+    Auto,
+}
+
+/// TLS towards the endpoints of a pool.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+#[schemars(rename = "PoolTls")]
+pub(in crate::config) struct RawPoolTls {
+    /// The name that is asked for and that the certificate must have. Without it, the endpoint's name or address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
+    /// PEM file with the authorities that are trusted. Without it, the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+    /// Whether certificates are verified at all. Without, whoever is in between can read and change everything.
+    pub verify: bool,
+    /// What the endpoint is shown when it asks for a client certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<RawCertificate>,
+    /// Oldest version spoken.
+    pub min_version: RawTlsVersion,
+}
+
+impl Default for RawPoolTls {
+    fn default() -> Self {
+        RawPoolTls {
+            server_name: None,
+            ca: None,
+            verify: true,
+            certificate: None,
+            min_version: RawTlsVersion::Text("1.2".into()),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]

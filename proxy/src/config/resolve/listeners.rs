@@ -174,7 +174,7 @@ impl Resolver<'_> {
     }
 
     /// A file that is there and may be read; what it holds is for others to judge.
-    fn readable(&mut self, what: &str, text: &str, at: &ConfigPath) -> PathBuf {
+    pub(super) fn readable(&mut self, what: &str, text: &str, at: &ConfigPath) -> PathBuf {
         let path = self.path(text, at);
         if let Err(why) = probe(&path) {
             let message = format!(

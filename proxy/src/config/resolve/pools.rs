@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use super::{Diagnostic, Resolver, Severity, is_full, quoted, units};
 use crate::config::model::{
-    Balance, CheckConfig, CheckKind, ConfigPath, EndpointAddress, EndpointConfig, HostPolicy,
-    Panic, PoolConfig,
+    Balance, CertificateConfig, CheckConfig, CheckKind, ConfigPath, EndpointAddress,
+    EndpointConfig, HostPolicy, Panic, PoolConfig, PoolProtocol, PoolTlsConfig, TlsVersion,
 };
 use crate::config::raw::{
     OneOrMany, RawBalance, RawCheck, RawCheckMap, RawCheckWord, RawEndpoint, RawHttpCheck,
-    RawPanic, RawPool, RawStatus, RawTcpCheck,
+    RawPanic, RawPool, RawPoolProtocol, RawPoolTls, RawStatus, RawTcpCheck,
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -41,6 +41,15 @@ impl Resolver<'_> {
                 .check
                 .as_ref()
                 .and_then(|check| self.check(check, &at.join("check"))),
+            protocol: match raw.protocol {
+                RawPoolProtocol::Http1 => PoolProtocol::Http1,
+                RawPoolProtocol::Http2 => PoolProtocol::Http2,
+                RawPoolProtocol::Auto => self.auto(raw, &at.join("protocol")),
+            },
+            tls: raw
+                .tls
+                .as_ref()
+                .map(|tls| self.pool_tls(tls, at.join("tls"))),
             connect_timeout: self.duration(
                 &raw.connect_timeout,
                 &at.join("connect-timeout"),
@@ -64,6 +73,50 @@ impl Resolver<'_> {
                 Duration::from_millis(100),
             ),
             host: self.host(&raw.host, &at.join("host")),
+            at,
+        }
+    }
+
+    fn auto(&mut self, raw: &RawPool, at: &ConfigPath) -> PoolProtocol {
+        if raw.tls.is_none() {
+            let message = "nothing would tell what the endpoints speak: ALPN is part of TLS";
+            self.push(
+                Diagnostic::error("bad-value", message.to_owned())
+                    .help("add `tls`, or write `http1` or `http2`"),
+                at,
+            );
+        }
+        PoolProtocol::Auto
+    }
+
+    fn pool_tls(&mut self, raw: &RawPoolTls, at: ConfigPath) -> PoolTlsConfig {
+        if !raw.verify && raw.ca.is_some() {
+            let message = "`ca` is not used: nothing is verified";
+            self.push(
+                Diagnostic::warning("unused", message.to_owned()).help("remove `verify: false`"),
+                &at.join("ca"),
+            );
+        }
+        PoolTlsConfig {
+            server_name: raw.server_name.clone(),
+            ca: raw
+                .ca
+                .as_ref()
+                .map(|ca| self.readable("certificate", ca, &at.join("ca"))),
+            verify: raw.verify,
+            certificate: raw.certificate.as_ref().map(|certificate| {
+                let at = at.join("certificate");
+                CertificateConfig {
+                    cert: self.readable("certificate", &certificate.cert, &at.join("cert")),
+                    key: self.readable("private key", &certificate.key, &at.join("key")),
+                    at,
+                }
+            }),
+            min_version: if raw.min_version.is_1_3() {
+                TlsVersion::V1_3
+            } else {
+                TlsVersion::V1_2
+            },
             at,
         }
     }

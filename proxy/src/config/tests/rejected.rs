@@ -303,3 +303,15 @@ fn other_renderings() {
     );
     assert!(styled.contains("\u{1b}["), "{styled}");
 }
+
+#[test]
+fn tls_of_pools() {
+    check(
+        "pool_tls",
+        &SMALL.replace(
+            "pools:",
+            "pools:\n  a: {endpoints: ['a:1'], protocol: auto}\n  b: {endpoints: ['b:1'], protocol: h2, tls: {ca: none.pem}}\n  \
+             c: {endpoints: ['c:1'], tls: {certificates: [], verify: 'no'}}",
+        ),
+    );
+}

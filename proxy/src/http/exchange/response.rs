@@ -9,7 +9,7 @@ use crate::http::forward::{self};
 use crate::http::h1::body::Pulled;
 use crate::http::h1::framing::Framing;
 use crate::http::h1::parse::ParsedResponse;
-use crate::http::h1::upstream::Upstream;
+use crate::http::upstream::Upstream;
 use crate::upstream::{Failure, Lease, Pool};
 use crate::wasm::Phase;
 use std::sync::Arc;
@@ -108,7 +108,7 @@ impl<C: ClientSide> Exchange<'_, C> {
         idle: Duration,
     ) -> Poll<Result<(), Reason>> {
         loop {
-            if *ended || !upstream.body.is_done() && !upstream.body.has_rest() {
+            if *ended || upstream.must_read() {
                 // What is queued goes out before more is read, so that one piece at most is held.
                 if ready!(self.side.poll_flush(cx)).is_err() {
                     return Poll::Ready(Err(Reason::ClientGone));
@@ -131,7 +131,7 @@ impl<C: ClientSide> Exchange<'_, C> {
                 Ok(_) if gone => return Poll::Ready(Err(Reason::ClientGone)),
                 Ok(Pulled::Data(_)) => self.timer.set(self.until_total(idle)?),
                 Ok(Pulled::End) => {
-                    let mut trailers = upstream.body.trailers();
+                    let mut trailers = upstream.trailers();
                     if let Some(trailers) = &mut trailers {
                         forward::strip_trailers(trailers, &self.response_hop);
                     }
@@ -219,9 +219,7 @@ impl<C: ClientSide> Exchange<'_, C> {
     pub(super) fn keep(&self, upstream: Upstream, lease: &Lease, pool: &Arc<Pool>) {
         if let Some((stream, buffer)) = upstream.into_kept() {
             self.service.worker.give_back(buffer);
-            self.service
-                .worker
-                .keep(lease.endpoint.id, stream, &pool.config);
+            self.service.worker.keep(lease.endpoint.id, stream, pool);
         }
     }
 }

@@ -1,15 +1,13 @@
-//! Endpoint after endpoint until one answers: connecting, asking, and whether a failed try may be repeated.
+//! Endpoint after endpoint until one answers: asking, and whether a failed try may be repeated.
 
 use super::{Exchange, Upload};
-use crate::config::{HostPolicy, PoolConfig};
+use crate::config::PoolProtocol;
 use crate::error::Reason;
-use crate::head::{HeadLimits, RequestHead, ResponseHead, Version};
+use crate::head::{HeadLimits, ResponseHead, Version};
 use crate::http::client_side::ClientSide;
 use crate::http::forward::{self};
-use crate::http::h1::framing::Framing;
 use crate::http::h1::parse::ParsedResponse;
-use crate::http::h1::upstream::Upstream;
-use crate::http::h1::write::{self, BodyFraming};
+use crate::http::upstream::Upstream;
 use crate::upstream::{EndpointId, Failure, Lease, Pick, PickError, Pool};
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -20,13 +18,32 @@ use std::time::{Duration, Instant};
 const INFORMATIONAL_MAX: u32 = 16;
 
 /// Why a try at an endpoint failed, and whether another may be made.
-struct Failed {
-    reason: Reason,
+pub(super) struct Failed {
+    pub(super) reason: Reason,
     retry: Retry,
 }
 
+impl Failed {
+    /// Nothing was sent, so that any request may go elsewhere; but not when the whole exchange is out of time.
+    pub(super) fn to_connect(reason: Reason) -> Self {
+        let retry = match reason {
+            Reason::TotalTimeout => Retry::No,
+            _ => Retry::Elsewhere,
+        };
+        Self { reason, retry }
+    }
+
+    /// Another endpoint would not help.
+    pub(super) fn at_all(reason: Reason) -> Self {
+        Self {
+            reason,
+            retry: Retry::No,
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Retry {
+pub(super) enum Retry {
     No,
     /// At another endpoint first.
     Elsewhere,
@@ -49,11 +66,13 @@ impl<C: ClientSide> Exchange<'_, C> {
         let mut tried: SmallVec<[EndpointId; 4]> = SmallVec::new();
         let mut left = self.state.route.retries.unwrap_or(pool.config.retries);
         let mut last = None;
-        let mut fresh = false;
+        // The endpoint whose kept connection had died.
+        let mut again: Option<Lease> = None;
         // Held while the retry it is for runs.
         let mut _permit = None;
         loop {
-            let lease = match self.pick(pool, &tried) {
+            let fresh = again.is_some();
+            let lease = match again.take().map_or_else(|| self.pick(pool, &tried), Ok) {
                 Ok(lease) => lease,
                 Err(_) if last.is_some() => return Err(last.unwrap_or(Reason::NoHealthyEndpoint)),
                 Err(PickError::NoHealthy) => return Err(Reason::NoHealthyEndpoint),
@@ -83,8 +102,8 @@ impl<C: ClientSide> Exchange<'_, C> {
                     self.blame(&lease, failed.reason);
                     return Err(failed.reason);
                 }
-                Retry::Fresh => fresh = true,
-                Retry::Elsewhere => {
+                Retry::Fresh if !fresh => again = Some(lease),
+                Retry::Fresh | Retry::Elsewhere => {
                     self.blame(&lease, failed.reason);
                     if left == 0 {
                         return Err(failed.reason);
@@ -104,8 +123,11 @@ impl<C: ClientSide> Exchange<'_, C> {
     /// Tells the endpoint's health what happened. Dialling has counted its own failures, and what is this side's own
     /// trouble (no more descriptors, say) is no fault of the endpoint.
     fn blame(&self, lease: &Lease, reason: Reason) {
-        let dialling = matches!(reason, Reason::ConnectRefused | Reason::ConnectTimeout);
-        if reason.is_upstream() && !dialling {
+        let counted = matches!(
+            reason,
+            Reason::ConnectRefused | Reason::ConnectTimeout | Reason::UpstreamTls
+        );
+        if reason.is_upstream() && !counted {
             lease.failed(Failure::Broken);
         }
     }
@@ -139,6 +161,7 @@ impl<C: ClientSide> Exchange<'_, C> {
         match answer {
             Ok(response) => Ok((upstream, response)),
             Err(reason) => {
+                upstream.blame(reason);
                 let retry = self.may_repeat(&upstream, reason);
                 if retry != Retry::No {
                     self.rewind();
@@ -148,80 +171,12 @@ impl<C: ClientSide> Exchange<'_, C> {
         }
     }
 
-    async fn connect(
-        &mut self,
-        pool: &Arc<Pool>,
-        lease: &Lease,
-        fresh: bool,
-    ) -> Result<Upstream, Failed> {
-        let no = |reason| Failed {
-            reason,
-            retry: Retry::No,
-        };
-        let kept = if fresh || self.wanted_upgrade().is_some() {
-            None
-        } else {
-            self.service.worker.take_kept(lease.endpoint.id)
-        };
-        let reused = kept.is_some();
-        let stream = match kept {
-            Some(stream) => stream,
-            None => {
-                let configured = pool.config.connect_timeout;
-                let timeout = self
-                    .state
-                    .route
-                    .try_timeout
-                    .map_or(configured, |t| t.min(configured));
-                let timeout = self.until_total(timeout).map_err(no)?;
-                match lease
-                    .connect(timeout, &self.service.listener.config.tcp)
-                    .await
-                {
-                    Ok(stream) => stream,
-                    Err(error) => {
-                        let reason = match error.reason() {
-                            Reason::ConnectTimeout => self.timed_out(Reason::ConnectTimeout),
-                            reason => reason,
-                        };
-                        let retry = if reason == Reason::TotalTimeout {
-                            Retry::No
-                        } else {
-                            Retry::Elsewhere
-                        };
-                        return Err(Failed { reason, retry });
-                    }
-                }
-            }
-        };
-        let mut out = self.service.worker.buffer();
-        let framing = match self.framing {
-            Framing::None | Framing::UntilClose => BodyFraming::None,
-            Framing::Length(n) => BodyFraming::Length(n),
-            Framing::Chunked => BodyFraming::Chunked,
-        };
-        let host = host_for(&self.head, &pool.config, &lease.endpoint.authority);
-        write::request(
-            &mut out,
-            &self.head,
-            host.as_ref(),
-            framing,
-            self.wanted_upgrade(),
-            self.hop.trailers,
-        );
-        Ok(Upstream::new(
-            stream,
-            reused,
-            out,
-            self.service.worker.buffer(),
-            framing,
-        ))
-    }
-
     /// The protocol to ask the upstream for, when the client asked and the listener allows it.
     pub(super) fn wanted_upgrade(&self) -> Option<&[u8]> {
         let protocol = self.hop.upgrade.as_deref()?;
-        let allowed = self.head.version == Version::Http11
+        let pool = self.journal.pool.as_ref()?;
+        let allowed = pool.config.protocol != PoolProtocol::Http2
+            && self.head.version == Version::Http11
             && !self.framing.has_body()
             && self
                 .service
@@ -247,7 +202,9 @@ impl<C: ClientSide> Exchange<'_, C> {
         let mut informational = 0;
         if let Some(replay) = self.replay.take() {
             self.send_replay(upstream, replay);
-        } else if self.framing.has_body() && is_idempotent(self.head.method()) {
+        } else if self.framing.has_body()
+            && (is_idempotent(self.head.method()) || upstream.may_refuse())
+        {
             self.replay = Some(Vec::new());
         }
         if !self.framing.has_body() {
@@ -274,6 +231,10 @@ impl<C: ClientSide> Exchange<'_, C> {
                     };
                     self.timer.set(self.until_total(phase)?);
                 }
+                if informational > 0 {
+                    // Interim responses are of use only while the final one is awaited.
+                    let _ = self.side.poll_flush(cx);
+                }
                 if let Poll::Ready(answer) =
                     upstream.poll_head(cx, &self.service.worker.scratch, &limits, head_request)
                 {
@@ -287,7 +248,7 @@ impl<C: ClientSide> Exchange<'_, C> {
             let answer = match waited.run(step).await {
                 Ok(answer) => answer?,
                 // The client is late only when everything it sent has been taken.
-                Err(_) if self.upload == Upload::Running && upstream.out.is_empty() => {
+                Err(_) if self.upload == Upload::Running && !upstream.has_output() => {
                     return Err(self.timed_out(Reason::RequestBodyTimeout));
                 }
                 Err(_) => return Err(self.timed_out(Reason::ResponseTimeout)),
@@ -326,38 +287,24 @@ impl<C: ClientSide> Exchange<'_, C> {
         // A timeout of one try, as opposed to the listener's, says that another is wanted.
         let try_over = reason == Reason::ResponseTimeout && self.state.route.try_timeout.is_some();
         let failed = reason == Reason::UpstreamReset || try_over;
-        if upstream.answered || !failed || !whole_again || !is_idempotent(self.head.method()) {
+        let repeatable = is_idempotent(self.head.method()) || upstream.is_unseen();
+        if upstream.has_answered() || !failed || !whole_again || !repeatable {
             return Retry::No;
         }
-        if upstream.reused && !try_over {
+        if upstream.is_reused() && !try_over {
             Retry::Fresh
         } else {
             Retry::Elsewhere
         }
     }
 
-    fn head_limits(&self) -> HeadLimits {
+    pub(super) fn head_limits(&self) -> HeadLimits {
         self.service.listener.head_limits()
     }
 }
 
-/// The Host field for an endpoint, by the pool's policy.
-fn host_for<'a>(
-    head: &'a RequestHead,
-    pool: &'a PoolConfig,
-    authority: &'a str,
-) -> std::borrow::Cow<'a, [u8]> {
-    match &pool.host {
-        // An HTTP/1.0 client may send none; a request of ours may not (RFC 9112 §3.2).
-        HostPolicy::Preserve if head.authority().is_empty() => authority.as_bytes().into(),
-        HostPolicy::Preserve => head.authority().into(),
-        HostPolicy::Endpoint => authority.as_bytes().into(),
-        HostPolicy::Literal(host) => host.as_bytes().into(),
-    }
-}
-
 /// Methods that may be repeated (RFC 9110 §9.2.2).
-fn is_idempotent(method: &[u8]) -> bool {
+pub(super) fn is_idempotent(method: &[u8]) -> bool {
     matches!(
         method,
         b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE"

@@ -5,7 +5,7 @@ use crate::error::Reason;
 use crate::http::client_side::ClientSide;
 use crate::http::forward::{self};
 use crate::http::h1::body::{BodyError, Pulled};
-use crate::http::h1::upstream::Upstream;
+use crate::http::upstream::Upstream;
 use std::task::{Context, Poll, ready};
 
 impl<C: ClientSide> Exchange<'_, C> {

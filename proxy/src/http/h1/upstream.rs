@@ -11,7 +11,6 @@ use crate::io::Scratch;
 use crate::io::transport::{Io, Outbox, Transport};
 use std::io;
 use std::task::{Context, Poll, ready};
-use tokio::net::TcpStream;
 
 #[derive(Debug)]
 pub struct Upstream {
@@ -24,27 +23,24 @@ pub struct Upstream {
     pub body: IncomingBody,
     /// It had served an exchange before: its end before any answer may be a race, not a failure.
     pub reused: bool,
+    /// Not one byte of the request was taken by the kernel, so the endpoint cannot have seen any.
+    pub unsent: bool,
     /// Bytes of the current exchange have arrived.
     pub answered: bool,
 }
 
 impl Upstream {
     /// `out` holds the request's head; `head` is an empty buffer for the response's.
-    pub fn new(
-        stream: TcpStream,
-        reused: bool,
-        out: Vec<u8>,
-        head: Vec<u8>,
-        framing: BodyFraming,
-    ) -> Self {
+    pub fn new(io: Io, reused: bool, out: Vec<u8>, head: Vec<u8>, framing: BodyFraming) -> Self {
         Self {
-            transport: Transport::tcp(stream),
+            transport: Transport::new(io),
             out: Outbox::with_buffer(out),
             framing,
             head,
             end: HeadEnd::default(),
             body: IncomingBody::empty(),
             reused,
+            unsent: true,
             answered: false,
         }
     }
@@ -77,7 +73,9 @@ impl Upstream {
     }
 
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.out.poll_flush(cx, &self.transport)
+        let flushed = self.out.poll_flush(cx, &self.transport);
+        self.unsent &= self.out.is_untouched();
+        flushed
     }
 
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -156,13 +154,10 @@ impl Upstream {
     }
 
     /// The connection for the next exchange, if this one left it clean, and a buffer to use again.
-    pub fn into_kept(mut self) -> Option<(TcpStream, Vec<u8>)> {
+    pub fn into_kept(mut self) -> Option<(Io, Vec<u8>)> {
         if !self.body.is_done() || self.body.has_rest() || !self.out.is_empty() {
             return None;
         }
-        match self.transport.into_io() {
-            Io::Tcp(stream) => Some((stream, self.out.take_buffer())),
-            Io::Tls(_) => None,
-        }
+        Some((self.transport.into_io(), self.out.take_buffer()))
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 
+use super::http::Request;
 use super::names::NameWatch;
 use super::{Verdict, announce, http, tcp};
 use crate::config::{CheckConfig, CheckKind};
@@ -114,7 +115,7 @@ async fn watch_endpoint(
             let Ok(_permit) = gate.acquire().await else {
                 return;
             };
-            let probe = probe(&endpoint, &check).await;
+            let probe = probe(&pool, &endpoint, &check).await;
             record(&pool, &endpoint, &check, decide, &probe);
             decide = false;
         }
@@ -122,16 +123,24 @@ async fn watch_endpoint(
     }
 }
 
-async fn probe(endpoint: &Endpoint, check: &CheckConfig) -> Probe {
+async fn probe(pool: &Pool, endpoint: &Endpoint, check: &CheckConfig) -> Probe {
+    let tls = pool.tls.as_deref();
     let probe = async {
         match &check.kind {
-            CheckKind::Tcp => tcp::probe(endpoint).await,
+            CheckKind::Tcp => tcp::probe(endpoint, tls).await,
             CheckKind::Http {
                 method,
                 path,
                 host,
                 status,
-            } => http::probe(endpoint, method, path, host.as_deref(), status).await,
+            } => {
+                let request = Request {
+                    method,
+                    path,
+                    host: host.as_deref().unwrap_or(&endpoint.authority),
+                };
+                http::probe(endpoint, tls, pool.config.protocol, &request, status).await
+            }
         }
     };
     let late = |_| Err(format!("no answer in {:?}", check.timeout));

@@ -4,21 +4,83 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::checks::Probe;
 use super::tcp::dial;
+use crate::config::PoolProtocol;
+use crate::io::Io;
+use crate::tls::{ClientTls, Offer, agreed_http2};
 use crate::upstream::Endpoint;
 
 /// Bytes read before a final status line must have come.
 const ANSWER_MAX: usize = 16 * 1024;
 
-/// `host` is the Host field; the endpoint's authority when there is none.
+/// What is asked.
+pub struct Request<'a> {
+    pub method: &'a str,
+    pub path: &'a str,
+    /// The Host field.
+    pub host: &'a str,
+}
+
+/// Speaks what the pool speaks.
 pub async fn probe(
     endpoint: &Endpoint,
-    method: &str,
-    path: &str,
-    host: Option<&str>,
+    tls: Option<&ClientTls>,
+    protocol: PoolProtocol,
+    request: &Request<'_>,
     status: &[(u16, u16)],
 ) -> Probe {
-    let mut stream = dial(endpoint).await?;
-    let host = host.unwrap_or(&endpoint.authority);
+    let offer = match protocol {
+        PoolProtocol::Http1 => Offer::Http1,
+        PoolProtocol::Http2 => Offer::Http2,
+        PoolProtocol::Auto => Offer::Either,
+    };
+    let stream = dial(endpoint, tls, offer).await?;
+    let http2 = match (&stream, protocol) {
+        (_, PoolProtocol::Http2) => true,
+        (Io::TlsOut(stream), _) => agreed_http2(stream),
+        _ => false,
+    };
+    let code = if http2 {
+        ask_http2(stream, tls.is_some(), request).await?
+    } else {
+        ask_http1(stream, request).await?
+    };
+    if status.iter().any(|&(from, to)| (from..=to).contains(&code)) {
+        return Ok(());
+    }
+    Err(format!("status {code}"))
+}
+
+async fn ask_http2(stream: Io, secure: bool, request: &Request<'_>) -> Result<u16, String> {
+    let text = |error: &dyn std::fmt::Display| format!("HTTP/2: {error}");
+    let uri = http::Uri::builder()
+        .scheme(if secure { "https" } else { "http" })
+        .authority(request.host)
+        .path_and_query(request.path)
+        .build()
+        .map_err(|error| text(&error))?;
+    let head = http::Request::builder()
+        .method(request.method)
+        .uri(uri)
+        .header("user-agent", "sluicegate-check")
+        .header("accept", "*/*")
+        .body(())
+        .map_err(|error| text(&error))?;
+    let (send, connection) = h2::client::handshake(stream)
+        .await
+        .map_err(|error| text(&error))?;
+    let answer = async {
+        let mut send = send.ready().await?;
+        let (response, _) = send.send_request(head, true)?;
+        response.await.map(|response| response.status().as_u16())
+    };
+    tokio::select! {
+        answer = answer => answer.map_err(|error: h2::Error| text(&error)),
+        ended = connection => Err(ended.map_or_else(|error| text(&error), |()| "closed before an answer".into())),
+    }
+}
+
+async fn ask_http1(mut stream: Io, request: &Request<'_>) -> Result<u16, String> {
+    let Request { method, path, host } = request;
     let request = format!(
         "{method} {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: sluicegate-check\r\n\
          accept: */*\r\nconnection: close\r\n\r\n"
@@ -28,10 +90,7 @@ pub async fn probe(
     let mut answer = Vec::with_capacity(1024);
     loop {
         match final_status(&answer)? {
-            Some(code) if status.iter().any(|&(from, to)| (from..=to).contains(&code)) => {
-                return Ok(());
-            }
-            Some(code) => return Err(format!("status {code}")),
+            Some(code) => return Ok(code),
             None if answer.len() >= ANSWER_MAX => return Err("no status in 16 KiB".into()),
             None => {}
         }

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{
-    Balance, CheckConfig, CheckKind, EndpointAddress, EndpointConfig, HostPolicy, Panic, PoolConfig,
+    Balance, CheckConfig, CheckKind, EndpointAddress, EndpointConfig, HostPolicy, Panic,
+    PoolConfig, PoolProtocol,
 };
 
 /// A pool of `10.0.0.N:80` with the given weights; never dialled.
@@ -27,6 +28,8 @@ pub fn config(weights: &[u32], balance: Balance) -> PoolConfig {
         endpoints: endpoints.collect(),
         balance,
         check: None,
+        protocol: PoolProtocol::Http1,
+        tls: None,
         connect_timeout: Duration::from_secs(5),
         keep_alive_max: 256,
         keep_alive_timeout: Duration::from_secs(60),

@@ -1,0 +1,222 @@
+//! A connection for one try: kept, shared or dialled, with the request's head on its way.
+
+use super::Exchange;
+use super::tries::{Failed, is_idempotent};
+use crate::config::{HostPolicy, PoolConfig, PoolProtocol};
+use crate::error::Reason;
+use crate::generation::{Multiplexed, Reuse};
+use crate::head::RequestHead;
+use crate::http::client_side::ClientSide;
+use crate::http::h1;
+use crate::http::h1::framing::Framing;
+use crate::http::h1::write::{self, BodyFraming};
+use crate::http::h2_upstream::{self, Target, Unsent};
+use crate::http::upstream::Upstream;
+use crate::io::Io;
+use crate::tls::{Offer, agreed_http2};
+use crate::upstream::{ConnectError, Lease, Pool, Seat, Turn};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Connections that one try may find ending under its hands.
+const DIALS_MAX: usize = 8;
+
+impl<C: ClientSide> Exchange<'_, C> {
+    /// A connection with the request's head on its way.
+    pub(super) async fn connect(
+        &mut self,
+        pool: &Arc<Pool>,
+        lease: &Lease,
+        fresh: bool,
+    ) -> Result<Upstream, Failed> {
+        if pool.config.protocol != PoolProtocol::Http1 && self.wanted_upgrade().is_none() {
+            // Boxed, so that exchanges over HTTP/1 do not carry the state of this.
+            return Box::pin(self.connect_shared(pool, lease, fresh)).await;
+        }
+        match self.kept(pool, lease, fresh) {
+            Some(io) => Ok(self.over_http1(io, true, pool, lease)),
+            None => {
+                let io = self.dial(pool, lease, Offer::Http1).await?;
+                Ok(self.over_http1(io, false, pool, lease))
+            }
+        }
+    }
+
+    /// The same for a pool whose endpoints may speak HTTP/2: a stream on a connection that others use too.
+    async fn connect_shared(
+        &mut self,
+        pool: &Arc<Pool>,
+        lease: &Lease,
+        fresh: bool,
+    ) -> Result<Upstream, Failed> {
+        let worker = self.service.worker.clone();
+        let (endpoint, wire) = (lease.endpoint.id, pool.wire());
+        let deadline =
+            tokio::time::Instant::now() + self.connect_timeout(pool).map_err(Failed::at_all)?;
+        if !self.is_repeatable() {
+            // The tasks of connections that have just ended get their turn to say so.
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..DIALS_MAX {
+            if let Some(seat) = worker.shared.take(endpoint, wire, h2_upstream::has_room) {
+                match self.over_http2(seat, true, pool, lease)? {
+                    Some(upstream) => return Ok(upstream),
+                    None => continue,
+                }
+            }
+            let single = worker.shared.is_single(endpoint, wire);
+            if single && let Some(io) = self.kept(pool, lease, fresh) {
+                return Ok(self.over_http1(io, true, pool, lease));
+            }
+            let turn = match worker.shared.turn(endpoint) {
+                Turn::Theirs(dial) if !single => {
+                    match tokio::time::timeout_at(deadline, dial.ended()).await {
+                        Ok(None) => continue,
+                        Ok(Some(reason)) => return Err(Failed::to_connect(reason)),
+                        Err(_) => {
+                            let reason = self.timed_out(Reason::ConnectTimeout);
+                            return Err(Failed::to_connect(reason));
+                        }
+                    }
+                }
+                Turn::Theirs(_) => None,
+                Turn::Mine(turn) => Some(turn),
+            };
+            let offer = match pool.config.protocol {
+                PoolProtocol::Auto => Offer::Either,
+                _ => Offer::Http2,
+            };
+            let io = match self.dial(pool, lease, offer).await {
+                Ok(io) => io,
+                Err(failed) => {
+                    if let Some(turn) = turn {
+                        turn.failed(failed.reason);
+                    }
+                    return Err(failed);
+                }
+            };
+            let http2 = match &io {
+                Io::TlsOut(stream) if offer == Offer::Either => agreed_http2(stream),
+                _ => true,
+            };
+            if !http2 {
+                worker.shared.note_single(endpoint, wire);
+                return Ok(self.over_http1(io, false, pool, lease));
+            }
+            let limits = self.head_limits();
+            let idle_max = match pool.config.keep_alive_max {
+                0 => Duration::ZERO,
+                _ => pool.config.keep_alive_timeout,
+            };
+            let opened = h2_upstream::open(io, &limits, turn, |connection| {
+                worker.shared.open(endpoint, wire, connection, idle_max)
+            });
+            match tokio::time::timeout_at(deadline, opened).await {
+                Ok(Ok(seat)) => {
+                    if let Some(upstream) = self.over_http2(seat, false, pool, lease)? {
+                        return Ok(upstream);
+                    }
+                }
+                Ok(Err(_)) => return Err(Failed::to_connect(Reason::UpstreamReset)),
+                Err(_) => return Err(Failed::to_connect(self.timed_out(Reason::ConnectTimeout))),
+            }
+        }
+        Err(Failed::to_connect(Reason::UpstreamReset))
+    }
+
+    /// A connection that lies ready for this request.
+    fn kept(&self, pool: &Pool, lease: &Lease, fresh: bool) -> Option<Io> {
+        if fresh || self.wanted_upgrade().is_some() {
+            return None;
+        }
+        let reuse = if self.is_repeatable() {
+            Reuse::Repeatable
+        } else {
+            Reuse::Once
+        };
+        let worker = &self.service.worker;
+        worker.take_kept(lease.endpoint.id, pool, reuse)
+    }
+
+    /// Whether a death of the connection under this request would do no harm, however much of it was sent.
+    fn is_repeatable(&self) -> bool {
+        is_idempotent(self.head.method()) && !self.framing.has_body()
+    }
+
+    async fn dial(&self, pool: &Pool, lease: &Lease, offer: Offer) -> Result<Io, Failed> {
+        let timeout = self.connect_timeout(pool).map_err(Failed::at_all)?;
+        let options = &self.service.listener.config.tcp;
+        let dialled = lease.connect(timeout, options, offer).await;
+        dialled.map_err(|error: ConnectError| {
+            Failed::to_connect(match error.reason() {
+                Reason::ConnectTimeout => self.timed_out(Reason::ConnectTimeout),
+                reason => reason,
+            })
+        })
+    }
+
+    fn connect_timeout(&self, pool: &Pool) -> Result<Duration, Reason> {
+        let configured = pool.config.connect_timeout;
+        let of_try = self.state.route.try_timeout;
+        self.until_total(of_try.map_or(configured, |t| t.min(configured)))
+    }
+
+    fn over_http1(&self, io: Io, reused: bool, pool: &Pool, lease: &Lease) -> Upstream {
+        let mut out = self.service.worker.buffer();
+        let framing = match self.framing {
+            Framing::None | Framing::UntilClose => BodyFraming::None,
+            Framing::Length(n) => BodyFraming::Length(n),
+            Framing::Chunked => BodyFraming::Chunked,
+        };
+        let host = host_for(&self.head, &pool.config, &lease.endpoint.authority);
+        write::request(
+            &mut out,
+            &self.head,
+            host.as_ref(),
+            framing,
+            self.wanted_upgrade(),
+            self.hop.trailers,
+        );
+        let buffer = self.service.worker.buffer();
+        Upstream::Http1(h1::upstream::Upstream::new(
+            io, reused, out, buffer, framing,
+        ))
+    }
+
+    /// None: the connection has just ended, and another is needed.
+    fn over_http2(
+        &self,
+        seat: Seat<Multiplexed>,
+        reused: bool,
+        pool: &Pool,
+        lease: &Lease,
+    ) -> Result<Option<Upstream>, Failed> {
+        let host = host_for(&self.head, &pool.config, &lease.endpoint.authority);
+        let target = Target {
+            secure: pool.config.tls.is_some(),
+            authority: host.as_ref(),
+            framing: self.framing,
+            trailers: self.hop.trailers,
+        };
+        match h2_upstream::Upstream::send(seat, reused, &self.head, &target) {
+            Ok(upstream) => Ok(Some(Upstream::Http2(Box::new(upstream)))),
+            Err(Unsent::Connection) => Ok(None),
+            Err(Unsent::Request) => Err(Failed::at_all(Reason::BadRequest)),
+        }
+    }
+}
+
+/// The Host field for an endpoint, by the pool's policy.
+fn host_for<'a>(
+    head: &'a RequestHead,
+    pool: &'a PoolConfig,
+    authority: &'a str,
+) -> std::borrow::Cow<'a, [u8]> {
+    match &pool.host {
+        // An HTTP/1.0 client may send none; a request of ours may not (RFC 9112 §3.2).
+        HostPolicy::Preserve if head.authority().is_empty() => authority.as_bytes().into(),
+        HostPolicy::Preserve => head.authority().into(),
+        HostPolicy::Endpoint => authority.as_bytes().into(),
+        HostPolicy::Literal(host) => host.as_bytes().into(),
+    }
+}

@@ -1,0 +1,440 @@
+//! One HTTP/2 stream to an endpoint (RFC 9113) while it serves one exchange.
+//!
+//! Several exchanges of a worker share a connection; its frames are moved by a task of its own. The crate `h2` is used
+//! without hyper above it: an exchange pulls and pushes both bodies itself, and retries need to know what was refused.
+
+use super::h1::body::{BodyError, Pulled, Taker};
+use super::h1::framing::{self, Framing};
+use super::h1::parse::ParsedResponse;
+use super::h2::header_map;
+use crate::error::Reason;
+use crate::generation::Multiplexed;
+use crate::head::{Fields, HeadLimits, RequestHead, ResponseHead, Version, is_field_value};
+use crate::io::Io;
+use crate::upstream::{Line, Seat};
+use bytes::{Bytes, BytesMut};
+use h2::client::ResponseFuture;
+use h2::{RecvStream, SendStream};
+use http::header::{CONTENT_LENGTH, HeaderValue, TE};
+use hyper::HeaderMap;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+/// Streams on one connection, if the endpoint allows as many.
+const STREAMS_MAX: usize = 256;
+/// What an endpoint may send on one stream before its client has taken it.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// As much for every stream, so that clients that do not read hold nobody else up.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS_MAX as u32;
+/// Body bytes of one stream that wait for their turn on the connection.
+const SEND_BUFFER_MAX: usize = 64 * 1024;
+/// Fields of one response, whatever a listener allows: the connection is used by several.
+const HEADER_BYTES_MAX: usize = 64 * 1024;
+
+/// What an orderly end may take: an endpoint that does not read would keep the connection for ever.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
+/// Stands for the number of streams as long as the endpoint has not told its settings, which have 32 bits.
+const STREAMS_UNKNOWN: usize = usize::MAX - 1;
+
+/// Begins HTTP/2 on a connection; from here on a task moves its frames. Needs a worker's runtime. `share` makes the
+/// connection known; it gets one exchange until the endpoint has said how many it takes, and `dialling` ends then.
+pub async fn open<D: 'static>(
+    io: Io,
+    limits: &HeadLimits,
+    dialling: D,
+    share: impl FnOnce(Multiplexed) -> Seat<Multiplexed>,
+) -> Result<Seat<Multiplexed>, h2::Error> {
+    let list_max = limits.bytes.max(HEADER_BYTES_MAX).min(u32::MAX as usize);
+    let (streams, mut connection) = h2::client::Builder::new()
+        .enable_push(false)
+        .initial_max_send_streams(STREAMS_UNKNOWN)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(list_max as u32)
+        .max_send_buffer_size(SEND_BUFFER_MAX)
+        .handshake(io)
+        .await?;
+    let (used, unused) = tokio::sync::oneshot::channel();
+    let seat = share(Multiplexed { streams, used });
+    let line = Rc::downgrade(seat.line());
+    tokio::task::spawn_local(async move {
+        let mut dialling = Some(dialling);
+        let ended = std::future::poll_fn(|cx| {
+            let polled = Pin::new(&mut connection).poll(cx);
+            if connection.max_concurrent_send_streams() != STREAMS_UNKNOWN {
+                dialling = None;
+            }
+            polled
+        });
+        let cut = async {
+            let _ = unused.await;
+            tokio::time::sleep(CLOSE_MAX).await;
+        };
+        tokio::select! {
+            ended = ended => if let Err(error) = ended {
+                tracing::debug!(%error, "HTTP/2 connection to an endpoint ended");
+            },
+            () = cut => tracing::debug!("HTTP/2 connection to an endpoint cut"),
+        }
+        if let Some(line) = line.upgrade() {
+            line.retire();
+        }
+    });
+    Ok(seat)
+}
+
+/// Whether one more stream can be opened beside those that run. Retires a connection that is ending.
+pub fn has_room(line: &Line<Multiplexed>, running: usize) -> bool {
+    // A clone waits for no stream of another, so that this only asks how the connection is.
+    let mut send = line.connection.streams.clone();
+    match send.poll_ready(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Ok(())) => match send.current_max_send_streams() {
+            STREAMS_UNKNOWN => false,
+            allowed => running < allowed.min(STREAMS_MAX),
+        },
+        Poll::Ready(Err(_)) => {
+            line.retire();
+            false
+        }
+        Poll::Pending => false,
+    }
+}
+
+/// What goes into the head of a request besides the fields.
+pub struct Target<'a> {
+    pub secure: bool,
+    pub authority: &'a [u8],
+    pub framing: Framing,
+    /// The client can take trailers.
+    pub trailers: bool,
+}
+
+/// Why a request could not be sent.
+pub enum Unsent {
+    /// The connection is ending: another will do.
+    Connection,
+    /// The request cannot be said in HTTP/2.
+    Request,
+}
+
+pub struct Upstream {
+    seat: Seat<Multiplexed>,
+    response: ResponseFuture,
+    send: SendStream<Bytes>,
+    body: Option<RecvStream>,
+    /// Body data that waits for the endpoint's window.
+    out: BytesMut,
+    /// The end of the body, queued behind `out`.
+    end: Option<Option<HeaderMap>>,
+    trailers: Option<Fields>,
+    done: bool,
+    /// Others used the connection before.
+    pub reused: bool,
+    pub answered: bool,
+    /// The endpoint said that it has not looked at the request.
+    pub unseen: bool,
+    /// It said so of this request alone.
+    pub refused: bool,
+    /// What had been heard on the connection when the request was sent, or when something was heard for it.
+    heard: u64,
+}
+
+impl Upstream {
+    /// Sends the head of a request.
+    pub fn send(
+        seat: Seat<Multiplexed>,
+        reused: bool,
+        head: &RequestHead,
+        target: &Target<'_>,
+    ) -> Result<Self, Unsent> {
+        let request = request(head, target).ok_or(Unsent::Request)?;
+        let mut sender = seat.line().connection.streams.clone();
+        let ends = !target.framing.has_body();
+        let (response, send) = sender.send_request(request, ends).map_err(|error| {
+            if error.is_go_away() || error.is_io() || error.is_reset() {
+                seat.line().retire();
+                Unsent::Connection
+            } else {
+                Unsent::Request
+            }
+        })?;
+        Ok(Self {
+            heard: seat.line().heard(),
+            seat,
+            response,
+            send,
+            body: None,
+            out: BytesMut::new(),
+            end: None,
+            trailers: None,
+            done: true,
+            reused,
+            answered: false,
+            unseen: false,
+            refused: false,
+        })
+    }
+
+    pub fn queue_data(&mut self, data: &[u8]) {
+        self.out.extend_from_slice(data);
+    }
+
+    pub fn send_end(&mut self, trailers: Option<&Fields>) {
+        self.end = Some(trailers.map(header_map));
+    }
+
+    pub fn has_output(&self) -> bool {
+        !self.out.is_empty()
+    }
+
+    /// Ready when the connection has taken everything that was queued.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let broken = |_| io::Error::from(io::ErrorKind::BrokenPipe);
+        while !self.out.is_empty() {
+            let mut room = self.send.capacity();
+            if room == 0 {
+                self.send.reserve_capacity(self.out.len());
+                room = match ready!(self.send.poll_capacity(cx)) {
+                    Some(Ok(room)) => room,
+                    Some(Err(error)) => return Poll::Ready(Err(broken(error))),
+                    None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+                };
+            }
+            let piece = self.out.split_to(room.min(self.out.len())).freeze();
+            self.send.send_data(piece, false).map_err(broken)?;
+        }
+        match self.end.take() {
+            None => {}
+            Some(None) => self.send.send_data(Bytes::new(), true).map_err(broken)?,
+            Some(Some(trailers)) => self.send.send_trailers(trailers).map_err(broken)?,
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The next response head, informational ones included.
+    pub fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        limits: &HeadLimits,
+        head_request: bool,
+    ) -> Poll<Result<ParsedResponse, Reason>> {
+        match self.response.poll_informational(cx) {
+            Poll::Ready(Some(Ok(interim))) => {
+                self.answered = true;
+                self.hear();
+                let parsed = parsed(interim.status(), interim.headers(), limits, head_request);
+                return Poll::Ready(parsed);
+            }
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(self.failed(&error))),
+            Poll::Ready(None) | Poll::Pending => {}
+        }
+        match ready!(Pin::new(&mut self.response).poll(cx)) {
+            Ok(response) => {
+                self.answered = true;
+                self.hear();
+                let (head, body) = response.into_parts();
+                let mut parsed = parsed(head.status, &head.headers, limits, head_request)?;
+                if parsed.head.status == 101 {
+                    return Poll::Ready(Err(Reason::UpstreamMalformed));
+                }
+                if parsed.framing == Framing::Chunked && body.is_end_stream() {
+                    parsed.framing = Framing::Length(0);
+                }
+                self.done = !parsed.framing.has_body();
+                self.body = Some(body);
+                Poll::Ready(Ok(parsed))
+            }
+            Err(error) => Poll::Ready(Err(self.failed(&error))),
+        }
+    }
+
+    pub fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: &mut Taker<'_>,
+    ) -> Poll<Result<Pulled, BodyError>> {
+        let line = self.seat.line();
+        let broken = |error: h2::Error| {
+            if !error.is_remote() {
+                line.retire();
+            }
+            BodyError::Truncated(None)
+        };
+        while !self.done {
+            let Some(body) = &mut self.body else { break };
+            match ready!(body.poll_data(cx)) {
+                Some(Ok(data)) => {
+                    line.hear();
+                    take(cx, &data);
+                    // It is with the client's side; the endpoint may send as much again.
+                    let _ = body.flow_control().release_capacity(data.len());
+                    if !data.is_empty() {
+                        return Poll::Ready(Ok(Pulled::Data(data.len())));
+                    }
+                }
+                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
+                None => {
+                    let trailers = ready!(body.poll_trailers(cx)).map_err(broken)?;
+                    self.trailers = trailers.map(|map| fields(&map));
+                    self.done = true;
+                }
+            }
+        }
+        Poll::Ready(Ok(Pulled::End))
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.done
+    }
+
+    pub fn trailers(&mut self) -> Option<Fields> {
+        self.trailers.take()
+    }
+
+    /// What still comes is not wanted.
+    pub fn discard_body(&mut self) {
+        self.done = true;
+        self.body = None;
+    }
+
+    /// It did not answer in time. When it answered nobody else in that time either, the connection may be dead.
+    pub fn suspect(&self) {
+        if self.seat.line().heard() == self.heard {
+            self.retire();
+        }
+    }
+
+    /// The connection is for nobody else.
+    pub fn retire(&self) {
+        self.seat.line().retire();
+    }
+
+    fn hear(&mut self) {
+        let line = self.seat.line();
+        line.hear();
+        self.heard = line.heard();
+    }
+
+    fn failed(&mut self, error: &h2::Error) -> Reason {
+        if error.is_go_away() || error.is_io() {
+            self.seat.line().retire();
+        }
+        self.refused = error.is_remote()
+            && error.is_reset()
+            && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        // Only streams beyond the last that a GOAWAY names are ended by it.
+        self.unseen = self.refused || error.is_remote() && error.is_go_away();
+        if error.is_remote() || error.is_io() {
+            Reason::UpstreamReset
+        } else {
+            Reason::UpstreamMalformed
+        }
+    }
+}
+
+/// None: what HTTP/1.1 allows in an authority or a target, a URI does not.
+fn request(head: &RequestHead, target: &Target<'_>) -> Option<http::Request<()>> {
+    let uri = http::Uri::builder()
+        .scheme(if target.secure { "https" } else { "http" })
+        .authority(target.authority)
+        .path_and_query(head.target())
+        .build()
+        .ok()?;
+    let mut request = http::Request::new(());
+    *request.method_mut() = http::Method::from_bytes(head.method()).ok()?;
+    *request.uri_mut() = uri;
+    *request.version_mut() = http::Version::HTTP_2;
+    let mut fields = header_map(&head.fields);
+    if let Framing::Length(n) = target.framing {
+        fields.insert(CONTENT_LENGTH, HeaderValue::from(n));
+    }
+    if target.trailers {
+        fields.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    *request.headers_mut() = fields;
+    Some(request)
+}
+
+fn parsed(
+    status: http::StatusCode,
+    lines: &HeaderMap,
+    limits: &HeadLimits,
+    head_request: bool,
+) -> Result<ParsedResponse, Reason> {
+    let bytes = lines
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4);
+    let valid = lines.values().all(|value| is_field_value(value.as_bytes()));
+    if lines.len() > limits.fields || bytes.sum::<usize>() > limits.bytes || !valid {
+        return Err(Reason::UpstreamMalformed);
+    }
+    let fields = fields(lines);
+    let status = status.as_u16();
+    let framing = match framing::of_response(&fields, status, head_request, false)? {
+        // Announced trailers need chunks on their way to an HTTP/1.1 client, whatever the length is.
+        Framing::Length(_) if fields.contains(b"trailer") => Framing::Chunked,
+        Framing::UntilClose => Framing::Chunked,
+        framing => framing,
+    };
+    Ok(ParsedResponse {
+        head: ResponseHead {
+            version: Version::Http2,
+            status,
+            fields,
+        },
+        framing,
+        keep_alive: true,
+    })
+}
+
+fn fields(lines: &HeaderMap) -> Fields {
+    let mut fields = Fields::from_arena(Vec::with_capacity(512));
+    for (name, value) in lines {
+        fields.append(name.as_str().as_bytes(), value.as_bytes());
+    }
+    fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_said_in_http2_or_not_at_all() {
+        let said = |method: &[u8], path: &[u8], authority: &[u8]| {
+            let head =
+                RequestHead::new(Version::Http11, method, authority, path, Fields::default());
+            let target = Target {
+                secure: true,
+                authority,
+                framing: Framing::Length(3),
+                trailers: true,
+            };
+            let request = request(&head, &target)?;
+            assert_eq!(request.headers()["content-length"], "3");
+            assert_eq!(request.headers()["te"], "trailers");
+            Some(format!("{} {}", request.method(), request.uri()))
+        };
+        type Case<'a> = (&'a [u8], &'a [u8], &'a [u8], Option<&'a str>);
+        let cases: [Case<'_>; 6] = [
+            (b"GET", b"/a?b", b"x:1", Some("GET https://x:1/a?b")),
+            (b"OPTIONS", b"*", b"x", Some("OPTIONS https://x*")),
+            (
+                b"M-SEARCH",
+                b"/",
+                b"[::1]:1",
+                Some("M-SEARCH https://[::1]:1/"),
+            ),
+            (b"GET", b"/{\"a\"}|^", b"x", Some("GET https://x/{\"a\"}|^")),
+            (b"GET", b"/<", b"x", None),
+            (b"GET", b"/", b"a b", None),
+        ];
+        for (method, path, authority, expected) in cases {
+            let found = said(method, path, authority);
+            assert_eq!(found.as_deref(), expected);
+        }
+    }
+}

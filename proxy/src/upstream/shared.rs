@@ -1,0 +1,309 @@
+//! Connections of one worker on which several exchanges run at once.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::endpoint::EndpointId;
+use super::registry::Wire;
+use crate::error::Reason;
+
+/// All of a worker's; clones share them. As many as the exchanges need: one more is dialled when the others are full,
+/// and those that lie idle too long are let go.
+pub struct Shared<T> {
+    all: Rc<RefCell<All<T>>>,
+}
+
+struct All<T> {
+    lines: HashMap<EndpointId, Vec<Rc<Line<T>>>>,
+    dials: HashMap<EndpointId, Rc<Dial>>,
+    /// Endpoints that were asked and take one exchange at a time.
+    single: HashSet<(EndpointId, Wire)>,
+}
+
+/// One connection.
+pub struct Line<T> {
+    pub connection: T,
+    wire: Wire,
+    running: Cell<usize>,
+    /// Takes no new exchange.
+    retired: Cell<bool>,
+    idle_since: Cell<Instant>,
+    idle_max: Duration,
+    /// Counts what came from the endpoint, for whomever.
+    heard: Cell<u64>,
+}
+
+impl<T> Line<T> {
+    /// Something came from the endpoint.
+    pub fn hear(&self) {
+        self.heard.set(self.heard.get().wrapping_add(1));
+    }
+
+    /// Changes whenever something comes.
+    pub fn heard(&self) -> u64 {
+        self.heard.get()
+    }
+
+    /// Those that run go on; nobody else comes.
+    pub fn retire(&self) {
+        self.retired.set(true);
+    }
+}
+
+/// The place of one exchange on a connection.
+pub struct Seat<T> {
+    line: Rc<Line<T>>,
+}
+
+impl<T> Seat<T> {
+    pub fn line(&self) -> &Rc<Line<T>> {
+        &self.line
+    }
+}
+
+impl<T> Drop for Seat<T> {
+    fn drop(&mut self) {
+        let line = &*self.line;
+        line.running.set(line.running.get() - 1);
+        line.idle_since.set(Instant::now());
+    }
+}
+
+/// Who dials when there is no room: one for all.
+pub enum Turn<T> {
+    Mine(Dialling<T>),
+    /// Somebody does already.
+    Theirs(Rc<Dial>),
+}
+
+/// A dial in progress, as those who wait for it see it.
+pub struct Dial {
+    over: Cell<bool>,
+    failed: Cell<Option<Reason>>,
+    ended: Notify,
+}
+
+impl Dial {
+    /// Ready once it is over: with the reason when it failed. Then there is room, or it is somebody else's turn.
+    pub async fn ended(&self) -> Option<Reason> {
+        while !self.over.get() {
+            self.ended.notified().await;
+        }
+        self.failed.get()
+    }
+}
+
+/// A dial in progress, as who dials has it. Over when it is dropped.
+pub struct Dialling<T> {
+    shared: Shared<T>,
+    endpoint: EndpointId,
+    dial: Rc<Dial>,
+}
+
+impl<T> Dialling<T> {
+    /// Tells those who wait that it came to nothing.
+    pub fn failed(self, reason: Reason) {
+        self.dial.failed.set(Some(reason));
+    }
+}
+
+impl<T> Drop for Dialling<T> {
+    fn drop(&mut self) {
+        self.shared.all.borrow_mut().dials.remove(&self.endpoint);
+        self.dial.over.set(true);
+        self.dial.ended.notify_waiters();
+    }
+}
+
+impl<T> Shared<T> {
+    pub fn new() -> Self {
+        Self {
+            all: Rc::new(RefCell::new(All {
+                lines: HashMap::new(),
+                dials: HashMap::new(),
+                single: HashSet::new(),
+            })),
+        }
+    }
+
+    /// A place on a connection that has room for one more than its running exchanges, as `room` tells.
+    pub fn take(
+        &self,
+        endpoint: EndpointId,
+        wire: Wire,
+        room: impl Fn(&Line<T>, usize) -> bool,
+    ) -> Option<Seat<T>> {
+        let mut all = self.all.borrow_mut();
+        let lines = all.lines.get_mut(&endpoint)?;
+        lines.retain(|line| !line.retired.get());
+        let fits = |line: &&Rc<Line<T>>| line.wire == wire && room(line, line.running.get());
+        lines.iter().find(fits).map(Self::seat)
+    }
+
+    /// Adds a connection that was dialled, with a place on it.
+    pub fn open(
+        &self,
+        endpoint: EndpointId,
+        wire: Wire,
+        connection: T,
+        idle_max: Duration,
+    ) -> Seat<T> {
+        let line = Rc::new(Line {
+            connection,
+            wire,
+            running: Cell::new(0),
+            retired: Cell::new(false),
+            idle_since: Cell::new(Instant::now()),
+            idle_max,
+            heard: Cell::new(0),
+        });
+        let mut all = self.all.borrow_mut();
+        all.single.remove(&(endpoint, wire));
+        all.lines.entry(endpoint).or_default().push(line.clone());
+        Self::seat(&line)
+    }
+
+    pub fn turn(&self, endpoint: EndpointId) -> Turn<T> {
+        let mut all = self.all.borrow_mut();
+        if let Some(dial) = all.dials.get(&endpoint) {
+            return Turn::Theirs(dial.clone());
+        }
+        let dial = Rc::new(Dial {
+            over: Cell::new(false),
+            failed: Cell::new(None),
+            ended: Notify::new(),
+        });
+        all.dials.insert(endpoint, dial.clone());
+        Turn::Mine(Dialling {
+            shared: self.clone(),
+            endpoint,
+            dial,
+        })
+    }
+
+    /// The endpoint agreed to one exchange at a time: nobody need wait for another's dial.
+    pub fn note_single(&self, endpoint: EndpointId, wire: Wire) {
+        self.all.borrow_mut().single.insert((endpoint, wire));
+    }
+
+    pub fn is_single(&self, endpoint: EndpointId, wire: Wire) -> bool {
+        self.all.borrow().single.contains(&(endpoint, wire))
+    }
+
+    /// Lets go of what has been idle for its time, or is retired. What still runs on it ends in peace.
+    pub fn sweep(&self, now: Instant) {
+        self.all.borrow_mut().lines.retain(|_, lines| {
+            lines.retain(|line| {
+                let idle = line.running.get() == 0
+                    && now.saturating_duration_since(line.idle_since.get()) >= line.idle_max;
+                !line.retired.get() && !idle
+            });
+            !lines.is_empty()
+        });
+    }
+
+    /// Lets go of the connections to endpoints that `serves` knows no more, as after a reload.
+    pub fn retain(&self, serves: impl Fn(EndpointId) -> bool) {
+        let mut all = self.all.borrow_mut();
+        all.lines.retain(|endpoint, _| serves(*endpoint));
+        all.single.retain(|(endpoint, _)| serves(*endpoint));
+    }
+
+    fn seat(line: &Rc<Line<T>>) -> Seat<T> {
+        line.running.set(line.running.get() + 1);
+        Seat { line: line.clone() }
+    }
+}
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Self {
+            all: self.all.clone(),
+        }
+    }
+}
+
+impl<T> Default for Shared<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> fmt::Debug for Shared<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::Registry;
+
+    const A: EndpointId = EndpointId(1);
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_full_or_retired_line_takes_nobody() {
+        let (shared, wire) = (Shared::new(), Registry::new().wire());
+        let two = |_: &Line<u32>, running: usize| running < 2;
+        assert!(shared.take(A, wire, two).is_none());
+        let first = shared.open(A, wire, 1, LONG);
+        let second = shared.take(A, wire, two).unwrap();
+        assert!(shared.take(A, wire, two).is_none(), "full");
+        drop(second);
+        let second = shared.take(A, wire, two).unwrap();
+        assert!(Rc::ptr_eq(first.line(), second.line()));
+        drop(second);
+        first.line().retire();
+        assert!(shared.take(A, wire, two).is_none(), "retired");
+        let other = Registry::new();
+        other.wire();
+        let _third = shared.open(A, wire, 2, LONG);
+        assert!(shared.take(A, other.wire(), two).is_none(), "other TLS");
+    }
+
+    #[test]
+    fn idle_lines_are_let_go() {
+        let (shared, wire) = (Shared::new(), Registry::new().wire());
+        let seat = shared.open(A, wire, 1, LONG);
+        shared.sweep(Instant::now() + LONG * 2);
+        let any = |_: &Line<u32>, _: usize| true;
+        assert!(shared.take(A, wire, any).is_some(), "busy");
+        drop(seat);
+        shared.sweep(Instant::now());
+        assert!(shared.take(A, wire, any).is_some(), "not for long");
+        shared.sweep(Instant::now() + LONG * 2);
+        assert!(shared.take(A, wire, any).is_none());
+    }
+
+    #[tokio::test]
+    async fn one_dials_for_all() {
+        let shared: Shared<u32> = Shared::new();
+        let Turn::Mine(mine) = shared.turn(A) else {
+            panic!("nobody dials yet");
+        };
+        let Turn::Theirs(theirs) = shared.turn(A) else {
+            panic!("two dial");
+        };
+        let waits = theirs.ended();
+        let (reason, ()) = tokio::join!(waits, async { mine.failed(Reason::ConnectRefused) });
+        assert_eq!(reason, Some(Reason::ConnectRefused));
+        assert_eq!(theirs.ended().await, Some(Reason::ConnectRefused));
+        // Who gives up leaves the turn to the next.
+        let Turn::Mine(mine) = shared.turn(A) else {
+            panic!("it is over");
+        };
+        let Turn::Theirs(theirs) = shared.turn(A) else {
+            panic!("two dial");
+        };
+        drop(mine);
+        assert_eq!(theirs.ended().await, None);
+        assert!(matches!(shared.turn(A), Turn::Mine(_)));
+    }
+}
