@@ -1,7 +1,7 @@
 //! A worker: one thread, one current-thread runtime, every listener's sockets, and all that it accepts.
 
 use super::sockets::SocketKey;
-use crate::chain::{Chain, Link, Slots};
+use crate::chain::{Chain, Slots};
 use crate::generation::{Generation, Listener, Service, ServiceSlot, Worker};
 use crate::listen::{self, Seats};
 use crate::telemetry::{ListenerMetrics, Metrics, WorkerLog};
@@ -195,14 +195,7 @@ impl Post {
             .entry(name.clone())
             .or_insert_with(|| Rc::new(self.metrics.listener(name)))
             .clone();
-        let links = listener.config.filters.iter().filter_map(|&index| {
-            let filter = generation.filters.get(index)?;
-            Some(Link {
-                slot: self.slots.slot(&filter.filter),
-                pools: filter.pools.clone(),
-            })
-        });
-        let chain = Chain::new(links.collect());
+        let chain = Chain::new(generation.links(listener, &self.slots));
         Rc::new(Service {
             generation: generation.clone(),
             listener: listener.clone(),

@@ -7,14 +7,15 @@ mod tries;
 mod upload;
 
 pub use record::record_refused;
+pub use tries::{allowed_upgrade, body_framing, host_for};
 
 use crate::chain::{ExchangeState, Outcome, RequestFacts, ResponseFacts};
 use crate::connection::Connection;
 use crate::error::Reason;
 use crate::generation::{RequestId, Service};
-use crate::head::{Fields, RequestHead, ResponseHead, Version};
+use crate::head::{Fields, RequestHead, ResponseHead};
 use crate::http::client_side::{ClientSide, ResponseBody};
-use crate::http::forward::{self, Client, Hop};
+use crate::http::forward::{self, Arrived, Client, Hop};
 use crate::http::h1::body::IncomingBody;
 use crate::http::h1::framing::Framing;
 use crate::io::timer::Timer;
@@ -125,13 +126,8 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
     ) -> Self {
         let mut head = incoming.head;
         let options = &service.listener.config.http;
-        let client = forward::client(connection, options, &head.fields);
-        forward::distrust(connection, options, &mut head.fields);
-        let id = match head.fields.get(b"x-request-id").map(RequestId::from_client) {
-            Some(Some(id)) => id,
-            _ => service.worker.ids.next(),
-        };
-        let hop = forward::strip_hop_by_hop(&mut head.fields);
+        let Arrived { client, id, hop } = forward::arrive(connection, options, &mut head.fields);
+        let id = id.unwrap_or_else(|| service.worker.ids.next());
         service.metrics.exchange_started();
         Self {
             service,
@@ -269,20 +265,8 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
 
     fn write_forwarding_fields(&mut self) {
         let options = &self.service.listener.config.http;
-        forward::write_forwarded(
-            self.connection,
-            options,
-            &self.client,
-            self.id.as_str(),
-            &mut self.head,
-        );
-        let version = self.head.version;
-        forward::write_via(&mut self.head.fields, version, &options.via);
-        self.head.fields.remove(b"content-length");
-        if self.head.version == Version::Http2 {
-            // An HTTP/2 client gets no 100 from us, so the upstream must not wait for one to be passed on.
-            self.head.fields.remove(b"expect");
-        }
+        let id = self.id.as_str();
+        forward::depart(self.connection, options, &self.client, id, &mut self.head);
     }
 
     /// `phase`, or what is left of the exchange's total time when that is less.
@@ -309,7 +293,8 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
     }
 }
 
-fn request_facts<'a>(
+/// What filters are told of a request beside its head.
+pub fn request_facts<'a>(
     connection: &'a Connection,
     client: &'a Client,
     id: &'a RequestId,
@@ -331,6 +316,6 @@ fn request_facts<'a>(
 }
 
 /// Statuses whose responses have no body, whatever their fields say (RFC 9112 §6.3).
-fn is_bodiless(status: u16) -> bool {
+pub fn is_bodiless(status: u16) -> bool {
     status < 200 || status == 204 || status == 304
 }

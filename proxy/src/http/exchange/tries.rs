@@ -1,11 +1,11 @@
 //! Endpoint after endpoint until one answers: connecting, asking, and whether a failed try may be repeated.
 
 use super::{Exchange, Upload};
-use crate::config::{HostPolicy, PoolConfig};
+use crate::config::{HostPolicy, HttpOptions, PoolConfig};
 use crate::error::Reason;
 use crate::head::{HeadLimits, RequestHead, ResponseHead, Version};
 use crate::http::client_side::ClientSide;
-use crate::http::forward::{self};
+use crate::http::forward::{self, Hop};
 use crate::http::h1::framing::Framing;
 use crate::http::h1::parse::ParsedResponse;
 use crate::http::h1::upstream::Upstream;
@@ -189,11 +189,7 @@ impl<C: ClientSide> Exchange<'_, C> {
             }
         };
         let mut out = self.service.worker.buffer();
-        let framing = match self.framing {
-            Framing::None | Framing::UntilClose => BodyFraming::None,
-            Framing::Length(n) => BodyFraming::Length(n),
-            Framing::Chunked => BodyFraming::Chunked,
-        };
+        let framing = body_framing(self.framing);
         let host = host_for(&self.head, &pool.config, &lease.endpoint.authority);
         write::request(
             &mut out,
@@ -214,18 +210,8 @@ impl<C: ClientSide> Exchange<'_, C> {
 
     /// The protocol to ask the upstream for, when the client asked and the listener allows it.
     pub(super) fn wanted_upgrade(&self) -> Option<&[u8]> {
-        let protocol = self.hop.upgrade.as_deref()?;
-        let allowed = self.head.version == Version::Http11
-            && !self.framing.has_body()
-            && self
-                .service
-                .listener
-                .config
-                .http
-                .upgrade
-                .iter()
-                .any(|p| p.as_bytes() == protocol);
-        allowed.then_some(protocol)
+        let options = &self.service.listener.config.http;
+        allowed_upgrade(self.head.version, self.framing, &self.hop, options)
     }
 
     /// Sends the request and waits for the response head, both at once.
@@ -335,8 +321,31 @@ impl<C: ClientSide> Exchange<'_, C> {
     }
 }
 
+/// The protocol that a request asks to upgrade to, when it may.
+pub fn allowed_upgrade<'a>(
+    version: Version,
+    framing: Framing,
+    hop: &'a Hop,
+    options: &HttpOptions,
+) -> Option<&'a [u8]> {
+    let protocol = hop.upgrade.as_deref()?;
+    let allowed = version == Version::Http11
+        && !framing.has_body()
+        && options.upgrade.iter().any(|p| p.as_bytes() == protocol);
+    allowed.then_some(protocol)
+}
+
+/// How the body of a request is framed towards an endpoint.
+pub fn body_framing(framing: Framing) -> BodyFraming {
+    match framing {
+        Framing::None | Framing::UntilClose => BodyFraming::None,
+        Framing::Length(n) => BodyFraming::Length(n),
+        Framing::Chunked => BodyFraming::Chunked,
+    }
+}
+
 /// The Host field for an endpoint, by the pool's policy.
-fn host_for<'a>(
+pub fn host_for<'a>(
     head: &'a RequestHead,
     pool: &'a PoolConfig,
     authority: &'a str,
