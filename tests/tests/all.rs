@@ -10,6 +10,8 @@ mod drain;
 mod drop;
 #[path = "all/examples.rs"]
 mod examples;
+#[path = "all/explain.rs"]
+mod explain;
 #[path = "all/filters.rs"]
 mod filters;
 #[path = "all/frames.rs"]

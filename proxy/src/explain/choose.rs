@@ -186,8 +186,7 @@ pub fn choose(
         }
         ([], _) => {
             let message = format!(
-                "no listener is bound to where {url} goes: name one with --listener, or write its \
-                 port into the URL"
+                "no listener takes {url}: name one with --listener, or write its port into the URL"
             );
             Err(error(message, able))
         }

@@ -122,7 +122,9 @@ impl Teller<'_> {
         let Some(authority) = routed.authority else {
             return self.failure(&told, &head, Reason::NoHealthyEndpoint, None);
         };
-        let before = head.clone();
+        let mut before = head.clone();
+        // It is written anew with the body's framing.
+        before.fields.remove(b"content-length");
         forward::depart(self.connection, options, &client, id.as_str(), &mut head);
         self.own_step("forward", compare::requests(&before, &head));
         let mut bytes = Vec::new();
@@ -312,10 +314,10 @@ impl Teller<'_> {
             changes.any(|c| c.change == Kind::Add && c.name.as_deref() == Some("x-request-id"))
         };
         if self.steps.iter().any(writes_id) {
-            let note = "x-request-id is made anew for each request; zeros stand for it";
+            let note = "each request gets an id of its own; zeros stand for it, so that a share by weight may fall otherwise";
             self.assumed.push(note.to_owned());
         }
-        assume(&mut self.assumed, &self.walk, self.route.as_ref());
+        assume(&mut self.assumed, &self.steps, self.route.as_ref());
         Explanation {
             listener: listener_told(self.choice),
             peer: self.connection.peer.to_string(),
@@ -330,11 +332,11 @@ impl Teller<'_> {
 }
 
 /// What is assumed about everything but the request itself.
-pub(super) fn assume(assumed: &mut Vec<String>, walk: &Walk, route: Option<&RouteTold>) {
+pub(super) fn assume(assumed: &mut Vec<String>, steps: &[Step], route: Option<&RouteTold>) {
     if route.is_some_and(|route| route.of > 0) {
         assumed.push("no endpoint is checked here: every one counts as up and idle".to_owned());
     }
-    if !walk.members.is_empty() {
+    if steps.iter().any(|step| step.filter.is_some()) {
         assumed.push("filters are new: what running ones remember is not known".to_owned());
     }
 }

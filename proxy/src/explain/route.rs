@@ -42,7 +42,7 @@ pub(super) fn find(
     if let Some((names, authority)) = unresolved(&pool.config) {
         told.rule = Rule::Unresolved;
         told.of = 0;
-        told.because = format!("{names} is looked up by a running server, not here");
+        told.because = format!("a running server looks {names} up");
         return Ok(Routed {
             told,
             pool,
@@ -139,5 +139,5 @@ fn unresolved(config: &PoolConfig) -> Option<(String, Arc<str>)> {
         })
         .collect();
     let first = names.first()?.as_str().into();
-    Some((names.join(", "), first))
+    Some((names.join(" and "), first))
 }

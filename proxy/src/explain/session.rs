@@ -81,7 +81,7 @@ pub fn explain_session(
             Err(reason) => dropped(None, reason),
         }
     });
-    assume(&mut assumed, &walk, told.as_ref());
+    assume(&mut assumed, &steps, told.as_ref());
     Explanation {
         listener: listener_told(choice),
         peer: connection.peer.to_string(),

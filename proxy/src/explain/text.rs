@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{Change, Explanation, Message, Outcome, RouteTold, Step, Verdict};
+use super::{Change, Explanation, Message, Outcome, RouteTold, Rule, Step, Verdict};
 
 /// Bytes of a reply's body that are shown.
 const BODY_BYTES_MAX: usize = 2000;
@@ -22,19 +22,17 @@ impl Display for Explanation {
             true => writeln!(f, "client {}", self.client)?,
             false => writeln!(f, "client {}, by way of {}", self.client, self.peer)?,
         }
+        // The route is known when the filters are through with the request.
+        let mut route = self.route.as_ref();
         for step in &self.steps {
-            // Forwarding comes after the route is known.
-            if step.phase == "forward"
-                && let Some(route) = &self.route
+            if matches!(step.phase, "forward" | "response")
+                && let Some(route) = route.take()
             {
                 show_route(f, route)?;
             }
             show_step(f, step)?;
         }
-        let forwarded = self.steps.iter().any(|step| step.phase == "forward");
-        if let Some(route) = &self.route
-            && !forwarded
-        {
+        if let Some(route) = route {
             show_route(f, route)?;
         }
         show_outcome(f, &self.outcome)?;
@@ -128,6 +126,9 @@ fn show_route(f: &mut Formatter<'_>, route: &RouteTold) -> fmt::Result {
     }
     match &route.endpoint {
         Some(endpoint) => writeln!(f, "  endpoint {endpoint}: {}", Tame(&route.because)),
+        None if route.rule == Rule::NoEndpoint => {
+            writeln!(f, "  no endpoint: {}", Tame(&route.because))
+        }
         None => writeln!(f, "  endpoint not known: {}", Tame(&route.because)),
     }
 }
