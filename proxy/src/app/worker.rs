@@ -55,7 +55,7 @@ pub fn start(
             {
                 Ok(runtime) => runtime,
                 Err(error) => {
-                    tracing::error!(%error, index, "a worker could not start its runtime");
+                    tracing::error!(error = crate::error::why(&error), worker = index, "a worker thread could not start; its share of the connections is not served");
                     return;
                 }
             };
@@ -173,7 +173,11 @@ impl Post {
                             kept.insert(key, opened);
                         }
                         Err(error) => {
-                            tracing::error!(%error, listener = &*listener.config.name, "a listening socket could not be used")
+                            tracing::error!(
+                                error = crate::error::why(&error),
+                                listener = &*listener.config.name,
+                                "a listening socket could not be used"
+                            )
                         }
                     }
                 }

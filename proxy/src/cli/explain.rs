@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::config::SourceArgs;
 use super::{CONFIG, report};
 use crate::config::Severity;
+use crate::error::why;
 use crate::explain::{self, Asked, Explanation, Scheme, Url};
 use crate::telemetry::log;
 
@@ -67,12 +68,17 @@ pub fn run(args: ExplainArgs) -> u8 {
 fn explained(args: &ExplainArgs, asked: &Asked) -> u8 {
     let inputs = match args.sources.inputs() {
         Ok(inputs) => inputs,
-        Err(error) => return report::fail(format_args!("cannot read standard input: {error}")),
+        Err(error) => {
+            return report::fail(format_args!("cannot read standard input: {}", why(&error)));
+        }
     };
     let mut builder = match super::builder(inputs) {
         Ok(builder) => builder,
         Err(error) => {
-            return report::fail(format_args!("cannot tell the working directory: {error}"));
+            return report::fail(format_args!(
+                "cannot tell the working directory: {}",
+                why(&error)
+            ));
         }
     };
     let generation = match builder.build(None) {
@@ -94,7 +100,7 @@ fn explained(args: &ExplainArgs, asked: &Asked) -> u8 {
     };
     match print(&explanation, args.output) {
         Ok(()) => 0,
-        Err(error) => report::fail(format_args!("cannot write: {error}")),
+        Err(error) => report::fail(format_args!("cannot write: {}", why(&error))),
     }
 }
 

@@ -88,7 +88,11 @@ pub fn man(args: &ManArgs) -> u8 {
         None => written(page(&command).and_then(|page| io::stdout().lock().write_all(&page))),
         Some(folder) => match write_pages(&command, folder) {
             Ok(()) => 0,
-            Err(error) => report::fail(format_args!("{}: {error}", folder.display())),
+            Err(error) => report::fail(format_args!(
+                "cannot write to \"{}\": {}",
+                folder.display(),
+                crate::error::why(&error)
+            )),
         },
     }
 }
@@ -96,7 +100,7 @@ pub fn man(args: &ManArgs) -> u8 {
 fn written(outcome: io::Result<()>) -> u8 {
     match outcome {
         Ok(()) => 0,
-        Err(error) => report::fail(format_args!("cannot write: {error}")),
+        Err(error) => report::fail(format_args!("cannot write: {}", crate::error::why(&error))),
     }
 }
 

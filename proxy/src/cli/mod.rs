@@ -15,6 +15,7 @@ mod report;
 mod run;
 
 use crate::config::{Environment, Input};
+use crate::error::why;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -130,7 +131,9 @@ fn reload_running(args: &reload::ReloadArgs) -> u8 {
     };
     let inputs = match args.sources.inputs() {
         Ok(inputs) => inputs,
-        Err(error) => return report::fail(format_args!("cannot read standard input: {error}")),
+        Err(error) => {
+            return report::fail(format_args!("cannot read standard input: {}", why(&error)));
+        }
     };
     // A configuration with a mistake still has a server that runs on an earlier one: it is asked where the text says.
     let bind = match crate::config::load(&inputs, &env) {

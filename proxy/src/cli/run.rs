@@ -3,6 +3,7 @@
 use super::config::SourceArgs;
 use super::{CONFIG, FAILED, report};
 use crate::app::{self, Builder, RunError, RunOptions};
+use crate::error::why;
 use crate::telemetry::log;
 
 #[derive(Debug, clap::Args)]
@@ -17,7 +18,9 @@ pub struct RunArgs {
 pub fn run(args: RunArgs) -> u8 {
     let inputs = match args.sources.inputs() {
         Ok(inputs) => inputs,
-        Err(error) => return report::fail(format_args!("cannot read standard input: {error}")),
+        Err(error) => {
+            return report::fail(format_args!("cannot read standard input: {}", why(&error)));
+        }
     };
     match super::builder(inputs) {
         Ok(builder) => serve(
@@ -28,7 +31,10 @@ pub fn run(args: RunArgs) -> u8 {
                 stop: None,
             },
         ),
-        Err(error) => report::fail(format_args!("cannot tell the working directory: {error}")),
+        Err(error) => report::fail(format_args!(
+            "cannot tell the working directory: {}",
+            why(&error)
+        )),
     }
 }
 
@@ -43,6 +49,10 @@ pub fn serve(builder: Builder, options: RunOptions) -> u8 {
         Err(RunError::Config(error)) => {
             report::diagnostics(&error.sources, &error.diagnostics);
             CONFIG
+        }
+        Err(RunError::Placed(error)) => {
+            report::diagnostics(&error.sources, &error.diagnostics);
+            FAILED
         }
         Err(RunError::System(error)) => {
             report::error(format_args!("{error:#}"));

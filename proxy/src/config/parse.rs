@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span, Tag};
 
-use super::diagnostic::{DIAGNOSTICS_MAX, Diagnostic, quoted};
+use super::diagnostic::{DIAGNOSTICS_MAX, Diagnostic, quoted, ticked};
 use super::model::ConfigPath;
 use super::node::{Entry, Key, Location, Node, NodeValue, Scalar};
 
@@ -236,7 +236,7 @@ impl Builder<'_> {
             if let Some(first) = known.get(&key.text) {
                 if self.found.len() < DIAGNOSTICS_MAX {
                     let path = self.path().join(&key.text);
-                    let message = format!("key {} is given twice", quoted(&key.text));
+                    let message = format!("key {} is given twice", ticked(&key.text));
                     self.found.push(
                         Diagnostic::error("duplicate-key", message)
                             .at(&path, key.at)

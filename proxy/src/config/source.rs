@@ -13,6 +13,7 @@ use super::model::ConfigPath;
 use super::node::{Entry, Key, Location, Node, NodeValue};
 use super::parse::{TEXT_MAX, parse};
 use super::validate::{self, validate};
+use crate::error::why;
 
 /// Where configuration text comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -208,7 +209,7 @@ fn directory(
     let entries = match std::fs::read_dir(absolute) {
         Ok(entries) => entries,
         Err(error) => {
-            found.push(unreadable(shown, &error.to_string()));
+            found.push(unreadable(shown, &why(&error)));
             return;
         }
     };
@@ -245,11 +246,11 @@ fn directory(
 
 fn file(shown: &Path, absolute: &Path, found: &mut Vec<Diagnostic>) -> Option<Source> {
     let read = || -> Result<String, String> {
-        let file = std::fs::File::open(absolute).map_err(|e| e.to_string())?;
+        let file = std::fs::File::open(absolute).map_err(|e| why(&e))?;
         let mut content = Vec::new();
         file.take(TEXT_MAX as u64 + 1)
             .read_to_end(&mut content)
-            .map_err(|e| e.to_string())?;
+            .map_err(|e| why(&e))?;
         if content.len() > TEXT_MAX {
             return Err(format!("larger than {} MiB", TEXT_MAX >> 20));
         }
@@ -264,17 +265,20 @@ fn file(shown: &Path, absolute: &Path, found: &mut Vec<Diagnostic>) -> Option<So
             dir: absolute.parent().unwrap_or(Path::new("/")).to_owned(),
             text: normalise(&text).into(),
         }),
-        Err(why) => {
-            found.push(unreadable(shown, &why));
+        Err(reason) => {
+            found.push(unreadable(shown, &reason));
             None
         }
     }
 }
 
-fn unreadable(path: &Path, why: &str) -> Diagnostic {
+fn unreadable(path: &Path, reason: &str) -> Diagnostic {
     Diagnostic::error(
         "unreadable-file",
-        format!("cannot read {}: {why}", quoted(&path.display().to_string())),
+        format!(
+            "cannot read {}: {reason}",
+            quoted(&path.display().to_string())
+        ),
     )
 }
 

@@ -8,7 +8,7 @@ mod phrase;
 
 use serde_json::Value as Json;
 
-use super::diagnostic::{DIAGNOSTICS_MAX, Diagnostic, closest, quoted};
+use super::diagnostic::{DIAGNOSTICS_MAX, Diagnostic, closest, quoted, ticked};
 use super::model::ConfigPath;
 use super::node::{Entry, Key, Node, NodeValue};
 use phrase::{Kinds, found, kinds};
@@ -196,12 +196,15 @@ impl<'a> Walk<'a> {
     }
 
     fn unknown(&mut self, entry: &Entry, known: Vec<&str>) {
-        let message = format!("unknown key {} in {}", quoted(&entry.key.text), self.name());
+        let message = format!("unknown key {} in {}", ticked(&entry.key.text), self.name());
         let path = self.path.join(&entry.key.text);
         let help = match closest(&entry.key.text, known.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
             None if known.is_empty() => "no keys are known here".to_owned(),
-            None => format!("known keys: {}", known.join(", ")),
+            None => {
+                let known: Vec<String> = known.iter().map(|key| ticked(key)).collect();
+                format!("known keys are {}", known.join(", "))
+            }
         };
         self.found.push(
             Diagnostic::error("unknown-key", message)
@@ -316,7 +319,7 @@ impl<'a> Walk<'a> {
         if let NodeValue::Scalar(scalar) = &node.value
             && let Some(near) = closest(&scalar.text, words.iter().filter_map(|word| word.as_str()))
         {
-            diagnostic = diagnostic.help(format!("did you mean `{near}`?"));
+            diagnostic = diagnostic.help(format!("did you mean {}?", quoted(near)));
         }
         self.found.push(diagnostic);
     }

@@ -165,7 +165,9 @@ fn what_packages_install_is_made_by_the_program() {
     let nowhere = sluicegate(&["man", "/dev/null/man1"]);
     assert_eq!(nowhere.code, 1);
     assert!(
-        nowhere.stderr.starts_with("error: /dev/null/man1: "),
+        nowhere
+            .stderr
+            .starts_with("error: cannot write to \"/dev/null/man1\": "),
         "{}",
         nowhere.stderr
     );

@@ -146,7 +146,11 @@ impl Resolver<'_> {
                 self.error(
                     path,
                     "out-of-range",
-                    format!("{} is too short: at least {least:?}", quoted(&raw.0)),
+                    format!(
+                        "{} is too short: at least {}",
+                        quoted(&raw.0),
+                        units::show_duration(least)
+                    ),
                 );
                 least
             }
@@ -245,7 +249,7 @@ impl Resolver<'_> {
                 known
                     .iter()
                     .take(20)
-                    .copied()
+                    .map(|name| quoted(name))
                     .collect::<Vec<_>>()
                     .join(", ")
             ),

@@ -134,7 +134,7 @@ async fn probe(endpoint: &Endpoint, check: &CheckConfig) -> Probe {
             } => http::probe(endpoint, method, path, host.as_deref(), status).await,
         }
     };
-    let late = |_| Err(format!("no answer in {:?}", check.timeout));
+    let late = |_| Err(format!("no answer within {} ms", check.timeout.as_millis()));
     tokio::time::timeout(check.timeout, probe)
         .await
         .unwrap_or_else(late)

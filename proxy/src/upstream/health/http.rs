@@ -24,7 +24,7 @@ pub async fn probe(
          accept: */*\r\nconnection: close\r\n\r\n"
     );
     let written = stream.write_all(request.as_bytes()).await;
-    written.map_err(|error| error.to_string())?;
+    written.map_err(|error| crate::error::why(&error))?;
     let mut answer = Vec::with_capacity(1024);
     loop {
         match final_status(&answer)? {
@@ -36,7 +36,7 @@ pub async fn probe(
             None => {}
         }
         let read = stream.read_buf(&mut answer).await;
-        if read.map_err(|error| error.to_string())? == 0 {
+        if read.map_err(|error| crate::error::why(&error))? == 0 {
             return Err("closed before an answer".into());
         }
     }
