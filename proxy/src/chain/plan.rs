@@ -33,7 +33,7 @@ impl CheckedPlan {
     ) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut broken = |what: String| {
-            let message = format!("what the filter asks of the proxy is not allowed: {what}");
+            let message = format!("what the filter asks of the proxy cannot be had: {what}");
             problems.push(
                 problem(setting(at, ""), "invalid-plan", message)
                     .help("this is a mistake in the filter; tell its author"),
@@ -50,7 +50,7 @@ impl CheckedPlan {
             if let Interest::Some(names) = interest {
                 if names.len() > NAMES_MAX {
                     broken(format!(
-                        "{what}: {} names, and at most {NAMES_MAX} are",
+                        "{what}: {} names, and at most {NAMES_MAX} can be",
                         names.len()
                     ));
                 }
@@ -61,13 +61,13 @@ impl CheckedPlan {
         }
         if plan.pools.len() > POOLS_MAX {
             broken(format!(
-                "{} pools, and at most {POOLS_MAX} are",
+                "{} pools, and at most {POOLS_MAX} can be",
                 plan.pools.len()
             ));
         }
         if plan.first_bytes > FIRST_BYTES_MAX {
             broken(format!(
-                "the first {} bytes, and at most {FIRST_BYTES_MAX} are",
+                "first-bytes: {} bytes, and at most {FIRST_BYTES_MAX} can be",
                 plan.first_bytes
             ));
         }

@@ -98,7 +98,7 @@ pub(super) fn is_full(found: &[Diagnostic], severity: Severity) -> bool {
 }
 
 /// A name or a value inside a message: in double quotes, without control characters, at most 80 characters. Keys, and
-/// what is to be written, stand in backticks instead.
+/// what may be written, stand in backticks instead; a suggestion stands in the quotes of what it is to replace.
 pub fn quoted(text: &str) -> String {
     between('"', text)
 }

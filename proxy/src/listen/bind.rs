@@ -225,8 +225,8 @@ mod tests {
     #[test]
     fn a_privileged_port_names_the_capability() {
         let denied = io::Error::from(io::ErrorKind::PermissionDenied);
-        let message = explain("web", loopback(80), denied).to_string();
-        assert!(message.contains("CAP_NET_BIND_SERVICE"), "{message}");
+        let help = explain("web", loopback(80), denied).help().unwrap();
+        assert!(help.contains("CAP_NET_BIND_SERVICE"), "{help}");
     }
 
     #[test]

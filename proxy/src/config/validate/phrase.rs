@@ -86,8 +86,8 @@ fn parts_of(root: &Json, schema: &Json, depth: u32, parts: &mut Vec<(bool, Strin
         return;
     }
     let literal = |value: &Json| match value {
-        Json::String(text) => (true, quoted(text)),
-        other => (true, other.to_string()),
+        Json::String(text) => (true, format!("`{text}`")),
+        other => (true, format!("`{other}`")),
     };
     if let Some(only) = schema.get("const") {
         return parts.push(literal(only));
@@ -139,7 +139,7 @@ fn parts_of(root: &Json, schema: &Json, depth: u32, parts: &mut Vec<(bool, Strin
 pub(super) fn found(node: &Node) -> String {
     match (node.kind(), &node.value) {
         (Kind::Null, _) => "empty".to_owned(),
-        (Kind::Bool, NodeValue::Scalar(scalar)) => format!("the truth value {}", scalar.text),
+        (Kind::Bool, NodeValue::Scalar(scalar)) => format!("the truth value `{}`", scalar.text),
         (Kind::Integer | Kind::Number, NodeValue::Scalar(scalar)) => {
             format!("the number {}", scalar.text)
         }
