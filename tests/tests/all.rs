@@ -32,6 +32,8 @@ mod http2;
 mod l4;
 #[path = "all/layers.rs"]
 mod layers;
+#[path = "all/mistakes.rs"]
+mod mistakes;
 #[path = "all/reference.rs"]
 mod reference;
 #[path = "all/reload.rs"]

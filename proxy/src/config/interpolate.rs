@@ -137,8 +137,10 @@ impl<'a> Interpolation<'a> {
             return match &self.read[&path] {
                 Ok(text) => Reference::Secret(text.clone()),
                 Err(why) => {
-                    let message =
-                        format!("cannot read {}: {why}", quoted(&path.display().to_string()));
+                    let message = format!(
+                        "cannot read {}, which is to stand here: {why}",
+                        quoted(&path.display().to_string())
+                    );
                     Reference::Wrong(Diagnostic::error("unreadable-file", message))
                 }
             };

@@ -16,6 +16,7 @@ pub mod render;
 mod resolve;
 mod schema;
 mod source;
+mod syntax;
 #[cfg(test)]
 mod tests;
 mod units;

@@ -163,7 +163,13 @@ pub(super) fn read(
             continue;
         }
         let before = found.len();
-        let Some(mut root) = parse(index, &source.text, found) else {
+        let parsed = parse(index, &source.text, found);
+        if let Some(wrong) = found.get_mut(before..).and_then(<[_]>::last_mut)
+            && wrong.code == "syntax"
+        {
+            to_text(&mut wrong.at, &source.text);
+        }
+        let Some(mut root) = parsed else {
             if found.len() == before && single {
                 found.push(empty(source));
             }
@@ -185,6 +191,20 @@ pub(super) fn read(
 }
 
 /// Line feeds only and no byte order mark, so that everyone counts lines alike.
+/// A mistake that the parser notices on an empty line lies where the text before ends.
+fn to_text(at: &mut Option<Location>, text: &str) {
+    let Some(at) = at else { return };
+    let lines = text.split('\n').take(at.line as usize);
+    let last = (1..).zip(lines).filter(|(_, line)| !line.trim().is_empty());
+    if let Some((number, line)) = last.last()
+        && number < at.line
+    {
+        let column = u32::try_from(line.trim_end().chars().count()).unwrap_or(u32::MAX);
+        (at.line, at.end_line) = (number, number);
+        (at.column, at.end_column) = (column.max(1), column.saturating_add(1));
+    }
+}
+
 fn normalise(text: &str) -> String {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.contains('\r') {

@@ -74,7 +74,8 @@ pub(super) fn size(text: &str) -> Result<u64, &'static str> {
 
 /// `:80` (every address), `192.0.2.1:80`, `[2001:db8::1]:80`.
 pub(super) fn bind(text: &str) -> Result<SocketAddr, &'static str> {
-    if let Some(port) = text.strip_prefix(':').or_else(|| text.strip_prefix("*:")) {
+    let every = text.strip_prefix(':').filter(|rest| !rest.contains(':'));
+    if let Some(port) = every.or_else(|| text.strip_prefix("*:")) {
         let port = self::port(port).ok_or("a port is a number from 0 to 65535")?;
         return Ok(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port));
     }

@@ -170,8 +170,13 @@ fn mismatch(config: &CertificateConfig, key: CertifiedKey, at: ConfigPath) -> Pr
         code: "key-mismatch",
         at,
         message: format!("the key in {key} does not belong to the certificate in {cert}"),
-        help: fits_another.then(|| {
-            format!("it belongs to a later certificate in {cert}: the server's own must come first")
+        help: Some(match fits_another {
+            true => format!(
+                "it belongs to a later certificate in {cert}: the server's own must come first"
+            ),
+            false => "name the key that the certificate was requested with; after a renewal both \
+                      files change"
+                .to_owned(),
         }),
     }
 }

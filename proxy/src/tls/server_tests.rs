@@ -310,7 +310,7 @@ fn every_bad_file_is_explained() {
         ),
         (
             pair(&good.cert, &other.key),
-            &[("/c/key", "does not belong to the certificate", "")],
+            &[("/c/key", "does not belong to the certificate", "renewal")],
         ),
         (
             pair(&files.write("chain", chain), &good.key),

@@ -312,6 +312,10 @@ impl Resolver<'_> {
         if let Some(first) = self.sources.locate(first) {
             diagnostic = diagnostic.label(first, "first used here");
         }
+        diagnostic = diagnostic.help(match code {
+            "duplicate-listener" => "give each a name of its own: logs and metrics go by it",
+            _ => "one address serves one listener",
+        });
         self.push(diagnostic, at);
     }
 }
