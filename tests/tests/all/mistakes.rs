@@ -353,6 +353,33 @@ fn a_file_that_may_not_be_read() {
     assert!(said.contains("help: let the user with the id "), "{said}");
 }
 
+/// Whatever a test has seen is documented.
+#[test]
+fn every_code_is_in_the_documentation() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the workspace");
+    let operations = std::fs::read_to_string(root.join("docs/operations.md")).expect("a file");
+    let mut missing = Vec::new();
+    for folder in ["tests/tests/all/snapshots", "proxy/src/config/snapshots"] {
+        for entry in std::fs::read_dir(root.join(folder)).expect("snapshots") {
+            let text = std::fs::read_to_string(entry.expect("an entry").path()).expect("text");
+            for line in text.lines() {
+                let finding = line
+                    .strip_prefix("error[")
+                    .or_else(|| line.strip_prefix("warning["));
+                let code = finding.and_then(|rest| rest.split(']').next());
+                if let Some(code) = code.filter(|code| !operations.contains(&format!("`{code}`"))) {
+                    missing.push(code.to_owned());
+                }
+            }
+        }
+    }
+    missing.sort();
+    missing.dedup();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
 struct Bench(TempDir);
 
 struct Got {
