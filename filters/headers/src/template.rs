@@ -244,15 +244,15 @@ mod tests {
             ("${", "no closing", "`$${`"),
             (
                 "${clent.address}",
-                "no variable `clent.address`",
+                "no variable \"clent.address\"",
                 "did you mean \"${client.address}\"?",
             ),
             (
                 "${banana}",
-                "no variable `banana`",
+                "no variable \"banana\"",
                 "variables are client.address",
             ),
-            ("${header:}", "no field name", "${header:x-name}"),
+            ("${header:}", "no header name", "${header:x-name}"),
         ] {
             let mistake = Template::parse(given).unwrap_err();
             assert!(mistake.message.contains(message), "{mistake:?}");

@@ -317,7 +317,11 @@ mod tests {
                     "unknown key `pol`",
                     Some("did you mean `pool`?"),
                 ),
-                ("/zzz", "unknown key `zzz`", Some("known are")),
+                (
+                    "/zzz",
+                    "unknown key `zzz`",
+                    Some("known are `max-age`, `rules`, `by-name`"),
+                ),
             ],
         );
     }
