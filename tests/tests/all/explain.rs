@@ -264,6 +264,9 @@ fn mistakes() {
     assert_eq!(injected["outcome"]["reason"], "bad-request");
 }
 
+/// Method, target, fields, and the backend that is to get it.
+type Sent<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a Backend);
+
 /// The same request, explained and sent.
 #[test]
 fn it_is_what_happens() {
@@ -281,7 +284,7 @@ fn it_is_what_happens() {
     let proxy = Proxy::start(&yaml[..others]);
     let config = proxy.directory().join("sluicegate.yaml");
     let mut wrong = Vec::new();
-    let cases: [(&str, &str, &[(&str, &str)], &Backend); 5] = [
+    let cases: [Sent<'_>; 5] = [
         (
             "GET",
             "/a?b=c",
@@ -334,7 +337,7 @@ fn it_is_what_happens() {
         lines
             .iter()
             .for_each(|line| text.push_str(&format!("{line}\r\n")));
-        raw.send(&format!("{text}\r\n")).expect("sent");
+        raw.send(format!("{text}\r\n")).expect("sent");
         raw.head().expect("an answer");
         let received = backend.received().pop().expect("a request");
         let zeros = "0".repeat(32);
