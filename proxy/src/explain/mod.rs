@@ -6,6 +6,7 @@
 //!
 //! Must not know: sockets, where the configuration came from.
 
+mod arrival;
 mod choose;
 mod compare;
 mod request;

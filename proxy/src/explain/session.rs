@@ -7,8 +7,9 @@ use crate::error::Reason;
 use crate::generation::Generation;
 use crate::wasm::Phase;
 
+use super::arrival::connection;
 use super::compare;
-use super::request::{assume, connection, listener_told};
+use super::request::{assume, listener_told};
 use super::route;
 use super::walk::Walk;
 use super::{Asked, Choice, Explanation, Later, Outcome, Step};
