@@ -1,4 +1,5 @@
-//! Why an exchange or session ended the way it did: one short code for logs, metrics and `Proxy-Status`.
+//! Why an exchange or session ended the way it did: one short code for logs, metrics and `Proxy-Status`. And what the
+//! system's errors are called before people.
 
 /// The machine-readable reason of a failure. `as_str` is what the access log, metrics and filters see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -174,6 +175,21 @@ impl Reason {
             _ => return None,
         })
     }
+}
+
+/// An error of the system as people read it: without the number that only programs need.
+pub fn why(error: &std::io::Error) -> String {
+    let mut text = error.to_string();
+    if error.raw_os_error().is_some()
+        && let Some(at) = text.rfind(" (os error ")
+    {
+        text.truncate(at);
+    }
+    // It stands behind a colon.
+    if let Some(first) = text.get_mut(..1) {
+        first.make_ascii_lowercase();
+    }
+    text
 }
 
 impl std::fmt::Display for Reason {

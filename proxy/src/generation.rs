@@ -4,7 +4,7 @@
 //! listener, its chain with the worker's filter instances, and the worker itself. An exchange holds the `Rc<Service>`
 //! it began with to its end; a reload puts a new one into the listener's [`ServiceSlot`].
 
-use crate::chain::{Chain, Filter};
+use crate::chain::{Chain, Filter, Link, Slots};
 use crate::config::{Config, ListenerConfig};
 use crate::head::HeadLimits;
 use crate::io::{Io, Scratch};
@@ -40,6 +40,20 @@ pub struct Generation {
     pub filters: Vec<FilterUse>,
     /// In the order of `config.listeners`.
     pub listeners: Vec<Arc<Listener>>,
+}
+
+impl Generation {
+    /// The filters of `listener` in order, with a worker's instances.
+    pub fn links(&self, listener: &Listener, slots: &Slots) -> Vec<Link> {
+        let links = listener.config.filters.iter().filter_map(|&index| {
+            let filter = self.filters.get(index)?;
+            Some(Link {
+                slot: slots.slot(&filter.filter),
+                pools: filter.pools.clone(),
+            })
+        });
+        links.collect()
+    }
 }
 
 /// A filter with the pools it names, as indices into this generation's.

@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | 7 | `cli` |
 //! | 6 | [`app`] |
-//! | 5 | [`listen`], [`admin`] |
+//! | 5 | [`listen`], [`admin`], [`explain`] |
 //! | 4 | [`http`], [`l4`] |
 //! | 3 | [`generation`] |
 //! | 2 | [`chain`], [`upstream`] |
@@ -22,6 +22,7 @@ pub mod config;
 pub mod connection;
 pub mod discovery;
 pub mod error;
+pub mod explain;
 pub mod generation;
 pub mod head;
 pub mod http;

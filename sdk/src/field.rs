@@ -30,15 +30,18 @@ impl Setup {
         let lower = name.to_ascii_lowercase();
         if !is_token(name) {
             self.problem(
-                Diagnostic::new(path, format!("`{}` is no field name", name.escape_debug()))
-                    .help("use letters, digits and `-`"),
+                Diagnostic::new(
+                    path,
+                    format!("\"{}\" is no header name", name.escape_debug()),
+                )
+                .help("use letters, digits and `-`"),
             );
             return false;
         }
         if HOST_OWNED.contains(&lower.as_str()) {
             let problem = Diagnostic::new(
                 path,
-                format!("`{lower}` belongs to the proxy: filters cannot change it"),
+                format!("\"{lower}\" belongs to the proxy: filters cannot change it"),
             );
             self.problem(match lower.as_str() {
                 "host" => problem.help("the router filter rewrites the host with `host:`"),

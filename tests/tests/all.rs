@@ -12,6 +12,8 @@ mod drain_http2;
 mod drop;
 #[path = "all/examples.rs"]
 mod examples;
+#[path = "all/explain.rs"]
+mod explain;
 #[path = "all/filters.rs"]
 mod filters;
 #[path = "all/frames.rs"]
@@ -38,6 +40,8 @@ mod http2;
 mod l4;
 #[path = "all/layers.rs"]
 mod layers;
+#[path = "all/mistakes.rs"]
+mod mistakes;
 #[path = "all/reference.rs"]
 mod reference;
 #[path = "all/reload.rs"]

@@ -222,7 +222,7 @@ fn edit(operation: &Operation, side: Side, at: &Pointer, setup: &mut Setup) -> O
         setup.problem(
             Diagnostic::new(
                 at.key("value"),
-                format!("`{variable}` is not known before a request is sent"),
+                format!("\"{variable}\" is not known before a request is sent"),
             )
             .help("use it under `response`"),
         );

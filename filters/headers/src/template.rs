@@ -96,7 +96,7 @@ impl Template {
             literal.push_str(&rest[..at]);
             let Some(end) = rest[at..].find('}') else {
                 return Err(Mistake {
-                    message: format!("`{}` has no closing `}}`", &rest[at..]),
+                    message: format!("\"{}\" has no closing `}}`", &rest[at..]),
                     help: Some("write `$${` for a literal `${`".into()),
                 });
             };
@@ -189,7 +189,7 @@ fn variable(name: &str) -> Result<Variable, Mistake> {
             return Ok(Variable::Header(field.to_ascii_lowercase()));
         }
         return Err(Mistake {
-            message: format!("`{field}` is no field name"),
+            message: format!("\"{field}\" is no header name"),
             help: Some("write `${header:x-name}`".into()),
         });
     }
@@ -198,9 +198,9 @@ fn variable(name: &str) -> Result<Variable, Mistake> {
     }
     let known = VARIABLES.iter().map(|(known, _)| *known);
     Err(Mistake {
-        message: format!("there is no variable `{name}`"),
+        message: format!("there is no variable \"{name}\""),
         help: Some(match nearest(name, known.clone()) {
-            Some(near) => format!("did you mean `${{{near}}}`?"),
+            Some(near) => format!("did you mean \"${{{near}}}\"?"),
             None => format!(
                 "variables are {} and header:NAME; write `$${{` for a literal `${{`",
                 known.collect::<Vec<_>>().join(", ")
@@ -244,15 +244,15 @@ mod tests {
             ("${", "no closing", "`$${`"),
             (
                 "${clent.address}",
-                "no variable `clent.address`",
-                "did you mean `${client.address}`?",
+                "no variable \"clent.address\"",
+                "did you mean \"${client.address}\"?",
             ),
             (
                 "${banana}",
-                "no variable `banana`",
+                "no variable \"banana\"",
                 "variables are client.address",
             ),
-            ("${header:}", "no field name", "${header:x-name}"),
+            ("${header:}", "no header name", "${header:x-name}"),
         ] {
             let mistake = Template::parse(given).unwrap_err();
             assert!(mistake.message.contains(message), "{mistake:?}");

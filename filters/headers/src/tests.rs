@@ -152,7 +152,7 @@ fn every_mistake_is_reported_where_it_is() {
     );
     assert_eq!(
         problems[0].help.as_deref(),
-        Some("did you mean `${client.address}`?")
+        Some("did you mean \"${client.address}\"?")
     );
 }
 

@@ -187,7 +187,7 @@ impl Redirect {
             && !["http", "https"].contains(&scheme.as_str())
         {
             setup.problem(
-                Diagnostic::new(at.key("scheme"), format!("no redirect to `{scheme}`"))
+                Diagnostic::new(at.key("scheme"), format!("no redirect to \"{scheme}\""))
                     .help("use `http` or `https`"),
             );
         }
@@ -291,7 +291,7 @@ pub fn check_path(path: &str, at: &Pointer, setup: &mut Setup) {
         setup.problem(
             Diagnostic::new(
                 at,
-                format!("the path `{}` is not absolute", path.escape_debug()),
+                format!("the path \"{}\" is not absolute", path.escape_debug()),
             )
             .help("start it with `/`"),
         );
@@ -311,7 +311,7 @@ fn check_authority(host: &str, at: Pointer, setup: &mut Setup) {
     if host.is_empty() || !host.bytes().all(fine) {
         setup.problem(Diagnostic::new(
             at,
-            format!("`{}` is no host", host.escape_debug()),
+            format!("\"{}\" is no host", host.escape_debug()),
         ));
     }
 }

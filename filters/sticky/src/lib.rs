@@ -273,7 +273,7 @@ fn fingerprint(endpoint: &str) -> u64 {
 fn check_token(name: &str, what: &str, at: Pointer, setup: &mut Setup) {
     if !sluicegate_sdk::field::is_token(name) {
         setup.problem(
-            Diagnostic::new(at, format!("`{}` is no {what} name", name.escape_debug()))
+            Diagnostic::new(at, format!("\"{}\" is no {what} name", name.escape_debug()))
                 .help("use letters, digits, `-` and `_`"),
         );
     }
@@ -306,9 +306,9 @@ impl<'de> Deserialize<'de> for By {
             "`source` or a map with `cookie`, `header` or `app-cookie`",
             |text| match text {
                 "source" => Ok(By::Source),
-                "cookie" | "header" | "app-cookie" => {
-                    Err(format!("`{text}` needs settings of its own: `{text}: …`"))
-                }
+                "cookie" | "header" | "app-cookie" => Err(format!(
+                    "\"{text}\" needs settings of its own: write `{text}: …`"
+                )),
                 other => Err(format!(
                     "unknown variant `{other}`, expected one of `source`, `cookie`, `header`, `app-cookie`"
                 )),

@@ -79,20 +79,20 @@ fn mistakes_are_reported_where_they_are() {
         (
             json!({"deny": ["a"], "actoin": "drop"}),
             "/actoin",
-            "unknown field",
+            "unknown key",
             "did you mean `action`?",
         ),
         (
             json!({"deny": ["a"], "action": "dorp"}),
             "/action",
-            "unknown variant",
-            "did you mean `drop`?",
+            "is not one of the values",
+            "did you mean \"drop\"?",
         ),
-        (json!({"deny": [7]}), "/deny/0", "invalid type", ""),
+        (json!({"deny": [7]}), "/deny/0", "expected", ""),
         (
             json!({"deny": ["a"], "action": {"reply": {"statos": 1}}}),
             "/action/reply/statos",
-            "unknown field",
+            "unknown key",
             "did you mean `status`?",
         ),
         (

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::config::AdminBind;
+use crate::error::why;
 
 /// Connections the kernel holds for us while all of ours are busy.
 const BACKLOG: i32 = 64;
@@ -31,20 +32,33 @@ pub(super) enum Listener {
 /// Why the interface's address could not be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    #[error("admin socket {0}: another process answers there; stop it or set `admin.bind`")]
+    #[error("the admin socket \"{}\" is in use: another process answers there", .0.display())]
     InUse(PathBuf),
-    #[error(
-        "admin socket {0}: a file that is no socket is there; move it away or set `admin.bind`"
-    )]
+    #[error("the admin socket \"{}\" cannot be made: a file that is no socket is there", .0.display())]
     NotASocket(PathBuf),
-    #[error("admin address {0} is not a loopback address")]
+    #[error("the admin address {0} is not a loopback address")]
     NotLoopback(SocketAddr),
-    #[error(
-        "admin socket {0} cannot be made (`admin.bind` names another place, `admin: off` needs none)"
-    )]
-    Unix(PathBuf, #[source] io::Error),
-    #[error("admin address {0} cannot be bound")]
-    Tcp(SocketAddr, #[source] io::Error),
+    #[error("the admin socket \"{}\" cannot be made: {}", .0.display(), why(.1))]
+    Unix(PathBuf, io::Error),
+    #[error("the admin address {} cannot be bound: {}", .0, why(.1))]
+    Tcp(SocketAddr, io::Error),
+}
+
+impl AdminError {
+    /// What to do about it.
+    pub fn help(&self) -> &'static str {
+        match self {
+            AdminError::InUse(_) => {
+                "stop that process, or give this one a socket of its own: `admin: {bind: \"unix:/PATH\"}`"
+            }
+            AdminError::NotASocket(_) => {
+                "move the file away, or set `admin: {bind: \"unix:/PATH\"}`"
+            }
+            AdminError::NotLoopback(_) | AdminError::Unix(..) | AdminError::Tcp(..) => {
+                "`admin: {bind: \"unix:/PATH\"}` names another place, `admin: off` does without"
+            }
+        }
+    }
 }
 
 impl Admin {
@@ -62,7 +76,7 @@ impl Admin {
             AdminBind::Tcp(address) => {
                 let bound = std::net::TcpListener::bind(address)
                     .and_then(|l| l.set_nonblocking(true).map(|()| l));
-                Listener::Tcp(bound.map_err(|why| AdminError::Tcp(*address, why))?)
+                Listener::Tcp(bound.map_err(|error| AdminError::Tcp(*address, error))?)
             }
         };
         Ok(Self { listener })
@@ -84,17 +98,17 @@ fn bind_unix(path: &Path) -> Result<(std::os::unix::net::UnixListener, SocketFil
         }
         // A refused connection is the proof that nobody listens; when we may not connect, somebody may.
         Ok(_) => match UnixStream::connect(path) {
-            Err(why) if why.kind() == io::ErrorKind::ConnectionRefused => {}
-            Err(why) if why.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Ok(_) => return Err(AdminError::InUse(path.into())),
-            Err(why) if why.kind() == io::ErrorKind::WouldBlock => {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 return Err(AdminError::InUse(path.into()));
             }
-            Err(why) => return Err(AdminError::Unix(path.into(), why)),
+            Err(error) => return Err(AdminError::Unix(path.into(), error)),
         },
         Err(_) => {}
     }
-    place(path).map_err(|why| AdminError::Unix(path.into(), why))
+    place(path).map_err(|error| AdminError::Unix(path.into(), error))
 }
 
 /// Binds under a name of our own, sets the mode, listens, and then moves the name into place: at no time does the path
@@ -109,7 +123,7 @@ fn place(path: &Path) -> io::Result<(std::os::unix::net::UnixListener, SocketFil
     // Short, since the kernel bounds the path of a socket to 107 bytes.
     let temporary = path.with_file_name(format!(".{}", std::process::id()));
     match std::fs::remove_file(&temporary) {
-        Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(why),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;

@@ -70,7 +70,7 @@ async fn accept_all<S: AsyncRead + AsyncWrite + Unpin>(
             accepted = accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
                 Ok(stream) => connections.push(serve_connection(stream, trust, control)),
                 Err(error) => {
-                    tracing::warn!(%error, "the admin interface cannot accept");
+                    tracing::warn!(error = crate::error::why(&error), "the admin interface cannot accept connections; trying on");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },

@@ -3,12 +3,13 @@
 use crate::chain::{Filter, Refill};
 use crate::config::{
     self, CertificateConfig, ConfigPath, Diagnostic, Environment, FilterConfig, Input,
-    ListenerConfig, ModuleSource, PoolConfig, Problem, Protocol, Severity, Sources,
+    ListenerConfig, ModuleSource, PoolConfig, Problem, Protocol, Severity, Sources, quoted,
 };
+use crate::error::why;
 use crate::generation::{FilterUse, Generation, Listener};
 use crate::tls::{ClientTls, ServerTls};
 use crate::upstream::{Pool, Registry};
-use crate::wasm::{Host, Module, Phase};
+use crate::wasm::{Host, Module, ModuleError, Phase};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
@@ -37,7 +38,10 @@ fn refill() -> Refill {
             }
         });
     if let Err(error) = restocking {
-        tracing::warn!(%error, "no thread to restock filter instances: workers make their own");
+        tracing::warn!(
+            error = why(&error),
+            "no thread to restock filter instances: workers make their own"
+        );
     }
     Arc::new(move |filter| {
         let _ = asked.send(filter);
@@ -231,16 +235,20 @@ impl Builder {
                 None => {
                     return Err(problem(
                         "unknown-module",
-                        format!("there is no builtin filter {name:?}"),
+                        format!("there is no builtin filter {}", quoted(name)),
                     ));
                 }
             },
             ModuleSource::File(path) => match std::fs::read(path) {
-                Ok(bytes) => (path.display().to_string(), std::borrow::Cow::Owned(bytes)),
+                Ok(bytes) => (name_of(path), std::borrow::Cow::Owned(bytes)),
                 Err(error) => {
                     return Err(problem(
                         "unreadable-module",
-                        format!("cannot read {}: {error}", path.display()),
+                        format!(
+                            "cannot read the module {}: {}",
+                            quoted(&name_of(path)),
+                            why(&error)
+                        ),
                     ));
                 }
             },
@@ -248,9 +256,13 @@ impl Builder {
         let host = self
             .host(all)
             .map_err(|error| problem("wasm-host", error))?;
-        let module = self
-            .module(&host, &name, &bytes)
-            .map_err(|error| problem("bad-module", error.to_string()))?;
+        let module = self.module(&host, &name, &bytes).map_err(|error| {
+            let code = match error {
+                ModuleError::OtherVersion { .. } => "module-version",
+                _ => "bad-module",
+            };
+            problem(code, format!("module {}: {error}", quoted(&name)))
+        })?;
         let same = previous.and_then(|g| {
             g.filters
                 .iter()
@@ -293,7 +305,7 @@ impl Builder {
         host: &Host,
         name: &str,
         bytes: &[u8],
-    ) -> Result<Arc<Module>, crate::wasm::ModuleError> {
+    ) -> Result<Arc<Module>, ModuleError> {
         let digest: [u8; 32] = <sha2::Sha256 as sha2::Digest>::digest(bytes).into();
         if let Some(module) = self.modules.get(&digest).and_then(Weak::upgrade) {
             return Ok(module);
@@ -328,6 +340,10 @@ fn load_client_tls(
             None
         }
     }
+}
+
+fn name_of(path: &std::path::Path) -> String {
+    path.display().to_string()
 }
 
 /// The listener with its TLS loaded; certificates are read anew each time, so that a reload picks up changed files.
@@ -404,8 +420,8 @@ fn misplaced(
                     at: ConfigPath(format!("{}/filters/{place}", listener.at.0)),
                     code: "wrong-protocol",
                     message: format!(
-                        "filter {:?} has no phase that a listener with `protocol: {own}` calls",
-                        &**filter.name()
+                        "filter {} does nothing on a listener with `protocol: {own}`: it has no phase that is called there",
+                        quoted(filter.name())
                     ),
                     help: Some(format!("use it on a listener with `protocol: {other}`")),
                 }));

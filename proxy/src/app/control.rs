@@ -7,8 +7,9 @@ use super::sockets::Sockets;
 use super::watch::Watch;
 use super::worker::{self, Command};
 use crate::admin::{self, Changed, Readiness, ReloadAnswer};
-use crate::config::{AccessLogConfig, ConfigPath, Problem, render};
+use crate::config::{AccessLogConfig, ConfigPath, LogTarget, Problem, Sources, quoted, render};
 use crate::discovery::{Resolve, SystemResolver};
+use crate::error::why;
 use crate::generation::Generation;
 use crate::telemetry::{AccessLog, Metrics, WorkerLog};
 use crate::upstream::{Checks, Pool};
@@ -43,13 +44,31 @@ pub struct Ready {
 pub enum RunError {
     /// The configuration is wrong: exit 78.
     Config(Box<BuildError>),
-    /// Something of the system is: exit 1.
+    /// Something of the system does not allow what the configuration says at a place that is known: exit 1.
+    Placed(Box<BuildError>),
+    /// Something of the system is wrong: exit 1.
     System(anyhow::Error),
 }
 
 impl<E: Into<anyhow::Error>> From<E> for RunError {
     fn from(error: E) -> Self {
         Self::System(error.into())
+    }
+}
+
+impl RunError {
+    fn placed(sources: &Sources, problem: Problem) -> Self {
+        let written = sources.node(&problem.at).is_some();
+        let mut diagnostic = sources.diagnose(problem);
+        if !written {
+            // A default is to blame: it stands nowhere.
+            diagnostic.at = None;
+        }
+        RunError::Placed(Box::new(BuildError {
+            diagnostics: vec![diagnostic],
+            sources: sources.clone(),
+            watched: Vec::new(),
+        }))
     }
 }
 
@@ -121,15 +140,18 @@ async fn serve(mut builder: Builder, options: RunOptions) -> Result<(), RunError
     let build = builder.build(None).map_err(RunError::Config)?;
     let warnings = render::text(&build.sources, &build.warnings, render::Colour::Never);
     if !build.warnings.is_empty() {
-        tracing::warn!("{}", warnings.trim_end());
+        tracing::warn!("the configuration has warnings\n{}", warnings.trim_end());
     }
     let config = build.generation.config.clone();
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
     let access_log = match &config.telemetry.access_log {
-        Some(log) => Some((
-            log.clone(),
-            AccessLog::open(log, metrics.access_log_dropped())?,
-        )),
+        Some(log) => match AccessLog::open(log, metrics.access_log_dropped()) {
+            Ok(opened) => Some((log.clone(), opened)),
+            Err(error) => {
+                let problem = unopened_log(log, &error);
+                return Err(RunError::placed(&build.sources, problem));
+            }
+        },
         None => None,
     };
     let (reloads, mut reload_requests) = mpsc::unbounded_channel();
@@ -141,7 +163,15 @@ async fn serve(mut builder: Builder, options: RunOptions) -> Result<(), RunError
     // The admin interface comes first: that its address is free shows that no other server runs on this configuration.
     let admin = match &config.admin.bind {
         Some(bind) => {
-            let admin = admin::Admin::bind(bind)?;
+            let admin = admin::Admin::bind(bind).map_err(|error| {
+                let problem = Problem {
+                    at: ConfigPath("/admin/bind".to_owned()),
+                    code: "admin-unusable",
+                    message: error.to_string(),
+                    help: Some(error.help().to_owned()),
+                };
+                RunError::placed(&build.sources, problem)
+            })?;
             let state = state.clone();
             Some(tokio::task::spawn_local(async move {
                 let Err(error) = admin.serve(state).await;
@@ -270,10 +300,13 @@ impl Server {
         &mut self,
         build: Build,
         log: Option<Option<Vec<WorkerLog>>>,
-    ) -> anyhow::Result<()> {
+    ) -> Result<(), RunError> {
         let generation = build.generation;
         let config = &generation.config;
-        let opened = self.sockets.prepare(config)?;
+        let opened = self
+            .sockets
+            .prepare(config)
+            .map_err(|problem| RunError::placed(&build.sources, problem))?;
         let seats = self.sockets.seats(config);
         self.follow_pools(&generation.pools);
         let mut logs = log;
@@ -298,7 +331,7 @@ impl Server {
         }
         for ack in acknowledged {
             ack.await
-                .map_err(|_| anyhow::anyhow!("a worker thread has ended"))?;
+                .map_err(|_| anyhow::anyhow!("a worker thread has ended; the log says why"))?;
         }
         self.sockets.settle(config);
         if let Some(watch) = &mut self.watch {
@@ -380,7 +413,7 @@ impl Server {
                     tracing::error!(
                         why,
                         generation = from,
-                        "reload refused, generation {from} serves on\n{}",
+                        "reload refused: the generation that serves goes on\n{}",
                         refused.text.trim_end()
                     );
                 }
@@ -393,7 +426,6 @@ impl Server {
         let from = self.generation.number;
         let changes = build.changes;
         let config = build.generation.config.clone();
-        let fail = |text: String| ReloadAnswer::refused(from, serde_json::json!([]), text);
         if config.workers != self.workers.len() {
             return Err(self.restart_needed(&build, "workers", config.workers.to_string()));
         }
@@ -402,11 +434,7 @@ impl Server {
         }
         let opened = match self.changed_access_log(config.telemetry.access_log.as_ref()) {
             Ok(opened) => opened,
-            Err(error) => {
-                return Err(fail(format!(
-                    "error: the access log cannot be opened: {error}\n"
-                )));
-            }
+            Err(problem) => return Err(refusal(from, RunError::placed(&build.sources, problem))),
         };
         let writers = opened.as_ref().map(|log| {
             let (_, log) = log.as_ref()?;
@@ -414,7 +442,7 @@ impl Server {
         });
         self.put_to_work(build, writers)
             .await
-            .map_err(|error| fail(format!("error: {error:#}\n")))?;
+            .map_err(|error| refusal(from, error))?;
         // Only now: a reload that fails must leave the records going where they went.
         if let Some(log) = opened {
             self.access_log = log;
@@ -442,7 +470,7 @@ impl Server {
     fn changed_access_log(
         &self,
         wanted: Option<&AccessLogConfig>,
-    ) -> std::io::Result<Option<OpenLog>> {
+    ) -> Result<Option<OpenLog>, Problem> {
         let current = self.access_log.as_ref().map(|(config, _)| config);
         if current == wanted {
             return Ok(None);
@@ -450,10 +478,9 @@ impl Server {
         let Some(config) = wanted else {
             return Ok(Some(None));
         };
-        Ok(Some(Some((
-            config.clone(),
-            AccessLog::open(config, self.metrics.access_log_dropped())?,
-        ))))
+        let opened = AccessLog::open(config, self.metrics.access_log_dropped())
+            .map_err(|error| unopened_log(config, &error))?;
+        Ok(Some(Some((config.clone(), opened))))
     }
 
     /// Stops accepting and waits for what runs, up to the deadline; a second signal cuts.
@@ -486,20 +513,45 @@ impl Server {
                 Ok(()) => tracing::info!("drained"),
                 Err(_) => tracing::warn!("the drain took too long: what still runs is cut"),
             },
-            _ = signals.end() => tracing::warn!("second signal: what still runs is cut"),
+            _ = signals.end() => tracing::warn!("a second signal: what still runs is cut"),
         }
         for worker in &self.workers {
             let _ = worker.commands.send(Command::Cut);
         }
         for worker in self.workers.drain(..) {
             if worker.thread.join().is_err() {
-                tracing::error!("a worker thread panicked");
+                tracing::error!(
+                    "a worker thread ended by a mistake of its own, a panic; please report it"
+                );
             }
         }
         if let Some((_, log)) = self.access_log.take()
             && !log.close(Duration::from_secs(5))
         {
             tracing::warn!("the access log could not be written to its end");
+        }
+    }
+}
+
+fn unopened_log(config: &AccessLogConfig, error: &std::io::Error) -> Problem {
+    let shown = match &config.to {
+        LogTarget::File(path) => format!(" {}", quoted(&path.display().to_string())),
+        LogTarget::Stdout | LogTarget::Stderr => String::new(),
+    };
+    Problem {
+        at: ConfigPath("/telemetry/access-log/to".to_owned()),
+        code: "access-log-unusable",
+        message: format!("the access log{shown} cannot be opened: {}", why(error)),
+        help: None,
+    }
+}
+
+fn refusal(generation: u64, error: RunError) -> ReloadAnswer {
+    match error {
+        RunError::Config(error) | RunError::Placed(error) => refused(generation, &error),
+        RunError::System(error) => {
+            let text = format!("error: {error:#}\n");
+            ReloadAnswer::refused(generation, serde_json::json!([]), text)
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The listening sockets of all workers: opened by control before a generation is adopted, so that a port that cannot
 //! be had fails the reload and not the service.
 
-use crate::config::{Config, ListenerConfig};
+use crate::config::{Config, ConfigPath, ListenerConfig, Problem};
 use crate::listen::{BindError, Claim, Seats};
 use std::collections::{HashMap, HashSet};
 use std::net::{SocketAddr, TcpListener};
@@ -40,16 +40,31 @@ pub struct Sockets {
     seats: HashMap<Arc<str>, Arc<Seats>>,
 }
 
+/// `error` about the address at `index` of the listener's. Where there is one alone, it may stand without a list.
+fn problem(listener: &ListenerConfig, index: usize, error: &BindError) -> Problem {
+    let bind = format!("{}/bind", listener.at.0);
+    let at = match listener.bind.len() {
+        1 => bind,
+        _ => format!("{bind}/{index}"),
+    };
+    Problem {
+        at: ConfigPath(at),
+        code: error.code(),
+        message: error.to_string(),
+        help: error.help(),
+    }
+}
+
 /// What `prepare` opened for one worker.
 pub type Opened = Vec<(SocketKey, TcpListener)>;
 
 impl Sockets {
     /// Opens what `config` needs and is not open yet, one socket a worker. Nothing is kept when one fails.
-    pub fn prepare(&mut self, config: &Config) -> Result<Vec<Opened>, BindError> {
+    pub fn prepare(&mut self, config: &Config) -> Result<Vec<Opened>, Problem> {
         let mut per_worker: Vec<Opened> = (0..config.workers).map(|_| Vec::new()).collect();
         let mut opened = HashMap::new();
         for listener in &config.listeners {
-            for &address in &listener.bind {
+            for (index, &address) in listener.bind.iter().enumerate() {
                 let key = SocketKey::new(listener, address);
                 if self.open.contains_key(&key) {
                     continue;
@@ -65,7 +80,8 @@ impl Sockets {
                     config.workers,
                     &listener.tcp,
                     claim,
-                )?;
+                )
+                .map_err(|error| problem(listener, index, &error))?;
                 opened.insert(key.clone(), bound.address);
                 for (worker, socket) in per_worker.iter_mut().zip(bound.sockets) {
                     worker.push((key.clone(), socket));

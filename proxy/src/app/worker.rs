@@ -1,7 +1,7 @@
 //! A worker: one thread, one current-thread runtime, every listener's sockets, and all that it accepts.
 
 use super::sockets::SocketKey;
-use crate::chain::{Chain, Link, Slots};
+use crate::chain::{Chain, Slots};
 use crate::generation::{Generation, Listener, Service, ServiceSlot, Worker};
 use crate::listen::{self, Seats};
 use crate::telemetry::{ListenerMetrics, Metrics, WorkerLog};
@@ -55,7 +55,7 @@ pub fn start(
             {
                 Ok(runtime) => runtime,
                 Err(error) => {
-                    tracing::error!(%error, index, "a worker could not start its runtime");
+                    tracing::error!(error = crate::error::why(&error), worker = index, "a worker thread could not start; its share of the connections is not served");
                     return;
                 }
             };
@@ -173,7 +173,11 @@ impl Post {
                             kept.insert(key, opened);
                         }
                         Err(error) => {
-                            tracing::error!(%error, listener = &*listener.config.name, "a listening socket could not be used")
+                            tracing::error!(
+                                error = crate::error::why(&error),
+                                listener = &*listener.config.name,
+                                "a listening socket could not be used"
+                            )
                         }
                     }
                 }
@@ -195,14 +199,7 @@ impl Post {
             .entry(name.clone())
             .or_insert_with(|| Rc::new(self.metrics.listener(name)))
             .clone();
-        let links = listener.config.filters.iter().filter_map(|&index| {
-            let filter = generation.filters.get(index)?;
-            Some(Link {
-                slot: self.slots.slot(&filter.filter),
-                pools: filter.pools.clone(),
-            })
-        });
-        let chain = Chain::new(links.collect());
+        let chain = Chain::new(generation.links(listener, &self.slots));
         Rc::new(Service {
             generation: generation.clone(),
             listener: listener.clone(),

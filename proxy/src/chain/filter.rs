@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::counters::{Counts, Shard};
 use super::plan::CheckedPlan;
 use super::problem::{problem as finding, setting};
-use crate::config::{FilterConfig, PoolConfig, Problem};
+use crate::config::{ConfigPath, FilterConfig, PoolConfig, Problem, quoted};
 use crate::wasm::{
     ConfigureError, Fault, FaultKind, Instance, InstanceOptions, Module, Phases, Plan,
     SETTINGS_BYTES_MAX,
@@ -53,18 +53,26 @@ impl Filter {
     ) -> Result<Arc<Self>, Vec<Problem>> {
         if let Some(missing) = module.missing_capability(&config.capabilities) {
             let message = format!(
-                "filter {:?}: its module imports sluicegate:filter/{missing}, which it was not granted",
-                &*config.name
+                "the module of filter {} uses the capability {}, which is not granted",
+                quoted(&config.name),
+                quoted(missing)
+            );
+            let granted = ConfigPath(format!("{}/capabilities", config.at.0));
+            let help = format!(
+                "if it may, write `capabilities: [{missing}]` into the filter, beside its `module`"
             );
             return Err(vec![
-                finding(config.at.clone(), message)
-                    .help(format!("grant it with `capabilities: [{missing}]`")),
+                finding(granted, "missing-capability", message).help(help),
             ]);
         }
         let settings = config.settings.to_string();
         if settings.len() > SETTINGS_BYTES_MAX {
-            let message = format!("settings of {} bytes, more than 1 MiB", settings.len());
-            return Err(vec![finding(setting(&config.at, ""), message)]);
+            let message = format!(
+                "the settings have {} bytes, more than 1 MiB",
+                settings.len()
+            );
+            let at = setting(&config.at, "");
+            return Err(vec![finding(at, "settings-too-large", message)]);
         }
         let options = InstanceOptions {
             filter: config.name.clone(),
@@ -276,27 +284,30 @@ fn problems(config: &FilterConfig, error: ConfigureError) -> Vec<Problem> {
     match error {
         ConfigureError::Rejected(diagnostics) if diagnostics.is_empty() => vec![finding(
             setting(&config.at, ""),
+            "bad-settings",
             "the filter refuses its settings without saying why",
         )],
         ConfigureError::Rejected(diagnostics) => diagnostics
             .into_iter()
             .map(|diagnostic| Problem {
-                code: "filter",
+                code: "bad-settings",
                 at: setting(&config.at, &diagnostic.path),
                 message: diagnostic.message,
                 help: diagnostic.help,
             })
             .collect(),
         ConfigureError::Fault(fault) => {
-            let mut message = format!("filter {:?} cannot be set up: {fault}", &*config.name);
+            let mut message = format!("filter {} cannot be set up: {fault}", quoted(&config.name));
             if let Some(backtrace) = &fault.backtrace {
                 message.push('\n');
                 message.push_str(backtrace.trim_end());
             }
-            let problem = finding(config.at.clone(), message);
+            let problem = finding(config.at.clone(), "filter-setup", message);
             vec![match fault.kind {
-                FaultKind::Memory => problem.help("raise `limits: {memory: …}`"),
-                FaultKind::Deadline => problem.help("raise `limits: {configure-deadline: …}`"),
+                FaultKind::Memory => problem.help("raise the filter's `limits: {memory: …}`"),
+                FaultKind::Deadline => {
+                    problem.help("raise the filter's `limits: {configure-deadline: …}`")
+                }
                 _ => problem,
             }]
         }
@@ -308,8 +319,8 @@ fn unknown_pool(
     wanted: &crate::wasm::PoolUse,
     pools: &[Arc<PoolConfig>],
 ) -> Problem {
-    let message = format!("pool {:?} is not defined", wanted.name);
-    let problem = finding(setting(&config.at, &wanted.path), message);
+    let message = format!("pool {} is not defined", quoted(&wanted.name));
+    let problem = finding(setting(&config.at, &wanted.path), "unknown-pool", message);
     let nearest = pools
         .iter()
         .map(|pool| (strsim::damerau_levenshtein(&pool.name, &wanted.name), pool))
@@ -317,7 +328,7 @@ fn unknown_pool(
     match nearest {
         // A third of the letters wrong is a typing mistake; more is another name.
         Some((distance, pool)) if distance <= (wanted.name.len() / 3).max(1) => {
-            problem.help(format!("did you mean {:?}?", &*pool.name))
+            problem.help(format!("did you mean {}?", quoted(&pool.name)))
         }
         _ => problem,
     }

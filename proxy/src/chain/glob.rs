@@ -40,6 +40,20 @@ impl Glob {
         }
     }
 
+    /// A pattern that compiles to this one.
+    pub(super) fn pattern(&self) -> Vec<u8> {
+        let mut pattern = Vec::with_capacity(self.tokens.len());
+        for token in &self.tokens {
+            match *token {
+                Token::Run => pattern.push(b'*'),
+                Token::One => pattern.push(b'?'),
+                Token::Byte(byte @ (b'*' | b'?' | b'\\')) => pattern.extend([b'\\', byte]),
+                Token::Byte(byte) => pattern.push(byte),
+            }
+        }
+        pattern
+    }
+
     /// Takes at most `pattern × text` steps: on a mismatch only the last run grows.
     pub(super) fn matches(&self, text: &[u8]) -> bool {
         let (mut at, mut token) = (0, 0);

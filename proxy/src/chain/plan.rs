@@ -1,6 +1,6 @@
 //! A filter's plan, checked: what the worker reads on every exchange.
 
-use crate::config::{ConfigPath, Problem};
+use crate::config::{ConfigPath, Problem, quoted};
 use crate::head::is_token;
 use crate::wasm::{Interest, Module, Phase, Phases, Plan, PoolUse, ShownFields};
 
@@ -33,9 +33,9 @@ impl CheckedPlan {
     ) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut broken = |what: String| {
-            let message = format!("the filter's plan is invalid: {what}");
+            let message = format!("what the filter asks of the proxy cannot be had: {what}");
             problems.push(
-                problem(setting(at, ""), message)
+                problem(setting(at, ""), "invalid-plan", message)
                     .help("this is a mistake in the filter; tell its author"),
             );
         };
@@ -50,21 +50,24 @@ impl CheckedPlan {
             if let Interest::Some(names) = interest {
                 if names.len() > NAMES_MAX {
                     broken(format!(
-                        "{what}: {} names, more than {NAMES_MAX}",
+                        "{what}: {} names, and at most {NAMES_MAX} can be",
                         names.len()
                     ));
                 }
                 if let Some(name) = names.iter().find(|name| !is_token(name.as_bytes())) {
-                    broken(format!("{what}: {name:?} is no field name"));
+                    broken(format!("{what}: {} is no header name", quoted(name)));
                 }
             }
         }
         if plan.pools.len() > POOLS_MAX {
-            broken(format!("{} pools, more than {POOLS_MAX}", plan.pools.len()));
+            broken(format!(
+                "{} pools, and at most {POOLS_MAX} can be",
+                plan.pools.len()
+            ));
         }
         if plan.first_bytes > FIRST_BYTES_MAX {
             broken(format!(
-                "first-bytes: {}, more than {FIRST_BYTES_MAX}",
+                "first-bytes: {} bytes, and at most {FIRST_BYTES_MAX} can be",
                 plan.first_bytes
             ));
         }

@@ -1,5 +1,7 @@
 //! The match predicate of a plan, evaluated by the host so that an exchange that does not match costs no call.
 
+mod describe;
+
 use std::net::IpAddr;
 
 use ipnet::IpNet;

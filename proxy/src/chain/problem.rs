@@ -3,10 +3,10 @@
 use crate::config::{ConfigPath, Problem};
 
 /// A finding about the filter or its settings.
-pub(super) fn problem(at: ConfigPath, message: impl Into<String>) -> Problem {
+pub(super) fn problem(at: ConfigPath, code: &'static str, message: impl Into<String>) -> Problem {
     Problem {
         at,
-        code: "filter",
+        code,
         message: message.into(),
         help: None,
     }

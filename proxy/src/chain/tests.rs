@@ -595,9 +595,11 @@ fn a_plan_that_is_none_fails_the_load() {
 fn a_missing_grant_is_said() {
     let guest = Guest::answering(Phase::Request, &[])
         .import("(import \"sluicegate:filter/log@0.1.0\" \"log\" (func (param i32 i32 i32)))");
-    let (_, message, help) = problem(load_as(&guest, config("f")));
-    assert!(message.contains("sluicegate:filter/log"), "{message}");
-    assert_eq!(help.unwrap(), "grant it with `capabilities: [log]`");
+    let (at, message, help) = problem(load_as(&guest, config("f")));
+    assert_eq!(at, "/filters/f/capabilities");
+    assert!(message.contains("the capability \"log\""), "{message}");
+    let help = help.unwrap();
+    assert!(help.contains("`capabilities: [log]`"), "{help}");
 }
 
 #[test]

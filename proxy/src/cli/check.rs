@@ -4,6 +4,7 @@ use super::CONFIG;
 use super::config::SourceArgs;
 use super::report::{self, Format};
 use crate::config::render;
+use crate::error::why;
 use std::io::stdout;
 
 #[derive(Debug, clap::Args)]
@@ -18,12 +19,17 @@ pub struct CheckArgs {
 pub fn run(args: CheckArgs) -> u8 {
     let inputs = match args.sources.inputs() {
         Ok(inputs) => inputs,
-        Err(error) => return report::fail(format_args!("cannot read standard input: {error}")),
+        Err(error) => {
+            return report::fail(format_args!("cannot read standard input: {}", why(&error)));
+        }
     };
     let mut builder = match super::builder(inputs) {
         Ok(builder) => builder,
         Err(error) => {
-            return report::fail(format_args!("cannot tell the working directory: {error}"));
+            return report::fail(format_args!(
+                "cannot tell the working directory: {}",
+                why(&error)
+            ));
         }
     };
     let (sources, found, built) = match builder.build(None) {
@@ -41,7 +47,7 @@ pub fn run(args: CheckArgs) -> u8 {
             render::Colour::Never,
         );
         if let Err(error) = printed {
-            return report::fail(format_args!("cannot write: {error}"));
+            return report::fail(format_args!("cannot write: {}", why(&error)));
         }
     }
     match built {

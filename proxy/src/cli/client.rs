@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::AdminBind;
+use crate::error::why as plain;
 
 /// Bytes of an answer that are read; metrics of thousands of endpoints fit.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -22,18 +23,20 @@ pub struct Answer {
 /// Why there is no answer. Says which address was tried and what to look at.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    #[error("cannot reach sluicegate at {at}: {why}{hint}")]
+    #[error("cannot reach sluicegate at {at}: {}{hint}", plain(.why))]
     Unreachable {
         at: String,
         why: io::Error,
         hint: &'static str,
     },
-    #[error("sluicegate at {at} did not answer: {why}")]
+    #[error("sluicegate at {at} did not answer: {}\nIts log may say why.", plain(.why))]
     NoAnswer { at: String, why: io::Error },
-    #[error("what answers at {at} is not the admin interface of sluicegate")]
+    #[error(
+        "what answers at {at} is not the admin interface of sluicegate: see its `admin.bind`, and --admin here"
+    )]
     NotOurs { at: String },
     #[error(
-        "{0:?} is not an admin address: give the path of a socket, or a loopback address with port"
+        "\"{0}\" is not an admin address: give the path of a socket with a `/` in it, or a loopback address with port"
     )]
     Address(String),
 }
@@ -102,7 +105,7 @@ pub fn describe(address: &AdminBind) -> String {
 fn hint(why: &io::Error) -> &'static str {
     match why.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            "\nIs it running? Its `admin.bind` says where it listens; `--admin` says where to look."
+            "\nIs it running? Its `admin.bind` says where it listens; --admin, or -c with its configuration, where to look."
         }
         io::ErrorKind::PermissionDenied => {
             "\nThe socket is open to its owner and group only: run this as one of them."

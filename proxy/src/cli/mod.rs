@@ -7,12 +7,15 @@ mod check;
 mod client;
 mod config;
 mod demo;
+mod explain;
+mod manual;
 mod proxy;
 mod reload;
 mod report;
 mod run;
 
 use crate::config::{Environment, Input};
+use crate::error::why;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -41,6 +44,8 @@ enum Verb {
     Run(run::RunArgs),
     /// Check a configuration: load every module, configure every filter, resolve every file; print all that is wrong
     Check(check::CheckArgs),
+    /// Tell what would become of a request: filter by filter, the pool, the endpoint; nothing is sent
+    Explain(explain::ExplainArgs),
     /// Make the running server read its configuration again, and wait for the outcome
     Reload(reload::ReloadArgs),
     /// Show what it does on loopback ports: backends, listeners and filters in one process
@@ -51,6 +56,10 @@ enum Verb {
     Config(config::ConfigArgs),
     /// Make certificates
     Cert(cert::Cert),
+    /// Print the completion script for a shell
+    Completion(manual::CompletionArgs),
+    /// Write the manual pages
+    Man(manual::ManArgs),
     /// Print the version and what it was built with
     Version,
 }
@@ -60,11 +69,14 @@ pub fn main() -> ExitCode {
     let code = match cli.verb {
         Verb::Run(args) => run::run(args),
         Verb::Check(args) => check::run(args),
+        Verb::Explain(args) => explain::run(args),
         Verb::Reload(args) => reload_running(&args),
         Verb::Demo(args) => demo::run(args),
         Verb::Proxy(args) => proxy::run(args),
         Verb::Config(args) => print_config(&args),
         Verb::Cert(args) => finish(args.run(&mut std::io::stdout())),
+        Verb::Completion(args) => manual::completion(&args),
+        Verb::Man(args) => manual::man(&args),
         Verb::Version => version(),
     };
     ExitCode::from(code)
@@ -119,7 +131,9 @@ fn reload_running(args: &reload::ReloadArgs) -> u8 {
     };
     let inputs = match args.sources.inputs() {
         Ok(inputs) => inputs,
-        Err(error) => return report::fail(format_args!("cannot read standard input: {error}")),
+        Err(error) => {
+            return report::fail(format_args!("cannot read standard input: {}", why(&error)));
+        }
     };
     // A configuration with a mistake still has a server that runs on an earlier one: it is asked where the text says.
     let bind = match crate::config::load(&inputs, &env) {

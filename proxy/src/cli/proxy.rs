@@ -30,12 +30,15 @@ pub fn run(args: ProxyArgs) -> u8 {
         Err(message) => return report::usage(format_args!("{message}")),
     };
     let inputs = vec![Input::Text {
-        name: "<command line>".into(),
+        name: report::COMMAND_LINE.into(),
         text,
     }];
     match super::builder(inputs) {
         Ok(builder) => serve(builder),
-        Err(error) => report::fail(format_args!("cannot tell the working directory: {error}")),
+        Err(error) => report::fail(format_args!(
+            "cannot tell the working directory: {}",
+            crate::error::why(&error)
+        )),
     }
 }
 

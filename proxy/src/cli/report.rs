@@ -49,8 +49,23 @@ pub fn rejected(rejected: &Rejected) -> u8 {
     EXIT_CONFIG
 }
 
+/// The name of a configuration that is made of arguments.
+pub const COMMAND_LINE: &str = "<command line>";
+
 /// Diagnostics on standard error, for people.
 pub fn diagnostics(sources: &Sources, diagnostics: &[Diagnostic]) {
+    let mut diagnostics = diagnostics.to_vec();
+    for found in &mut diagnostics {
+        // Nobody wrote that text: the message and its help must do.
+        if found
+            .at
+            .is_some_and(|at| sources.file_name(at.file) == COMMAND_LINE)
+        {
+            found.at = None;
+            found.labels.clear();
+        }
+    }
+    let diagnostics = &diagnostics;
     let mut err = io::stderr().lock();
     let colour = colour(&err);
     // Nobody is left to tell when standard error is gone.

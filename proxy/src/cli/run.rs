@@ -3,6 +3,7 @@
 use super::config::SourceArgs;
 use super::{CONFIG, FAILED, report};
 use crate::app::{self, Builder, RunError, RunOptions};
+use crate::error::why;
 use crate::telemetry::log;
 
 #[derive(Debug, clap::Args)]
@@ -17,7 +18,9 @@ pub struct RunArgs {
 pub fn run(args: RunArgs) -> u8 {
     let inputs = match args.sources.inputs() {
         Ok(inputs) => inputs,
-        Err(error) => return report::fail(format_args!("cannot read standard input: {error}")),
+        Err(error) => {
+            return report::fail(format_args!("cannot read standard input: {}", why(&error)));
+        }
     };
     match super::builder(inputs) {
         Ok(builder) => serve(
@@ -28,7 +31,10 @@ pub fn run(args: RunArgs) -> u8 {
                 stop: None,
             },
         ),
-        Err(error) => report::fail(format_args!("cannot tell the working directory: {error}")),
+        Err(error) => report::fail(format_args!(
+            "cannot tell the working directory: {}",
+            why(&error)
+        )),
     }
 }
 
@@ -38,11 +44,16 @@ pub fn serve(builder: Builder, options: RunOptions) -> u8 {
         Ok(guard) => guard,
         Err(error) => return report::usage(format_args!("{error}")),
     };
+    raise_descriptors();
     let code = match app::run(builder, options) {
         Ok(()) => 0,
         Err(RunError::Config(error)) => {
             report::diagnostics(&error.sources, &error.diagnostics);
             CONFIG
+        }
+        Err(RunError::Placed(error)) => {
+            report::diagnostics(&error.sources, &error.diagnostics);
+            FAILED
         }
         Err(RunError::System(error)) => {
             report::error(format_args!("{error:#}"));
@@ -51,4 +62,20 @@ pub fn serve(builder: Builder, options: RunOptions) -> u8 {
     };
     guard.flush(std::time::Duration::from_secs(2));
     code
+}
+
+/// Descriptors bound how many connections there can be: the soft limit of the process goes up to the hard one, which is what
+/// an administrator sets. What does not work is no worse than before, and the metrics tell the limit.
+fn raise_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::debug!(%error, "the limit of open files stays as it is");
+        }
+    }
 }

@@ -97,9 +97,19 @@ pub(super) fn is_full(found: &[Diagnostic], severity: Severity) -> bool {
         && found.iter().filter(|d| d.severity == severity).count() >= DIAGNOSTICS_MAX
 }
 
-/// User text inside a message: quoted, without control characters, at most 80 characters.
-pub(super) fn quoted(text: &str) -> String {
-    let mut out = String::from("\"");
+/// A name or a value inside a message: in double quotes, without control characters, at most 80 characters. Keys, and
+/// what may be written, stand in backticks instead; a suggestion stands in the quotes of what it is to replace.
+pub fn quoted(text: &str) -> String {
+    between('"', text)
+}
+
+/// A key inside a message: in backticks, else as [`quoted`].
+pub(super) fn ticked(text: &str) -> String {
+    between('`', text)
+}
+
+fn between(quote: char, text: &str) -> String {
+    let mut out = String::from(quote);
     for (i, c) in text.chars().enumerate() {
         if i == 80 {
             out.push('…');
@@ -111,7 +121,7 @@ pub(super) fn quoted(text: &str) -> String {
             c => out.push(c),
         }
     }
-    out.push('"');
+    out.push(quote);
     out
 }
 

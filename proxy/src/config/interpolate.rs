@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::diagnostic::{DIAGNOSTICS_MAX, Diagnostic, quoted};
 use super::model::ConfigPath;
 use super::node::{Key, Location, Node, NodeValue, Scalar};
+use crate::error::why;
 
 /// Bytes of a file named by `${file:…}`.
 const SECRET_MAX: usize = 64 << 10;
@@ -136,8 +137,10 @@ impl<'a> Interpolation<'a> {
             return match &self.read[&path] {
                 Ok(text) => Reference::Secret(text.clone()),
                 Err(why) => {
-                    let message =
-                        format!("cannot read {}: {why}", quoted(&path.display().to_string()));
+                    let message = format!(
+                        "cannot read {}, which is to stand here: {why}",
+                        quoted(&path.display().to_string())
+                    );
                     Reference::Wrong(Diagnostic::error("unreadable-file", message))
                 }
             };
@@ -195,15 +198,15 @@ fn is_variable(name: &str) -> bool {
 
 /// The content without its trailing line break. Only regular files: a pipe could keep the loader waiting.
 fn secret(path: &Path) -> Result<String, String> {
-    let metadata = std::fs::metadata(path).map_err(|e| e.to_string())?;
+    let metadata = std::fs::metadata(path).map_err(|e| why(&e))?;
     if !metadata.is_file() {
         return Err("not a regular file".into());
     }
-    let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
+    let file = std::fs::File::open(path).map_err(|e| why(&e))?;
     let mut content = Vec::new();
     file.take(SECRET_MAX as u64 + 1)
         .read_to_end(&mut content)
-        .map_err(|e| e.to_string())?;
+        .map_err(|e| why(&e))?;
     if content.len() > SECRET_MAX {
         return Err(format!("larger than {} KiB", SECRET_MAX >> 10));
     }

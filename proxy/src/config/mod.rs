@@ -16,6 +16,7 @@ pub mod render;
 mod resolve;
 mod schema;
 mod source;
+mod syntax;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -23,7 +24,7 @@ mod validate;
 
 use std::path::{Path, PathBuf};
 
-pub use diagnostic::{Diagnostic, Problem, Severity};
+pub use diagnostic::{Diagnostic, Problem, Severity, quoted};
 pub use model::*;
 pub use node::{Kind, Location, Node};
 pub use reference::reference;
@@ -123,7 +124,7 @@ pub fn load(inputs: &[Input], env: &Environment<'_>) -> Result<Loaded, Box<Rejec
     match made {
         Some(config) if !any_error(&found) => {
             let shown = deserialize(as_json(&sources, true), &sources, &mut Vec::new());
-            let shown = shown.and_then(|raw| show(&raw).ok()).unwrap_or_else(|| {
+            let shown = shown.and_then(|raw| show(raw).ok()).unwrap_or_else(|| {
                 "# cannot be shown: a value other than text comes from a file\n".to_owned()
             });
             Ok(Loaded {
@@ -181,8 +182,15 @@ fn is_stocked(path: &Path) -> bool {
 }
 
 /// The shapes as YAML, without the defaults of keys that mean nothing where they stand.
-fn show(raw: &RawConfig) -> Result<String, serde_yaml::Error> {
-    let mut yaml = serde_yaml::to_value(raw)?;
+fn show(mut raw: RawConfig) -> Result<String, serde_yaml::Error> {
+    for check in raw
+        .pools
+        .values_mut()
+        .filter_map(|pool| pool.check.as_mut())
+    {
+        *check = raw::RawCheck::Full(check.in_full());
+    }
+    let mut yaml = serde_yaml::to_value(&raw)?;
     for (i, _) in raw
         .listeners
         .iter()

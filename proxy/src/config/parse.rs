@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span, Tag};
 
-use super::diagnostic::{DIAGNOSTICS_MAX, Diagnostic, quoted};
+use super::diagnostic::{DIAGNOSTICS_MAX, Diagnostic, quoted, ticked};
 use super::model::ConfigPath;
 use super::node::{Entry, Key, Location, Node, NodeValue, Scalar};
+use super::syntax;
 
 /// Bytes of one file.
 pub const TEXT_MAX: usize = 16 << 20;
@@ -236,7 +237,7 @@ impl Builder<'_> {
             if let Some(first) = known.get(&key.text) {
                 if self.found.len() < DIAGNOSTICS_MAX {
                     let path = self.path().join(&key.text);
-                    let message = format!("key {} is given twice", quoted(&key.text));
+                    let message = format!("key {} is given twice", ticked(&key.text));
                     self.found.push(
                         Diagnostic::error("duplicate-key", message)
                             .at(&path, key.at)
@@ -322,12 +323,16 @@ impl Builder<'_> {
 
     fn syntax(&self, at: &Marker, info: &str) -> Fatal {
         // The scanner runs ahead of us by a few brackets and has a bound of its own.
-        let code = if info.contains("recursion limit") {
-            "too-deep"
-        } else {
-            "syntax"
-        };
-        self.fatal(code, info, Span::new(*at, *at))
+        if info.contains("recursion limit") {
+            let message = format!("lists and maps are nested more than {DEPTH_MAX} deep");
+            return self.fatal("too-deep", message, Span::new(*at, *at));
+        }
+        let mistake = syntax::mistake(info);
+        let fatal = *self.fatal("syntax", mistake.message, Span::new(*at, *at));
+        Box::new(match mistake.help {
+            Some(help) => fatal.help(help),
+            None => fatal,
+        })
     }
 
     fn location(&self, span: Span) -> Location {

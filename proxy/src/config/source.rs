@@ -13,6 +13,7 @@ use super::model::ConfigPath;
 use super::node::{Entry, Key, Location, Node, NodeValue};
 use super::parse::{TEXT_MAX, parse};
 use super::validate::{self, validate};
+use crate::error::why;
 
 /// Where configuration text comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,7 +163,13 @@ pub(super) fn read(
             continue;
         }
         let before = found.len();
-        let Some(mut root) = parse(index, &source.text, found) else {
+        let parsed = parse(index, &source.text, found);
+        if let Some(wrong) = found.get_mut(before..).and_then(<[_]>::last_mut)
+            && wrong.code == "syntax"
+        {
+            to_text(&mut wrong.at, &source.text);
+        }
+        let Some(mut root) = parsed else {
             if found.len() == before && single {
                 found.push(empty(source));
             }
@@ -184,6 +191,20 @@ pub(super) fn read(
 }
 
 /// Line feeds only and no byte order mark, so that everyone counts lines alike.
+/// A mistake that the parser notices on an empty line lies where the text before ends.
+fn to_text(at: &mut Option<Location>, text: &str) {
+    let Some(at) = at else { return };
+    let lines = text.split('\n').take(at.line as usize);
+    let last = (1..).zip(lines).filter(|(_, line)| !line.trim().is_empty());
+    if let Some((number, line)) = last.last()
+        && number < at.line
+    {
+        let column = u32::try_from(line.trim_end().chars().count()).unwrap_or(u32::MAX);
+        (at.line, at.end_line) = (number, number);
+        (at.column, at.end_column) = (column.max(1), column.saturating_add(1));
+    }
+}
+
 fn normalise(text: &str) -> String {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.contains('\r') {
@@ -208,7 +229,7 @@ fn directory(
     let entries = match std::fs::read_dir(absolute) {
         Ok(entries) => entries,
         Err(error) => {
-            found.push(unreadable(shown, &error.to_string()));
+            found.push(unreadable(shown, &why(&error)));
             return;
         }
     };
@@ -245,11 +266,11 @@ fn directory(
 
 fn file(shown: &Path, absolute: &Path, found: &mut Vec<Diagnostic>) -> Option<Source> {
     let read = || -> Result<String, String> {
-        let file = std::fs::File::open(absolute).map_err(|e| e.to_string())?;
+        let file = std::fs::File::open(absolute).map_err(|e| why(&e))?;
         let mut content = Vec::new();
         file.take(TEXT_MAX as u64 + 1)
             .read_to_end(&mut content)
-            .map_err(|e| e.to_string())?;
+            .map_err(|e| why(&e))?;
         if content.len() > TEXT_MAX {
             return Err(format!("larger than {} MiB", TEXT_MAX >> 20));
         }
@@ -264,17 +285,20 @@ fn file(shown: &Path, absolute: &Path, found: &mut Vec<Diagnostic>) -> Option<So
             dir: absolute.parent().unwrap_or(Path::new("/")).to_owned(),
             text: normalise(&text).into(),
         }),
-        Err(why) => {
-            found.push(unreadable(shown, &why));
+        Err(reason) => {
+            found.push(unreadable(shown, &reason));
             None
         }
     }
 }
 
-fn unreadable(path: &Path, why: &str) -> Diagnostic {
+fn unreadable(path: &Path, reason: &str) -> Diagnostic {
     Diagnostic::error(
         "unreadable-file",
-        format!("cannot read {}: {why}", quoted(&path.display().to_string())),
+        format!(
+            "cannot read {}: {reason}",
+            quoted(&path.display().to_string())
+        ),
     )
 }
 

@@ -42,6 +42,17 @@ pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
     }
 }
 
+/// A duration as it is written: in the largest unit that gives a whole number.
+pub(super) fn show_duration(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    for (unit, name) in [(3_600_000, "h"), (60_000, "m"), (1_000, "s")] {
+        if millis >= unit && millis.is_multiple_of(unit) {
+            return format!("{}{name}", millis / unit);
+        }
+    }
+    format!("{millis}ms")
+}
+
 /// `64KiB`, `1MiB`, `10MB`, `512B`.
 pub(super) fn size(text: &str) -> Result<u64, &'static str> {
     const SHAPE: &str = "a size is a number of bytes, or a number with a unit: `64KiB`, `1MiB`";
@@ -63,7 +74,8 @@ pub(super) fn size(text: &str) -> Result<u64, &'static str> {
 
 /// `:80` (every address), `192.0.2.1:80`, `[2001:db8::1]:80`.
 pub(super) fn bind(text: &str) -> Result<SocketAddr, &'static str> {
-    if let Some(port) = text.strip_prefix(':').or_else(|| text.strip_prefix("*:")) {
+    let every = text.strip_prefix(':').filter(|rest| !rest.contains(':'));
+    if let Some(port) = every.or_else(|| text.strip_prefix("*:")) {
         let port = self::port(port).ok_or("a port is a number from 0 to 65535")?;
         return Ok(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port));
     }

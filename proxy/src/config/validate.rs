@@ -8,9 +8,9 @@ mod phrase;
 
 use serde_json::Value as Json;
 
-use super::diagnostic::{DIAGNOSTICS_MAX, Diagnostic, closest, quoted};
+use super::diagnostic::{DIAGNOSTICS_MAX, Diagnostic, closest, quoted, ticked};
 use super::model::ConfigPath;
-use super::node::{Entry, Key, Node, NodeValue};
+use super::node::{Entry, Key, Kind, Node, NodeValue};
 use phrase::{Kinds, found, kinds};
 
 pub(super) use phrase::describe;
@@ -196,12 +196,15 @@ impl<'a> Walk<'a> {
     }
 
     fn unknown(&mut self, entry: &Entry, known: Vec<&str>) {
-        let message = format!("unknown key {} in {}", quoted(&entry.key.text), self.name());
+        let message = format!("unknown key {} in {}", ticked(&entry.key.text), self.name());
         let path = self.path.join(&entry.key.text);
         let help = match closest(&entry.key.text, known.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
             None if known.is_empty() => "no keys are known here".to_owned(),
-            None => format!("known keys: {}", known.join(", ")),
+            None => {
+                let known: Vec<String> = known.iter().map(|key| ticked(key)).collect();
+                format!("known keys are {}", known.join(", "))
+            }
         };
         self.found.push(
             Diagnostic::error("unknown-key", message)
@@ -312,11 +315,12 @@ impl<'a> Walk<'a> {
         let message = format!("{} is {expected}, not {}", self.name(), found(node));
         let mut diagnostic =
             Diagnostic::error("bad-value", message).at(&self.path, node.focus(key));
-        let words = self.literals(schema).unwrap_or_default();
+        let mut words = Vec::new();
+        self.words(schema, 0, &mut words);
         if let NodeValue::Scalar(scalar) = &node.value
-            && let Some(near) = closest(&scalar.text, words.iter().filter_map(|word| word.as_str()))
+            && let Some(near) = closest(&scalar.text, words)
         {
-            diagnostic = diagnostic.help(format!("did you mean `{near}`?"));
+            diagnostic = diagnostic.help(format!("did you mean {}?", quoted(near)));
         }
         self.found.push(diagnostic);
     }
@@ -325,13 +329,23 @@ impl<'a> Walk<'a> {
         let message = format!("{} is {expected}, not {}", self.name(), found(node));
         let mut diagnostic =
             Diagnostic::error("wrong-type", message).at(&self.path, node.focus(key));
-        if let (NodeValue::Scalar(scalar), true) = (&node.value, expected.contains("a string"))
+        if let NodeValue::Scalar(scalar) = &node.value
             && !scalar.text.is_empty()
+            && !scalar.secret
         {
-            diagnostic = diagnostic.help(format!(
-                "quote it to make it a string: {}",
-                quoted(&scalar.text)
-            ));
+            let text = &scalar.text;
+            let help = if expected.contains("a string") {
+                Some(format!("quote it to make it a string: {}", quoted(text)))
+            } else if expected.contains("a list") && node.kind() == Kind::String {
+                Some(format!("a list of one is {}", ticked(&format!("[{text}]"))))
+            } else if expected.contains("a duration") && node.kind() == Kind::Integer {
+                Some(format!(
+                    "write the unit: `{text}s` for seconds, `{text}ms` for milliseconds"
+                ))
+            } else {
+                None
+            };
+            diagnostic.help = help;
         }
         self.found.push(diagnostic);
     }
@@ -350,6 +364,9 @@ impl<'a> Walk<'a> {
         let bound = |name: &str| schema.get(name).and_then(Json::as_f64);
         let say = |name: String, how: &str, limit: f64| match unit {
             "" => format!("{name} is {how} {limit}, not {actual}"),
+            "entries" if actual == 0.0 && limit == 1.0 => {
+                format!("{name} is empty, but needs at least one entry")
+            }
             unit => format!("{name} has {actual} {unit}, but needs {how} {limit}"),
         };
         if let Some(least) = bound(least).filter(|least| actual < *least) {
@@ -428,6 +445,23 @@ impl<'a> Walk<'a> {
             }
         }
         Kinds::ANY
+    }
+
+    /// The words among the values that a schema takes, for suggestions.
+    fn words(&self, schema: &'a Json, depth: u32, words: &mut Vec<&'a str>) {
+        let schema = self.resolved(schema);
+        if depth > 8 || words.len() > 64 {
+            return;
+        }
+        words.extend(schema.get("const").and_then(Json::as_str));
+        let listed = schema.get("enum").and_then(Json::as_array);
+        words.extend(listed.into_iter().flatten().filter_map(Json::as_str));
+        for word in ["oneOf", "anyOf"] {
+            let branches = schema.get(word).and_then(Json::as_array);
+            for branch in branches.into_iter().flatten() {
+                self.words(branch, depth + 1, words);
+            }
+        }
     }
 
     /// The values a schema lists, when it accepts listed values only.

@@ -7,6 +7,7 @@ mod response;
 mod tries;
 mod upload;
 
+pub use connect::{allowed_upgrade, body_framing, host_for};
 pub use record::record_refused;
 
 use crate::chain::{ExchangeState, Outcome, RequestFacts, ResponseFacts};
@@ -16,7 +17,7 @@ use crate::generation::{RequestId, Service};
 use crate::head::{Fields, RequestHead, ResponseHead};
 use crate::http::client_address::Client;
 use crate::http::client_side::{ClientSide, ResponseBody};
-use crate::http::forward::{self, Hop};
+use crate::http::forward::{self, Arrived, Hop};
 use crate::http::h1::framing::Framing;
 use crate::io::timer::Timer;
 use crate::upstream::Pool;
@@ -128,19 +129,8 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
     ) -> Self {
         let mut head = incoming.head;
         let options = &service.listener.config.http;
-        let client = Client::of(connection, options, &head.fields);
-        forward::distrust(connection, options, &mut head.fields);
-        let id = match head.fields.get(b"x-request-id").map(RequestId::from_client) {
-            Some(Some(id)) => id,
-            unfit => {
-                if unfit.is_some() {
-                    // One exchange has one id: what the backend is told must be what the record says.
-                    head.fields.remove(b"x-request-id");
-                }
-                service.worker.ids.next()
-            }
-        };
-        let hop = forward::strip_hop_by_hop(&mut head.fields);
+        let Arrived { client, id, hop } = forward::arrive(connection, options, &mut head.fields);
+        let id = id.unwrap_or_else(|| service.worker.ids.next());
         service.metrics.exchange_started();
         Self {
             service,
@@ -286,16 +276,8 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
 
     fn write_forwarding_fields(&mut self) {
         let options = &self.service.listener.config.http;
-        forward::write_forwarded(
-            self.connection,
-            options,
-            &self.client,
-            self.id.as_str(),
-            &mut self.head,
-        );
-        let version = self.head.version;
-        forward::write_via(&mut self.head.fields, version, &options.via);
-        self.head.fields.remove(b"content-length");
+        let id = self.id.as_str();
+        forward::depart(self.connection, options, &self.client, id, &mut self.head);
     }
 
     /// `phase`, or what is left of the exchange's total time when that is less.
@@ -322,7 +304,8 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
     }
 }
 
-fn request_facts<'a>(
+/// What filters are told of a request beside its head.
+pub fn request_facts<'a>(
     connection: &'a Connection,
     client: &'a Client,
     id: &'a RequestId,
@@ -344,6 +327,6 @@ fn request_facts<'a>(
 }
 
 /// Statuses whose responses have no body, whatever their fields say (RFC 9112 §6.3).
-fn is_bodiless(status: u16) -> bool {
+pub fn is_bodiless(status: u16) -> bool {
     status < 200 || status == 204 || status == 304
 }

@@ -4,6 +4,7 @@ use super::client_address::Client;
 use super::h1::framing::trim;
 use crate::config::{Forwarded, HttpOptions};
 use crate::connection::Connection;
+use crate::generation::RequestId;
 use crate::head::{Fields, RequestHead, Version};
 use std::net::IpAddr;
 
@@ -16,6 +17,45 @@ pub struct Hop {
     pub upgrade: Option<Vec<u8>>,
     /// What `Connection` names, lower case: trailers of these names end here too.
     pub named: Vec<Vec<u8>>,
+}
+
+/// What is known of a request once its fields were made fit for filters.
+#[derive(Debug)]
+pub struct Arrived {
+    pub client: Client,
+    /// The id that a trusted peer gave it.
+    pub id: Option<RequestId>,
+    pub hop: Hop,
+}
+
+/// Everything that is done to a request's fields before the filters.
+pub fn arrive(connection: &Connection, options: &HttpOptions, fields: &mut Fields) -> Arrived {
+    let client = Client::of(connection, options, fields);
+    distrust(connection, options, fields);
+    let id = match fields.get(b"x-request-id").map(RequestId::from_client) {
+        Some(None) => {
+            // One exchange has one id: what the backend is told must be what the record says.
+            fields.remove(b"x-request-id");
+            None
+        }
+        given => given.flatten(),
+    };
+    let hop = strip_hop_by_hop(fields);
+    Arrived { client, id, hop }
+}
+
+/// Everything that is done to a request's fields after the filters.
+pub fn depart(
+    connection: &Connection,
+    options: &HttpOptions,
+    client: &Client,
+    request_id: &str,
+    head: &mut RequestHead,
+) {
+    write_forwarded(connection, options, client, request_id, head);
+    let version = head.version;
+    write_via(&mut head.fields, version, &options.via);
+    head.fields.remove(b"content-length");
 }
 
 /// Fields that `Connection` may not name away (they are end-to-end, and filters and backends decide by them).

@@ -140,7 +140,11 @@ impl Trouble {
     fn met(&mut self, listener: &str, error: &io::Error) {
         self.errors += 1;
         if self.errors == 1 {
-            tracing::warn!(listener, %error, "cannot accept connections; trying on");
+            tracing::warn!(
+                listener,
+                error = crate::error::why(error),
+                "cannot accept connections; trying on"
+            );
         }
     }
 

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::config::TcpOptions;
+use crate::error::why;
 
 /// Whether another socket may listen on the address already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,10 +34,7 @@ pub enum BindError {
         listener: String,
         address: SocketAddr,
     },
-    #[error(
-        "listener \"{listener}\": not allowed to bind {address}{}",
-        privilege_hint(address)
-    )]
+    #[error("listener \"{listener}\": this user may not bind {address}")]
     Denied {
         listener: String,
         address: SocketAddr,
@@ -46,7 +44,7 @@ pub enum BindError {
         listener: String,
         address: SocketAddr,
     },
-    #[error("listener \"{listener}\": cannot listen on {address}: {cause}")]
+    #[error("listener \"{listener}\": cannot listen on {address}: {}", why(cause))]
     Other {
         listener: String,
         address: SocketAddr,
@@ -137,11 +135,34 @@ fn explain(listener: &str, address: SocketAddr, cause: io::Error) -> BindError {
     }
 }
 
-fn privilege_hint(address: &SocketAddr) -> &'static str {
-    if address.port() < 1024 {
-        ": ports below 1024 need CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE)"
-    } else {
-        ""
+impl BindError {
+    /// Stable, as the codes of a configuration's findings are.
+    pub fn code(&self) -> &'static str {
+        match self {
+            BindError::InUse { .. } => "address-in-use",
+            BindError::Denied { .. } => "address-denied",
+            BindError::NotLocal { .. } => "address-not-local",
+            BindError::Other { .. } => "address-unusable",
+        }
+    }
+
+    /// What to do about it.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            BindError::InUse { address, .. } => Some(format!(
+                "`ss -ltnp sport = :{}` shows who listens there; stop it, or choose another port",
+                address.port()
+            )),
+            BindError::Denied { address, .. } if address.port() < 1024 => Some(
+                "a port below 1024 needs CAP_NET_BIND_SERVICE: `AmbientCapabilities=CAP_NET_BIND_SERVICE` in the \
+                 systemd unit, or `setcap cap_net_bind_service=+ep` on the program"
+                    .to_owned(),
+            ),
+            BindError::NotLocal { .. } => Some(
+                "`ip address` shows those it has; `:PORT` listens on all of them".to_owned(),
+            ),
+            BindError::Denied { .. } | BindError::Other { .. } => None,
+        }
     }
 }
 
@@ -204,8 +225,8 @@ mod tests {
     #[test]
     fn a_privileged_port_names_the_capability() {
         let denied = io::Error::from(io::ErrorKind::PermissionDenied);
-        let message = explain("web", loopback(80), denied).to_string();
-        assert!(message.contains("CAP_NET_BIND_SERVICE"), "{message}");
+        let help = explain("web", loopback(80), denied).help().unwrap();
+        assert!(help.contains("CAP_NET_BIND_SERVICE"), "{help}");
     }
 
     #[test]

@@ -215,7 +215,10 @@ impl Writer {
             Err(error) => {
                 self.shared.count_dropped(lines);
                 if !std::mem::replace(&mut self.failing, true) {
-                    tracing::error!(%error, "cannot write the access log; its lines are lost until this ends");
+                    tracing::error!(
+                        error = crate::error::why(&error),
+                        "cannot write the access log; its lines are lost until this ends"
+                    );
                 }
             }
         }
@@ -226,7 +229,7 @@ impl Writer {
             match open_file(path) {
                 Ok(new) => *file = new,
                 Err(error) => {
-                    tracing::error!(%error, path = %path.display(), "cannot reopen the access log; the old file stays in use");
+                    tracing::error!(error = crate::error::why(&error), path = %path.display(), "cannot reopen the access log; the old file stays in use");
                 }
             }
         }

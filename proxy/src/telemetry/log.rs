@@ -16,6 +16,8 @@ use tracing_subscriber::fmt::time::FormatTime;
 
 use super::clock::Clock;
 use super::escape::push_log_text;
+use super::fields::AfterFirstLine;
+use crate::error::why;
 
 /// Lines between the threads that log and the one that writes.
 const QUEUE_LENGTH: usize = 4096;
@@ -43,11 +45,13 @@ pub enum Format {
 /// An environment variable of the log with a value it cannot have.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    #[error("SLUICEGATE_LOG={value:?} is not a log filter: {why}")]
+    #[error(
+        "SLUICEGATE_LOG=\"{value}\" is not a log filter: {why}; write info, warn or info,sluicegate::upstream=debug"
+    )]
     Filter { value: String, why: String },
-    #[error("SLUICEGATE_LOG_FORMAT={0:?} is neither text nor json")]
+    #[error("SLUICEGATE_LOG_FORMAT=\"{0}\" is neither text nor json")]
     Format(String),
-    #[error("cannot start the log thread: {0}")]
+    #[error("cannot start the log thread: {}", why(.0))]
     Thread(#[from] io::Error),
     #[error("a log is set up already")]
     Twice,
@@ -131,7 +135,7 @@ pub fn subscriber(
         .with_ansi(options.colour)
         .with_writer(lines);
     let subscriber: Box<dyn tracing::Subscriber + Send + Sync> = match options.format {
-        Format::Text => Box::new(builder.finish()),
+        Format::Text => Box::new(builder.fmt_fields(AfterFirstLine).finish()),
         Format::Json => Box::new(
             builder
                 .json()
@@ -310,6 +314,44 @@ mod tests {
         assert!(lines[0].contains("Z  INFO "), "{text}");
         assert!(lines[1].starts_with("    FAKE line"), "{text}");
         assert!(!text.contains('\x1b'), "{text}");
+    }
+
+    #[test]
+    fn fields_follow_the_first_line() {
+        let log = || {
+            tracing::warn!(
+                generation = 3,
+                why = "asked\nfor",
+                "refused\nerror: x\x1b[2J\n  | y"
+            );
+            tracing::info!(pool = %"web", "plain");
+            tracing::info!(only = 1);
+        };
+        let text = logged(&LogOptions::default(), log);
+        let ends: Vec<_> = text
+            .lines()
+            .map(|line| line.split_once("tests: ").map_or(line, |(_, end)| end))
+            .collect();
+        assert_eq!(
+            ends,
+            [
+                "refused generation=3 why=\"asked\\nfor\"",
+                "    error: x\\x1b[2J",
+                "      | y",
+                "plain pool=web",
+                "only=1",
+            ]
+        );
+        let options = LogOptions {
+            colour: true,
+            ..LogOptions::default()
+        };
+        let text = logged(&options, log);
+        assert!(
+            text.contains("refused \x1b[3mgeneration\x1b[0m"),
+            "{text:?}"
+        );
+        assert!(!text.contains("\x1b[2J"), "{text:?}");
     }
 
     #[test]

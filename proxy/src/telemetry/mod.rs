@@ -8,6 +8,7 @@ mod access_log;
 mod clock;
 mod escape;
 mod exposition;
+mod fields;
 mod listener;
 pub mod log;
 mod metrics;

@@ -12,7 +12,8 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
 use super::file::{self, FileMark};
-use crate::config::{CertificateConfig, ConfigPath, Problem};
+use crate::config::{CertificateConfig, ConfigPath, Problem, quoted};
+use crate::error::why;
 
 /// What a certificate says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,9 +51,9 @@ pub(super) fn load(
         return Err(vec![mismatch(config, key, key_at)]);
     }
     let warning = date_warning(&facts, SystemTime::now()).map(|message| Problem {
-        code: "tls",
+        code: "certificate-date",
         at: cert_at,
-        message: format!("certificate {} {message}", config.cert.display()),
+        message: format!("certificate {} {message}", shown(&config.cert)),
         help: None,
     });
     Ok(Loaded {
@@ -67,13 +68,13 @@ type Chain = (Vec<CertificateDer<'static>>, CertificateFacts, FileMark);
 
 fn read_chain(path: &Path, at: &ConfigPath) -> Result<Chain, Problem> {
     let problem = |message: String, help: Option<&str>| Problem {
-        code: "tls",
+        code: "bad-certificate",
         at: at.clone(),
         message,
         help: help.map(str::to_owned),
     };
     let (content, mark) = read(path, at, "certificate")?;
-    let shown = path.display();
+    let shown = shown(path);
     let chain = CertificateDer::pem_slice_iter(&content)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| {
@@ -110,13 +111,13 @@ fn read_key(
     provider: &CryptoProvider,
 ) -> Result<(std::sync::Arc<dyn rustls::sign::SigningKey>, FileMark), Problem> {
     let problem = |message: String, help: Option<&str>| Problem {
-        code: "tls",
+        code: "bad-key",
         at: at.clone(),
         message,
         help: help.map(str::to_owned),
     };
-    let (content, mark) = read(path, at, "key")?;
-    let shown = path.display();
+    let (content, mark) = read(path, at, "private key")?;
+    let shown = shown(path);
     let key = match PrivateKeyDer::from_pem_slice(&content) {
         Ok(key) => key,
         Err(pem::Error::NoItemsFound) => {
@@ -150,9 +151,9 @@ fn read_key(
 
 fn read(path: &Path, at: &ConfigPath, what: &str) -> Result<(Vec<u8>, FileMark), Problem> {
     file::read(path).map_err(|error| Problem {
-        code: "tls",
+        code: "unreadable-file",
         at: at.clone(),
-        message: format!("cannot read {what} file {}: {error}", path.display()),
+        message: format!("cannot read the {what} {}: {}", shown(path), why(&error)),
         help: None,
     })
 }
@@ -164,15 +165,25 @@ fn mismatch(config: &CertificateConfig, key: CertifiedKey, at: ConfigPath) -> Pr
             .keys_match()
             .is_ok()
     });
-    let (key, cert) = (config.key.display(), config.cert.display());
+    let (key, cert) = (shown(&config.key), shown(&config.cert));
     Problem {
-        code: "tls",
+        code: "key-mismatch",
         at,
         message: format!("the key in {key} does not belong to the certificate in {cert}"),
-        help: fits_another.then(|| {
-            format!("it belongs to a later certificate in {cert}: the server's own must come first")
+        help: Some(match fits_another {
+            true => format!(
+                "it belongs to a later certificate in {cert}: the server's own must come first"
+            ),
+            false => "name the key that the certificate was requested with; after a renewal both \
+                      files change"
+                .to_owned(),
         }),
     }
+}
+
+/// A path in a message.
+fn shown(path: &Path) -> String {
+    quoted(&path.display().to_string())
 }
 
 fn read_facts(certificate: &CertificateDer<'_>) -> Option<CertificateFacts> {

@@ -56,10 +56,11 @@ impl ServerTls {
         let versions = versions(config.min_version, &provider);
         if versions.is_empty() {
             problems.push(Problem {
-                code: "tls",
+                code: "bad-cipher-suite",
                 at: ConfigPath(format!("{}/suites", config.at.0)),
-                message: "none of these cipher suites is of the lowest TLS version or a later one"
-                    .to_owned(),
+                message:
+                    "none of these cipher suites is of a TLS version that `min-version` allows"
+                        .to_owned(),
                 help: Some(
                     "TLS 1.3 needs one of the TLS_AES_… or TLS_CHACHA20_… suites".to_owned(),
                 ),
@@ -174,9 +175,9 @@ fn ticketer(
 
 fn general(config: &TlsConfig, message: impl std::fmt::Display) -> Problem {
     Problem {
-        code: "tls",
+        code: "tls-setup",
         at: config.at.clone(),
-        message: message.to_string(),
+        message: format!("TLS cannot be set up: {message}"),
         help: None,
     }
 }

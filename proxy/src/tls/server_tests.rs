@@ -277,8 +277,8 @@ fn every_bad_file_is_explained() {
         (
             pair(&missing, &missing),
             &[
-                ("/c/cert", "cannot read certificate file", ""),
-                ("/c/key", "cannot read key file", ""),
+                ("/c/cert", "cannot read the certificate", ""),
+                ("/c/key", "cannot read the private key", ""),
             ],
         ),
         (
@@ -310,7 +310,7 @@ fn every_bad_file_is_explained() {
         ),
         (
             pair(&good.cert, &other.key),
-            &[("/c/key", "does not belong to the certificate", "")],
+            &[("/c/key", "does not belong to the certificate", "renewal")],
         ),
         (
             pair(&files.write("chain", chain), &good.key),
@@ -347,7 +347,7 @@ fn an_unknown_suite_gets_a_suggestion() {
     );
     let help = problems[1].help.as_deref().unwrap();
     assert!(
-        help.starts_with("known: TLS_AES_256_GCM_SHA384, "),
+        help.starts_with("known are TLS_AES_256_GCM_SHA384, "),
         "{help}"
     );
 }

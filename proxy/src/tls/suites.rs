@@ -35,7 +35,7 @@ pub(super) fn choose(
             Some(suite) if chosen.contains(suite) => {}
             Some(suite) => chosen.push(*suite),
             None => problems.push(Problem {
-                code: "tls",
+                code: "bad-cipher-suite",
                 at: ConfigPath(format!("{}/suites/{index}", at.0)),
                 message: format!("cipher suite \"{wanted}\" is unknown or too weak to be served"),
                 help: Some(help(wanted, provider)),
@@ -63,8 +63,8 @@ fn help(wanted: &str, provider: &CryptoProvider) -> String {
     let list = known().collect::<Vec<_>>().join(", ");
     match nearest {
         Some((likeness, name)) if likeness > 0.93 => {
-            format!("did you mean \"{name}\"? Known: {list}")
+            format!("did you mean \"{name}\"?\nknown are {list}")
         }
-        _ => format!("known: {list}"),
+        _ => format!("known are {list}"),
     }
 }

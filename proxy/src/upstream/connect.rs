@@ -22,13 +22,13 @@ pub enum ConnectError {
     #[error("no answer in time")]
     Timeout,
     /// No way to the endpoint: unreachable, prohibited, reset.
-    #[error("{0}")]
+    #[error("{}", crate::error::why(.0))]
     Other(io::Error),
     /// The TLS handshake failed: no TLS there, or a certificate that is not trusted.
     #[error("TLS: {0}")]
     Tls(io::Error),
     /// This side could not try: out of descriptors, ports or memory. No fault of the endpoint.
-    #[error("this side cannot dial: {0}")]
+    #[error("this side cannot dial: {}", crate::error::why(.0))]
     Local(io::Error),
 }
 

@@ -60,7 +60,7 @@ pub(super) fn assemble(
         members.push(Member { endpoint, weight });
     }
     if left_out > 0 {
-        tracing::warn!(pool = %config.name, left_out, max = MEMBERS_MAX, "too many endpoints");
+        tracing::warn!(pool = %config.name, left_out, max = MEMBERS_MAX, "too many endpoints: those beyond the maximum get no traffic");
     }
     members
 }

@@ -44,7 +44,7 @@ impl Default for HostOptions {
 pub enum HostError {
     #[error("cannot set up the wasm engine: {0}")]
     Engine(String),
-    #[error("cannot start the thread that keeps filter deadlines: {0}")]
+    #[error("cannot start the thread that keeps filter deadlines: {}", crate::error::why(.0))]
     Thread(#[source] std::io::Error),
 }
 
@@ -107,11 +107,13 @@ impl Host {
 /// A cache that cannot be opened costs time at start, not the service.
 fn open_cache(directory: PathBuf) -> Option<Cache> {
     let opened = std::fs::create_dir_all(&directory)
-        .map_err(|e| e.to_string())
+        .map_err(|e| crate::error::why(&e))
         .and_then(|()| {
             let mut config = CacheConfig::new();
             // An absolute path without symbolic links is what the cache insists on.
-            let directory = directory.canonicalize().map_err(|e| e.to_string())?;
+            let directory = directory
+                .canonicalize()
+                .map_err(|e| crate::error::why(&e))?;
             config.with_directory(directory);
             Cache::new(config).map_err(|e| format!("{e:#}"))
         });
@@ -119,8 +121,8 @@ fn open_cache(directory: PathBuf) -> Option<Cache> {
         Ok(cache) => Some(cache),
         Err(error) => {
             tracing::warn!(
-                "filters are compiled anew at each start: cannot use the cache {}: {error}",
-                directory.display()
+                directory = %directory.display(),
+                "filters are compiled anew at each start, for their cache cannot be used: {error}; `modules: {{cache: …}}` names another place",
             );
             None
         }

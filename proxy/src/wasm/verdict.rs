@@ -21,6 +21,17 @@ pub enum Kind {
     Reset,
 }
 
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Kind::Next => "next",
+            Kind::Reply => "reply",
+            Kind::Drop => "drop",
+            Kind::Reset => "reset",
+        }
+    }
+}
+
 /// One checked operation. Names may be in upper case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op<'a> {
@@ -48,7 +59,7 @@ pub enum Op<'a> {
 pub enum BadVerdict {
     #[error("unknown verdict {0}")]
     UnknownVerdict(u8),
-    #[error("verdict {0:?} is not allowed in this phase")]
+    #[error("verdict {} is not allowed in this phase", .0.as_str())]
     VerdictNotAllowed(Kind),
     #[error("unknown operation {0}")]
     UnknownOperation(u8),
@@ -56,17 +67,17 @@ pub enum BadVerdict {
     OperationNotAllowed(u8),
     #[error("an operation runs over the end of the block")]
     Overrun,
-    #[error("{0:?} is no field name")]
+    #[error("{0:?} is no header name")]
     Name(String),
-    #[error("the host owns the field {0:?}")]
+    #[error("the header {0:?} is the proxy's to write")]
     HostOwned(String),
-    #[error("the value of {0:?} holds a control character")]
+    #[error("the value of the header {0:?} holds a control character")]
     Value(String),
     #[error("operation {0} has a value that it cannot have")]
     Argument(u8),
     #[error("status {0} is not in 200 to 999")]
     Status(u16),
-    #[error("pool {index} of {pools}")]
+    #[error("pool number {index}, of {pools} that its plan names")]
     Pool { index: usize, pools: usize },
 }
 

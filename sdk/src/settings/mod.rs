@@ -136,15 +136,38 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 }
 
 fn explain(path: Pointer, message: &str) -> Diagnostic {
-    let diagnostic = Diagnostic::new(path, message);
-    let unknown = message.starts_with("unknown field") || message.starts_with("unknown variant");
-    let Some((given, expected)) = message.split_once(", expected").filter(|_| unknown) else {
-        return diagnostic;
+    if let Some(name) = message.strip_prefix("missing field `") {
+        let name = name.split('`').next().unwrap_or_default();
+        return Diagnostic::new(path, format!("the required key `{name}` is missing"));
+    }
+    let Some((given, expected)) = message.split_once(", expected ") else {
+        return Diagnostic::new(path, message);
     };
-    let candidates = expected.split('`').skip(1).step_by(2);
-    match quoted(given).and_then(|name| nearest(name, candidates)) {
-        Some(candidate) => diagnostic.help(format!("did you mean `{candidate}`?")),
-        None => diagnostic,
+    let name = given.split('`').nth(1).unwrap_or_default();
+    let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
+    // Keys stand in backticks, values in double quotes, as in the proxy's own messages.
+    let (message, quote) = if given.starts_with("unknown field") {
+        (format!("unknown key `{name}`"), '`')
+    } else if given.starts_with("unknown variant") {
+        (
+            format!("\"{name}\" is not one of the values this takes"),
+            '"',
+        )
+    } else {
+        let given = given
+            .trim_start_matches("invalid type: ")
+            .trim_start_matches("invalid value: ");
+        return Diagnostic::new(path, format!("expected {expected}, not {given}"));
+    };
+    let diagnostic = Diagnostic::new(path, message);
+    let shown = |name: &str| format!("{quote}{name}{quote}");
+    match nearest(name, known.iter().copied()) {
+        Some(candidate) => diagnostic.help(format!("did you mean {}?", shown(candidate))),
+        None if known.is_empty() => diagnostic,
+        None => {
+            let known: Vec<String> = known.into_iter().map(shown).collect();
+            diagnostic.help(format!("known are {}", known.join(", ")))
+        }
     }
 }
 
@@ -250,33 +273,37 @@ mod tests {
         assert_eq!(parse::<()>("null"), Ok(()));
         assert_eq!(parse::<Option<Rule>>("null"), Ok(None));
         let problems = parse::<Rule>("null").unwrap_err();
-        assert!(problems[0].message.contains("missing field `pool`"));
+        assert!(
+            problems[0]
+                .message
+                .contains("the required key `pool` is missing")
+        );
     }
 
     #[test]
     fn mistakes_are_reported_where_they_are() {
         check("{", &[("", "not JSON", None)]);
-        check(r#"{"max-age": "x"}"#, &[("/max-age", "invalid type", None)]);
-        check(r#"{"max-age": -1}"#, &[("/max-age", "invalid value", None)]);
+        check(r#"{"max-age": "x"}"#, &[("/max-age", "expected ", None)]);
+        check(r#"{"max-age": -1}"#, &[("/max-age", "expected ", None)]);
         check(
             r#"{"rules": [{"pool": "a"}, {"pool": 7}]}"#,
-            &[("/rules/1/pool", "invalid type", None)],
+            &[("/rules/1/pool", "expected ", None)],
         );
         check(
             r#"{"rules": [{}]}"#,
-            &[("/rules/0", "missing field `pool`", None)],
+            &[("/rules/0", "the required key `pool` is missing", None)],
         );
         check(
             r#"{"by-name": {"a/b": {"pool": "x", "mode": "plian"}}}"#,
             &[(
                 "/by-name/a~1b/mode",
-                "unknown variant",
-                Some("did you mean `plain`?"),
+                "not one of the values",
+                Some("did you mean \"plain\"?"),
             )],
         );
         check(
             r#"{"rules": [{"pool": "x", "mode": {"long": {"of-it": 999}}}]}"#,
-            &[("/rules/0/mode/long/of-it", "invalid value", None)],
+            &[("/rules/0/mode/long/of-it", "expected ", None)],
         );
     }
 
@@ -287,15 +314,19 @@ mod tests {
             &[
                 (
                     "/max_age",
-                    "unknown field `max_age`",
+                    "unknown key `max_age`",
                     Some("did you mean `max-age`?"),
                 ),
                 (
                     "/rules/0/pol",
-                    "unknown field `pol`",
+                    "unknown key `pol`",
                     Some("did you mean `pool`?"),
                 ),
-                ("/zzz", "unknown field `zzz`", None),
+                (
+                    "/zzz",
+                    "unknown key `zzz`",
+                    Some("known are `max-age`, `rules`, `by-name`"),
+                ),
             ],
         );
     }

@@ -124,7 +124,17 @@ fn help_is_help_and_nothing_is_usage() {
     let help = sluicegate(&["--help"]);
     assert_eq!(help.code, 0);
     for verb in [
-        "run", "check", "reload", "demo", "proxy", "config", "cert", "version",
+        "run",
+        "check",
+        "explain",
+        "reload",
+        "demo",
+        "proxy",
+        "config",
+        "cert",
+        "completion",
+        "man",
+        "version",
     ] {
         assert!(
             help.stdout.contains(&format!("\n  {verb} ")),
@@ -134,6 +144,33 @@ fn help_is_help_and_nothing_is_usage() {
         assert_eq!(sluicegate(&[verb, "--help"]).code, 0, "{verb}");
     }
     assert_eq!(sluicegate(&[]).code, 2);
+}
+
+#[test]
+fn what_packages_install_is_made_by_the_program() {
+    for shell in ["bash", "fish", "zsh"] {
+        let got = sluicegate(&["completion", shell]);
+        assert_eq!((got.code, got.stderr.as_str()), (0, ""), "{shell}");
+        assert!(got.stdout.contains("self-signed"), "{shell}");
+    }
+    assert_eq!(sluicegate(&["completion", "tcsh"]).code, 2);
+    let dir = tempfile::tempdir().expect("a directory");
+    let folder = dir.path().join("man1");
+    let got = sluicegate(&["man", &folder.to_string_lossy()]);
+    assert_eq!((got.code, got.stdout.as_str()), (0, ""), "{}", got.stderr);
+    let main = std::fs::read_to_string(folder.join("sluicegate.1")).expect("a page");
+    assert_eq!(sluicegate(&["man"]).stdout, main);
+    assert!(folder.join("sluicegate-config-show.1").is_file());
+    assert!(main.contains("EXIT STATUS"), "{main}");
+    let nowhere = sluicegate(&["man", "/dev/null/man1"]);
+    assert_eq!(nowhere.code, 1);
+    assert!(
+        nowhere
+            .stderr
+            .starts_with("error: cannot write to \"/dev/null/man1\": "),
+        "{}",
+        nowhere.stderr
+    );
 }
 
 #[test]

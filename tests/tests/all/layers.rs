@@ -10,7 +10,7 @@ const LAYERS: [&[&str]; 9] = [
     &["chain", "upstream"],
     &["generation"],
     &["http", "l4"],
-    &["listen", "admin"],
+    &["listen", "admin", "explain"],
     &["app"],
     &["cli"],
     &["main"],

@@ -237,3 +237,19 @@ fn metrics_are_there_and_gauges_return_to_zero() {
     assert!(calls >= 1.0, "filter calls are not counted in:\n{text}");
     assert!(text.trim_end().ends_with("# EOF"), "{text}");
 }
+
+#[test]
+fn the_limit_of_open_files_is_raised_as_far_as_it_may_be() {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let backend = Backend::http("web");
+    let own = rustix::process::getrlimit(Resource::Nofile);
+    let low = Rlimit {
+        current: Some(256),
+        maximum: own.maximum,
+    };
+    // Children inherit it; what runs in this process meanwhile needs no more than it has.
+    let rig = Plan::new(&[backend.address()]).run_with(Start::new().descriptors(256));
+    let pid = i32::try_from(rig.proxy.pid()).ok().and_then(Pid::from_raw);
+    let raised = prlimit(pid, Resource::Nofile, low).expect("the limit of a child can be read");
+    assert_eq!(raised.current, own.maximum);
+}

@@ -200,6 +200,23 @@ pub(in crate::config) enum RawCheckWord {
     Http,
 }
 
+impl RawCheck {
+    /// As it is when nothing is left to defaults.
+    pub fn in_full(&self) -> RawCheckMap {
+        match self {
+            RawCheck::Full(full) => full.clone(),
+            RawCheck::Short(RawCheckWord::Tcp) => RawCheckMap {
+                tcp: Some(RawTcpCheck {}),
+                ..RawCheckMap::default()
+            },
+            RawCheck::Short(RawCheckWord::Http) => RawCheckMap {
+                http: Some(RawHttpCheck::default()),
+                ..RawCheckMap::default()
+            },
+        }
+    }
+}
+
 /// An active probe of every endpoint. Exactly one of `tcp` and `http` says how.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]

@@ -121,9 +121,9 @@ impl Resolver<'_> {
                 let message = format!("there is no builtin module {}", quoted(name));
                 let known = self.env.builtins.iter().map(String::as_str);
                 let help = match closest(name, known) {
-                    Some(near) => format!("did you mean `builtin:{near}`?"),
+                    Some(near) => format!("did you mean \"builtin:{near}\"?"),
                     None if self.env.builtins.is_empty() => "this build has none".to_owned(),
-                    None => format!("builtin are: {}", self.env.builtins.join(", ")),
+                    None => format!("builtin modules are {}", self.env.builtins.join(", ")),
                 };
                 self.push(Diagnostic::error("unknown-module", message).help(help), at);
             }
@@ -146,7 +146,7 @@ impl Resolver<'_> {
         let mut help = format!("tried {}", lines.join("\n      "));
         let wanted = text.strip_suffix(".wasm").unwrap_or(text);
         if self.env.builtins.iter().any(|builtin| builtin == wanted) {
-            help = format!("did you mean `builtin:{wanted}`?\n{help}");
+            help = format!("did you mean \"builtin:{wanted}\"?\n{help}");
         }
         let message = format!("module {} is not found", quoted(text));
         self.push(Diagnostic::error("file-not-found", message).help(help), at);

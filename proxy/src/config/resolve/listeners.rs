@@ -16,6 +16,7 @@ use crate::config::raw::{
     DurationOrOff, HTTP_ONLY, HTTP_ONLY_LIMITS, HTTP_ONLY_TIMEOUTS, RawForwarded, RawLimits,
     RawListener, RawProtocol, RawTcp, RawTimeouts, RawTls,
 };
+use crate::error::why;
 
 impl Resolver<'_> {
     pub(super) fn listeners(
@@ -176,12 +177,16 @@ impl Resolver<'_> {
     /// A file that is there and may be read; what it holds is for others to judge.
     pub(super) fn readable(&mut self, what: &str, text: &str, at: &ConfigPath) -> PathBuf {
         let path = self.path(text, at);
-        if let Err(why) = probe(&path) {
+        if let Err(reason) = probe(&path) {
             let message = format!(
-                "cannot read the {what} {}: {why}",
+                "cannot read the {what} {}: {reason}",
                 quoted(&path.display().to_string())
             );
-            self.error(at, "unreadable-file", message);
+            let mut diagnostic = Diagnostic::error("unreadable-file", message);
+            if let Some(help) = file_help(&path) {
+                diagnostic = diagnostic.help(help);
+            }
+            self.push(diagnostic, at);
         }
         path
     }
@@ -307,18 +312,36 @@ impl Resolver<'_> {
         if let Some(first) = self.sources.locate(first) {
             diagnostic = diagnostic.label(first, "first used here");
         }
+        diagnostic = diagnostic.help(match code {
+            "duplicate-listener" => "give each a name of its own: logs and metrics go by it",
+            _ => "one address serves one listener",
+        });
         self.push(diagnostic, at);
     }
 }
 
 fn probe(path: &Path) -> Result<(), String> {
-    let metadata = std::fs::metadata(path).map_err(|e| e.to_string())?;
+    let metadata = std::fs::metadata(path).map_err(|e| why(&e))?;
     if !metadata.is_file() {
         return Err("not a regular file".into());
     }
-    std::fs::File::open(path)
-        .map(drop)
-        .map_err(|e| e.to_string())
+    std::fs::File::open(path).map(drop).map_err(|e| why(&e))
+}
+
+/// What to do about a file that is not there, or not for us.
+fn file_help(path: &Path) -> Option<String> {
+    match std::fs::File::open(path).err()?.kind() {
+        std::io::ErrorKind::NotFound => {
+            Some("paths start at the directory of the file that names them".to_owned())
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            let user = rustix::process::geteuid().as_raw();
+            Some(format!(
+                "let the user with the id {user}, which this process runs as, read it"
+            ))
+        }
+        _ => None,
+    }
 }
 
 /// RFC 9110 §5.6.2, with the `/` of protocol names.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Environment;
-use super::diagnostic::{Diagnostic, Severity, closest, is_full, quoted};
+use super::diagnostic::{Diagnostic, Severity, closest, is_full, quoted, ticked};
 use super::model::{Config, ConfigPath};
 use super::node::{Location, Node};
 use super::raw::{RawConfig, RawDuration, RawSize};
@@ -146,7 +146,12 @@ impl Resolver<'_> {
                 self.error(
                     path,
                     "out-of-range",
-                    format!("{} is too short: at least {least:?}", quoted(&raw.0)),
+                    format!(
+                        "{} is at least {}, not {}",
+                        key_name(path),
+                        units::show_duration(least),
+                        quoted(&raw.0)
+                    ),
                 );
                 least
             }
@@ -165,7 +170,7 @@ impl Resolver<'_> {
             RawSize::Text(text) => units::size(text),
         };
         let shown = match raw {
-            RawSize::Bytes(bytes) => bytes.to_string(),
+            RawSize::Bytes(bytes) => show_size(*bytes),
             RawSize::Text(text) => quoted(text),
         };
         match bytes {
@@ -174,7 +179,8 @@ impl Resolver<'_> {
             }
             Ok(_) => {
                 let message = format!(
-                    "{shown} is out of range: {} to {}",
+                    "{} is a size from {} to {}, not {shown}",
+                    key_name(path),
                     show_size(least),
                     show_size(most)
                 );
@@ -245,13 +251,18 @@ impl Resolver<'_> {
                 known
                     .iter()
                     .take(20)
-                    .copied()
+                    .map(|name| quoted(name))
                     .collect::<Vec<_>>()
                     .join(", ")
             ),
         };
         self.push(Diagnostic::error(code, message).help(help), path);
     }
+}
+
+/// What a setting is called in messages: its key.
+fn key_name(path: &ConfigPath) -> String {
+    ticked(path.0.rsplit('/').next().unwrap_or_default())
 }
 
 /// Without `.` and doubled slashes; `..` stays, for a link may make it mean something else.
@@ -264,8 +275,11 @@ fn clean(path: &Path) -> PathBuf {
 fn show_size(bytes: u64) -> String {
     for (unit, name) in [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
         if bytes >= unit && bytes.is_multiple_of(unit) {
-            return format!("{}{name}", bytes / unit);
+            return format!("{} {name}", bytes / unit);
         }
     }
-    format!("{bytes}B")
+    match bytes {
+        1 => "1 byte".to_owned(),
+        _ => format!("{bytes} bytes"),
+    }
 }

@@ -10,8 +10,8 @@ use crate::config::model::{
     EndpointConfig, HostPolicy, Panic, PoolConfig, PoolProtocol, PoolTlsConfig, TlsVersion,
 };
 use crate::config::raw::{
-    OneOrMany, RawBalance, RawCheck, RawCheckMap, RawCheckWord, RawEndpoint, RawHttpCheck,
-    RawPanic, RawPool, RawPoolProtocol, RawPoolTls, RawStatus, RawTcpCheck,
+    OneOrMany, RawBalance, RawCheck, RawEndpoint, RawHttpCheck, RawPanic, RawPool, RawPoolProtocol,
+    RawPoolTls, RawStatus,
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -173,17 +173,7 @@ impl Resolver<'_> {
     }
 
     fn check(&mut self, raw: &RawCheck, at: &ConfigPath) -> Option<CheckConfig> {
-        let full = match raw {
-            RawCheck::Full(full) => full.clone(),
-            RawCheck::Short(RawCheckWord::Tcp) => RawCheckMap {
-                tcp: Some(RawTcpCheck {}),
-                ..RawCheckMap::default()
-            },
-            RawCheck::Short(RawCheckWord::Http) => RawCheckMap {
-                http: Some(RawHttpCheck::default()),
-                ..RawCheckMap::default()
-            },
-        };
+        let full = raw.in_full();
         let kind = match (&full.tcp, &full.http) {
             (Some(_), None) => CheckKind::Tcp,
             (None, Some(http)) => self.http_check(http, &at.join("http")),

@@ -2,11 +2,12 @@
 
 use super::Exchange;
 use super::tries::{Failed, is_idempotent};
-use crate::config::{HostPolicy, PoolConfig, PoolProtocol};
+use crate::config::{HostPolicy, HttpOptions, PoolConfig, PoolProtocol};
 use crate::error::Reason;
 use crate::generation::{Multiplexed, Reuse};
-use crate::head::RequestHead;
+use crate::head::{RequestHead, Version};
 use crate::http::client_side::ClientSide;
+use crate::http::forward::Hop;
 use crate::http::h1;
 use crate::http::h1::framing::Framing;
 use crate::http::h1::write::{self, BodyFraming};
@@ -163,11 +164,7 @@ impl<C: ClientSide> Exchange<'_, C> {
 
     fn over_http1(&self, io: Io, reused: bool, pool: &Pool, lease: &Lease) -> Upstream {
         let mut out = self.service.worker.buffer();
-        let framing = match self.framing {
-            Framing::None | Framing::UntilClose => BodyFraming::None,
-            Framing::Length(n) => BodyFraming::Length(n),
-            Framing::Chunked => BodyFraming::Chunked,
-        };
+        let framing = body_framing(self.framing);
         let host = host_for(&self.head, &pool.config, &lease.endpoint.authority);
         write::request(
             &mut out,
@@ -207,7 +204,7 @@ impl<C: ClientSide> Exchange<'_, C> {
 }
 
 /// The Host field for an endpoint, by the pool's policy.
-fn host_for<'a>(
+pub fn host_for<'a>(
     head: &'a RequestHead,
     pool: &'a PoolConfig,
     authority: &'a str,
@@ -218,5 +215,30 @@ fn host_for<'a>(
         HostPolicy::Preserve => head.authority().into(),
         HostPolicy::Endpoint => authority.as_bytes().into(),
         HostPolicy::Literal(host) => host.as_bytes().into(),
+    }
+}
+
+/// The protocol that a request asks to upgrade to, when it may.
+pub fn allowed_upgrade<'a>(
+    version: Version,
+    framing: Framing,
+    hop: &'a Hop,
+    options: &HttpOptions,
+    pool: &PoolConfig,
+) -> Option<&'a [u8]> {
+    let protocol = hop.upgrade.as_deref()?;
+    let allowed = pool.protocol != PoolProtocol::Http2
+        && version == Version::Http11
+        && !framing.has_body()
+        && options.upgrade.iter().any(|p| p.as_bytes() == protocol);
+    allowed.then_some(protocol)
+}
+
+/// How the body of a request is framed towards an endpoint.
+pub fn body_framing(framing: Framing) -> BodyFraming {
+    match framing {
+        Framing::None | Framing::UntilClose => BodyFraming::None,
+        Framing::Length(n) => BodyFraming::Length(n),
+        Framing::Chunked => BodyFraming::Chunked,
     }
 }

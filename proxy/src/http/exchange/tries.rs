@@ -1,11 +1,11 @@
 //! Endpoint after endpoint until one answers: asking, and whether a failed try may be repeated.
 
+use super::connect::allowed_upgrade;
 use super::{Exchange, Upload};
-use crate::config::PoolProtocol;
 use crate::error::Reason;
 use crate::head::{HeadLimits, ResponseHead, Version};
 use crate::http::client_side::ClientSide;
-use crate::http::forward::{self};
+use crate::http::forward;
 use crate::http::h1::parse::ParsedResponse;
 use crate::http::upstream::Upstream;
 use crate::upstream::{EndpointId, Failure, Lease, Pick, PickError, Pool};
@@ -173,20 +173,9 @@ impl<C: ClientSide> Exchange<'_, C> {
 
     /// The protocol to ask the upstream for, when the client asked and the listener allows it.
     pub(super) fn wanted_upgrade(&self) -> Option<&[u8]> {
-        let protocol = self.hop.upgrade.as_deref()?;
-        let pool = self.journal.pool.as_ref()?;
-        let allowed = pool.config.protocol != PoolProtocol::Http2
-            && self.head.version == Version::Http11
-            && !self.framing.has_body()
-            && self
-                .service
-                .listener
-                .config
-                .http
-                .upgrade
-                .iter()
-                .any(|p| p.as_bytes() == protocol);
-        allowed.then_some(protocol)
+        let pool = &self.journal.pool.as_ref()?.config;
+        let options = &self.service.listener.config.http;
+        allowed_upgrade(self.head.version, self.framing, &self.hop, options, pool)
     }
 
     /// Sends the request and waits for the response head, both at once.

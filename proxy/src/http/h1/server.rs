@@ -188,7 +188,7 @@ async fn arrival(
     }
 }
 
-fn too_large(head: &[u8], limits: &HeadLimits) -> Reason {
+pub fn too_large(head: &[u8], limits: &HeadLimits) -> Reason {
     let line = memchr::memchr(b'\n', head).unwrap_or(head.len());
     if line > limits.target + 64 {
         Reason::TargetTooLong

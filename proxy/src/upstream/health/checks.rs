@@ -143,7 +143,7 @@ async fn probe(pool: &Pool, endpoint: &Endpoint, check: &CheckConfig) -> Probe {
             }
         }
     };
-    let late = |_| Err(format!("no answer in {:?}", check.timeout));
+    let late = |_| Err(format!("no answer within {} ms", check.timeout.as_millis()));
     tokio::time::timeout(check.timeout, probe)
         .await
         .unwrap_or_else(late)

@@ -86,7 +86,7 @@ async fn ask_http1(mut stream: Io, request: &Request<'_>) -> Result<u16, String>
          accept: */*\r\nconnection: close\r\n\r\n"
     );
     let written = stream.write_all(request.as_bytes()).await;
-    written.map_err(|error| error.to_string())?;
+    written.map_err(|error| crate::error::why(&error))?;
     let mut answer = Vec::with_capacity(1024);
     loop {
         match final_status(&answer)? {
@@ -95,7 +95,7 @@ async fn ask_http1(mut stream: Io, request: &Request<'_>) -> Result<u16, String>
             None => {}
         }
         let read = stream.read_buf(&mut answer).await;
-        if read.map_err(|error| error.to_string())? == 0 {
+        if read.map_err(|error| crate::error::why(&error))? == 0 {
             return Err("closed before an answer".into());
         }
     }

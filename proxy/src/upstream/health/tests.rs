@@ -162,7 +162,7 @@ async fn http_checks_read_the_status() {
     let turns = [
         (503, State::Down, Some("status 503")),
         (404, State::Up, None),
-        (0, State::Down, Some("no answer in 500ms")),
+        (0, State::Down, Some("no answer within 500 ms")),
         (204, State::Up, None),
     ];
     for (code, state, error) in turns {
