@@ -22,6 +22,8 @@ mod from_scratch;
 mod guest;
 #[path = "all/headers.rs"]
 mod headers;
+#[path = "all/hostile_guests/mod.rs"]
+mod hostile_guests;
 #[path = "all/hot_swap.rs"]
 mod hot_swap;
 #[path = "all/http2.rs"]

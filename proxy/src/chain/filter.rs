@@ -10,13 +10,11 @@ use super::problem::{problem as finding, setting};
 use crate::config::{FilterConfig, PoolConfig, Problem};
 use crate::wasm::{
     ConfigureError, Fault, FaultKind, Instance, InstanceOptions, Module, Phases, Plan,
-    SETTINGS_BYTES_MAX,
+    SETTINGS_BYTES_MAX, tame,
 };
 
 /// Ready instances kept beside those in use, for workers whose instance faulted.
 const SPARE: usize = 2;
-/// Time a worker spends at most on making an instance when the stock is empty. Everything else of the worker waits.
-const INLINE_CONFIGURE: Duration = Duration::from_millis(100);
 /// One warning per filter in this time; the others are counted.
 const WARN_INTERVAL_MS: u64 = 1000;
 
@@ -39,7 +37,15 @@ pub struct Filter {
     /// When a fault was last warned about (ms after `born`, plus one), and how many were not since.
     warned_ms: AtomicU64,
     silent: AtomicU64,
+    /// The least time that making an instance took, in microseconds.
+    quickest_us: AtomicU64,
 }
+
+/// A module's own words about its settings: so many findings, and bytes of each, are shown.
+const FINDINGS_MAX: usize = 100;
+const WORDS_MAX: usize = 1024;
+/// Longer names are no misspelt names of pools.
+const POOL_NAME_MAX: usize = 64;
 
 impl Filter {
     /// Configures the filter and makes an instance for each worker and some to spare. For the control thread: takes as
@@ -72,8 +78,10 @@ impl Filter {
             capabilities: config.capabilities,
         };
         let deadline = config.limits.configure_deadline;
+        let began = Instant::now();
         let (first, plan) = make(&module, &options, &settings, deadline)
             .map_err(|error| problems(&config, error))?;
+        let took = began.elapsed().as_micros() as u64;
         let phases = plan.phases;
         let plan = CheckedPlan::check(plan, &module, &config.at)?;
 
@@ -91,6 +99,7 @@ impl Filter {
             born: Instant::now(),
             warned_ms: AtomicU64::new(0),
             silent: AtomicU64::new(0),
+            quickest_us: AtomicU64::new(took),
         });
         filter
             .fill(workers + SPARE)
@@ -160,8 +169,8 @@ impl Filter {
         }
     }
 
-    /// A ready instance: from the stock, else made here.
-    pub(super) fn take(self: &Arc<Self>) -> Result<Instance, Fault> {
+    /// A ready instance from the stock. When it runs low the control thread is asked to fill it.
+    pub(super) fn stocked(self: &Arc<Self>) -> Option<Instance> {
         let taken = {
             let mut stock = self.stock.lock().unwrap_or_else(PoisonError::into_inner);
             let taken = stock.pop();
@@ -170,10 +179,20 @@ impl Filter {
         if taken.1 < SPARE && !self.refill_asked.swap(true, Ordering::SeqCst) {
             (self.refill)(self.clone());
         }
-        match taken.0 {
-            Some(instance) => Ok(instance),
-            None => self.make(INLINE_CONFIGURE.min(self.options.limits.configure_deadline)),
-        }
+        taken.0
+    }
+
+    /// Making an instance takes no longer than one call may: a worker can do it itself. Everything else of the worker
+    /// waits meanwhile.
+    pub(super) fn is_quick(&self) -> bool {
+        let deadline = self.options.limits.deadline.as_micros() as u64;
+        self.quickest_us.load(Ordering::Relaxed) <= deadline
+    }
+
+    /// An instance made by the worker, within the deadline of a call.
+    pub(super) fn made_quickly(&self) -> Result<Instance, Fault> {
+        let limits = &self.options.limits;
+        self.make(limits.deadline.min(limits.configure_deadline))
     }
 
     pub(super) fn shard(&self, worker: usize) -> &Shard {
@@ -230,10 +249,13 @@ impl Filter {
     /// One more instance with the same settings. It must answer the same plan where instances are bound to it: an
     /// index into pools that come in another order would route to the wrong one.
     fn make(&self, deadline: Duration) -> Result<Instance, Fault> {
+        let began = Instant::now();
         match make(&self.module, &self.options, &self.settings, deadline) {
             Ok((instance, plan))
                 if *plan.pools == *self.plan.pools && plan.phases == self.phases =>
             {
+                let took = began.elapsed().as_micros() as u64;
+                self.quickest_us.fetch_min(took, Ordering::Relaxed);
                 Ok(instance)
             }
             Ok(_) => Err(Fault::new(
@@ -267,7 +289,9 @@ fn make(
     settings: &str,
     deadline: Duration,
 ) -> Result<(Instance, Plan), ConfigureError> {
-    let mut instance = module.instantiate(options).map_err(ConfigureError::Fault)?;
+    let mut instance = module
+        .instantiate_within(options, deadline)
+        .map_err(ConfigureError::Fault)?;
     let plan = instance.configure(settings, deadline)?;
     Ok((instance, plan))
 }
@@ -280,11 +304,12 @@ fn problems(config: &FilterConfig, error: ConfigureError) -> Vec<Problem> {
         )],
         ConfigureError::Rejected(diagnostics) => diagnostics
             .into_iter()
+            .take(FINDINGS_MAX)
             .map(|diagnostic| Problem {
                 code: "filter",
-                at: setting(&config.at, &diagnostic.path),
-                message: diagnostic.message,
-                help: diagnostic.help,
+                at: setting(&config.at, &tame(&diagnostic.path, WORDS_MAX)),
+                message: tame(&diagnostic.message, WORDS_MAX),
+                help: diagnostic.help.map(|help| tame(&help, WORDS_MAX)),
             })
             .collect(),
         ConfigureError::Fault(fault) => {
@@ -308,10 +333,11 @@ fn unknown_pool(
     wanted: &crate::wasm::PoolUse,
     pools: &[Arc<PoolConfig>],
 ) -> Problem {
-    let message = format!("pool {:?} is not defined", wanted.name);
-    let problem = finding(setting(&config.at, &wanted.path), message);
+    let message = format!("pool \"{}\" is not defined", tame(&wanted.name, WORDS_MAX));
+    let problem = finding(setting(&config.at, &tame(&wanted.path, WORDS_MAX)), message);
     let nearest = pools
         .iter()
+        .filter(|_| wanted.name.len() <= POOL_NAME_MAX)
         .map(|pool| (strsim::damerau_levenshtein(&pool.name, &wanted.name), pool))
         .min_by_key(|(distance, _)| *distance);
     match nearest {

@@ -8,6 +8,8 @@ const HEADER: usize = 8;
 /// No field name is longer; what a name can be in a lower-cased copy on the stack.
 const NAME_BYTES_MAX: usize = 256;
 const STICKY_BYTES_MAX: usize = 1024;
+/// Operations of one verdict: applying them is the worker's time, not the guest's.
+const OPERATIONS_MAX: usize = 1024;
 /// A host name, brackets and a port.
 const AUTHORITY_BYTES_MAX: usize = 264;
 
@@ -55,6 +57,10 @@ pub enum BadVerdict {
     OperationNotAllowed(u8),
     #[error("an operation runs over the end of the block")]
     Overrun,
+    #[error("more than {OPERATIONS_MAX} operations")]
+    TooMany,
+    #[error("the head would be too large")]
+    HeadTooLarge,
     #[error("{0:?} is no field name")]
     Name(String),
     #[error("the host owns the field {0:?}")]
@@ -105,7 +111,12 @@ impl<'a> Verdict<'a> {
             return Err(BadVerdict::VerdictNotAllowed(kind));
         }
         let mut rest = ops;
+        let mut count = 0;
         while !rest.is_empty() {
+            count += 1;
+            if count > OPERATIONS_MAX {
+                return Err(BadVerdict::TooMany);
+            }
             let code = rest[0];
             let (op, after) = parse(rest, pools)?;
             if !is_allowed(&op, phase, kind) {
@@ -134,7 +145,7 @@ impl<'a> Verdict<'a> {
 
 /// True for what may stand as request target in origin form.
 pub fn is_target(bytes: &[u8]) -> bool {
-    bytes.first() == Some(&b'/') && bytes.iter().all(|&b| b > 0x20 && b != 0x7f && b != b'#')
+    bytes.first() == Some(&b'/') && bytes.iter().all(|&b| b.is_ascii_graphic() && b != b'#')
 }
 
 /// True for a host with an optional port (RFC 3986 §3.2.2, §3.2.3).
@@ -193,7 +204,7 @@ fn parse(bytes: &[u8], pools: usize) -> Result<(Op<'_>, &[u8]), BadVerdict> {
     let (value, rest) = rest
         .split_at_checked(value_len)
         .ok_or(BadVerdict::Overrun)?;
-    if !matches!(code, 1..=4) && !name.is_empty() {
+    if header[1] != 0 || (!matches!(code, 1..=4) && !name.is_empty()) {
         return Err(BadVerdict::Argument(code));
     }
     let number = || -> Result<u32, BadVerdict> {
@@ -356,6 +367,13 @@ mod tests {
     #[test]
     fn every_fault_of_the_document_is_one() {
         use BadVerdict as Bad;
+        let many = |count: usize| {
+            let mut block = Writer::new(Kind::Next);
+            (0..count).for_each(|_| {
+                block.op(4, b"a", b"");
+            });
+            block.finish()
+        };
         let request = Phase::Request;
         let cases: Vec<(Vec<u8>, Phase, Bad)> = vec![
             (vec![4], request, Bad::UnknownVerdict(4)),
@@ -380,6 +398,9 @@ mod tests {
                 Bad::OperationNotAllowed(1),
             ),
             (vec![0, 1], request, Bad::Overrun),
+            (vec![0, 49, 1, 0, 0, 0, 0, 0, 0], request, Bad::Argument(49)),
+            (many(OPERATIONS_MAX + 1), request, Bad::TooMany),
+            (op(16, b"", b"/\xff"), request, Bad::Argument(16)),
             (
                 vec![0, 49, 0, 0, 0, 255, 255, 255, 255],
                 request,
@@ -426,6 +447,7 @@ mod tests {
         for (block, phase, expected) in cases {
             assert_eq!(check(&block, phase), Err(expected), "{block:?}");
         }
+        assert!(check(&many(OPERATIONS_MAX), request).is_ok());
     }
 
     #[test]

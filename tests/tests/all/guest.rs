@@ -5,7 +5,7 @@ const DATA: u32 = 1024;
 const HEAP: u32 = 65536;
 
 /// The phases of the packed world, in the order of the plan's flags.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     Request,
     Response,
@@ -22,6 +22,7 @@ pub struct Guest {
     data: Vec<u8>,
     pools: Vec<[u32; 4]>,
     first_bytes: u32,
+    configure: Option<String>,
     items: Vec<String>,
 }
 
@@ -74,6 +75,12 @@ impl Guest {
         self
     }
 
+    /// `configure` runs `body`, which leaves the address of its result on the stack, instead of answering the plan.
+    pub fn configures(mut self, body: &str) -> Self {
+        self.configure = Some(body.to_owned());
+        self
+    }
+
     /// Something more of a module, in the text format.
     pub fn item(mut self, item: &str) -> Self {
         self.items.push(item.to_owned());
@@ -99,7 +106,7 @@ impl Guest {
         at
     }
 
-    fn words(&mut self, words: &[u32]) -> u32 {
+    pub fn words(&mut self, words: &[u32]) -> u32 {
         let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
         self.put(&bytes)
     }
@@ -125,6 +132,10 @@ impl Guest {
             self.pools.len() as u32,
             self.first_bytes,
         ]);
+        let configure = self
+            .configure
+            .clone()
+            .unwrap_or_else(|| format!("i32.const {plan}"));
         let data: String = guest
             .data
             .iter()
@@ -141,7 +152,7 @@ impl Guest {
                 (local.get $at))
               (func (export "sluicegate:filter/configuration@0.1.0#configure")
                 (param $head i32) (param $length i32) (result i32)
-                (global.set $heap (i32.const {HEAP})) i32.const {plan})
+                (global.set $heap (i32.const {HEAP})) {configure})
               {items}
               (data (i32.const {DATA}) "{data}"))"#,
             items = self.items.join("\n"),

@@ -1,0 +1,64 @@
+//! What modules and guests say of themselves, made fit for logs and terminals: as long as is worth reading, and without
+//! control characters.
+
+use std::fmt;
+
+/// The beginning of a text, control characters other than the end of a line escaped.
+pub fn tame(text: &str, bytes_max: usize) -> String {
+    let cut = &text[..text.floor_char_boundary(bytes_max)];
+    let mut tamed = String::with_capacity(cut.len());
+    for c in cut.chars() {
+        if c.is_control() && c != '\n' {
+            tamed.extend(c.escape_default());
+        } else {
+            tamed.push(c);
+        }
+    }
+    if cut.len() < text.len() {
+        tamed.push('…');
+    }
+    tamed
+}
+
+/// The same of what is not text yet, which is never made whole.
+pub(super) fn tamed(what: &dyn fmt::Display, bytes_max: usize) -> String {
+    struct Cut {
+        text: String,
+        bytes_max: usize,
+    }
+    impl fmt::Write for Cut {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            let room = self.bytes_max + 1 - self.text.len().min(self.bytes_max + 1);
+            let end = text.floor_char_boundary(room);
+            self.text.push_str(&text[..end]);
+            // An error ends the formatting.
+            if end < text.len() {
+                Err(fmt::Error)
+            } else {
+                Ok(())
+            }
+        }
+    }
+    // One byte more than is shown tells `tame` that there was more; a character may begin there and be larger.
+    let mut cut = Cut {
+        text: String::new(),
+        bytes_max: bytes_max + 3,
+    };
+    let _ = fmt::Write::write_fmt(&mut cut, format_args!("{what}"));
+    tame(&cut.text, bytes_max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_are_cut() {
+        assert_eq!(tame("whole", 5), "whole");
+        assert_eq!(tamed(&"whole", 5), "whole");
+        assert_eq!(tamed(&"écoute", 1), "…");
+        assert_eq!(tamed(&format_args!("{}{}", "ab", "cdefghijk"), 4), "abcd…");
+        assert_eq!(tamed(&format_args!("{}{}", "ab", "𝄞𝄞"), 4), "ab…");
+        assert_eq!(tame("a\u{1b}[31m\nb", 99), "a\\u{1b}[31m\nb");
+    }
+}
