@@ -280,7 +280,7 @@ impl Proxy {
                 gauges
                     .iter()
                     .any(|g| line.starts_with(&format!("sluicegate_{g}_active")))
-                    && !line.ends_with(" 0")
+                    && !line.ends_with(" 0.0")
             })
             .map(str::to_owned)
             .collect()

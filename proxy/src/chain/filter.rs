@@ -1,7 +1,7 @@
 //! One configured filter: loaded, configured and stocked with instances on the control thread, shared by the workers.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::counters::{Counts, Shard};
@@ -9,12 +9,16 @@ use super::plan::CheckedPlan;
 use super::problem::{problem as finding, setting};
 use crate::config::{FilterConfig, PoolConfig, Problem};
 use crate::wasm::{
-    ConfigureError, Fault, FaultKind, Instance, InstanceOptions, Module, Phases, Plan,
-    SETTINGS_BYTES_MAX, tame,
+    ConfigureError, Diagnostic, Fault, FaultKind, Instance, InstanceOptions, Module, Phases, Plan,
+    SETTINGS_BYTES_MAX, tame, tame_lines,
 };
 
 /// Ready instances kept beside those in use, for workers whose instance faulted.
 const SPARE: usize = 2;
+/// Instances that wait for the control thread to take them apart, and the memory from which on they do: giving pages back
+/// takes a worker about as long as the guest took to write them.
+const SPENT_MAX: usize = 4;
+const SPENT_BYTES: usize = 1024 * 1024;
 /// One warning per filter in this time; the others are counted.
 const WARN_INTERVAL_MS: u64 = 1000;
 
@@ -30,6 +34,7 @@ pub struct Filter {
     plan: CheckedPlan,
     phases: Phases,
     stock: Mutex<Vec<Instance>>,
+    spent: Mutex<Vec<Instance>>,
     refill: Refill,
     refill_asked: AtomicBool,
     shards: Box<[Shard]>,
@@ -42,7 +47,7 @@ pub struct Filter {
 }
 
 /// A module's own words about its settings: so many findings, and bytes of each, are shown.
-const FINDINGS_MAX: usize = 100;
+const FINDINGS_MAX: usize = 20;
 const WORDS_MAX: usize = 1024;
 /// Longer names are no misspelt names of pools.
 const POOL_NAME_MAX: usize = 64;
@@ -88,6 +93,7 @@ impl Filter {
         let filter = Arc::new(Self {
             shards: (0..workers.max(1)).map(|_| Shard::default()).collect(),
             stock: Mutex::new(vec![first]),
+            spent: Mutex::default(),
             config,
             module,
             options,
@@ -164,6 +170,8 @@ impl Filter {
     /// Fills the stock up after workers took from it. For the control thread.
     pub fn restock(&self) {
         self.refill_asked.store(false, Ordering::SeqCst);
+        let spent = std::mem::take(&mut *lock(&self.spent));
+        drop(spent);
         if let Err(fault) = self.fill(SPARE) {
             tracing::warn!(filter = %self.config.name, "cannot make spare instances: {fault}");
         }
@@ -172,14 +180,33 @@ impl Filter {
     /// A ready instance from the stock. When it runs low the control thread is asked to fill it.
     pub(super) fn stocked(self: &Arc<Self>) -> Option<Instance> {
         let taken = {
-            let mut stock = self.stock.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut stock = lock(&self.stock);
             let taken = stock.pop();
             (taken, stock.len())
         };
-        if taken.1 < SPARE && !self.refill_asked.swap(true, Ordering::SeqCst) {
-            (self.refill)(self.clone());
+        if taken.1 < SPARE {
+            self.ask_for_refill();
         }
         taken.0
+    }
+
+    /// Takes back an instance that faulted. A large one is taken apart by the control thread, unless that is behind.
+    pub(super) fn discard(self: &Arc<Self>, instance: Instance) {
+        if instance.memory() < SPENT_BYTES {
+            return;
+        }
+        let mut spent = lock(&self.spent);
+        if spent.len() < SPENT_MAX {
+            spent.push(instance);
+            drop(spent);
+            self.ask_for_refill();
+        }
+    }
+
+    fn ask_for_refill(self: &Arc<Self>) {
+        if !self.refill_asked.swap(true, Ordering::SeqCst) {
+            (self.refill)(self.clone());
+        }
     }
 
     /// Making an instance takes no longer than one call may: a worker can do it itself. Everything else of the worker
@@ -230,19 +257,12 @@ impl Filter {
 
     fn fill(&self, wanted: usize) -> Result<(), Fault> {
         loop {
-            let stocked = self
-                .stock
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .len();
+            let stocked = lock(&self.stock).len();
             if stocked >= wanted {
                 return Ok(());
             }
             let instance = self.make(self.options.limits.configure_deadline)?;
-            self.stock
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(instance);
+            lock(&self.stock).push(instance);
         }
     }
 
@@ -283,6 +303,10 @@ impl std::fmt::Debug for Filter {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn make(
     module: &Arc<Module>,
     options: &InstanceOptions,
@@ -302,16 +326,16 @@ fn problems(config: &FilterConfig, error: ConfigureError) -> Vec<Problem> {
             setting(&config.at, ""),
             "the filter refuses its settings without saying why",
         )],
-        ConfigureError::Rejected(diagnostics) => diagnostics
-            .into_iter()
-            .take(FINDINGS_MAX)
-            .map(|diagnostic| Problem {
-                code: "filter",
-                at: setting(&config.at, &tame(&diagnostic.path, WORDS_MAX)),
-                message: tame(&diagnostic.message, WORDS_MAX),
-                help: diagnostic.help.map(|help| tame(&help, WORDS_MAX)),
-            })
-            .collect(),
+        ConfigureError::Rejected(diagnostics) => {
+            let more = diagnostics.len().saturating_sub(FINDINGS_MAX);
+            let shown = diagnostics.into_iter().take(FINDINGS_MAX);
+            let mut problems: Vec<Problem> = shown.map(|d| refusal(config, d)).collect();
+            if more > 0 {
+                let message = format!("the filter finds {more} more mistakes in its settings");
+                problems.push(finding(setting(&config.at, ""), message));
+            }
+            problems
+        }
         ConfigureError::Fault(fault) => {
             let mut message = format!("filter {:?} cannot be set up: {fault}", &*config.name);
             if let Some(backtrace) = &fault.backtrace {
@@ -325,6 +349,16 @@ fn problems(config: &FilterConfig, error: ConfigureError) -> Vec<Problem> {
                 _ => problem,
             }]
         }
+    }
+}
+
+/// What the filter says is wrong with one of its settings.
+fn refusal(config: &FilterConfig, diagnostic: Diagnostic) -> Problem {
+    Problem {
+        code: "filter",
+        at: setting(&config.at, &tame(&diagnostic.path, WORDS_MAX)),
+        message: tame_lines(&diagnostic.message, WORDS_MAX),
+        help: diagnostic.help.map(|help| tame_lines(&help, WORDS_MAX)),
     }
 }
 

@@ -129,7 +129,10 @@ impl Slot {
     /// finds it ready: from the stock, else made here when that takes no longer than a call may, else there is none
     /// until the stock has one.
     fn replace(&self) {
-        *self.instance.borrow_mut() = None;
+        let faulted = self.instance.borrow_mut().take();
+        if let Some(faulted) = faulted {
+            self.filter.discard(faulted);
+        }
         let mut taken = self.filter.stocked();
         let may_make = self.retry_at.get().is_none_or(|at| Instant::now() >= at);
         if taken.is_none() && may_make && self.filter.is_quick() {

@@ -39,4 +39,4 @@ pub(crate) use verdict::Writer;
 pub const CONTRACT_VERSION: &str = "0.1.0";
 
 pub use verdict::{BadVerdict, Kind, Op, Verdict, is_authority, is_target};
-pub use words::tame;
+pub use words::{tame, tame_lines};

@@ -12,7 +12,7 @@ use super::engine::Host;
 use super::fault::Fault;
 use super::instance::{Context, Instance, InstanceOptions};
 use super::wasi;
-use super::words::tame;
+use super::words::{tame, tame_lines};
 use crate::config::Capabilities;
 
 /// Larger files are refused before they are looked at.
@@ -141,8 +141,8 @@ impl ModuleError {
     /// The same with what comes from the file cut to what is worth reading.
     fn tamed(self) -> Self {
         match self {
-            Self::Invalid(text) => Self::Invalid(tame(&text, TEXT_SHOWN)),
-            Self::Encode(text) => Self::Encode(tame(&text, TEXT_SHOWN)),
+            Self::Invalid(text) => Self::Invalid(tame_lines(&text, TEXT_SHOWN)),
+            Self::Encode(text) => Self::Encode(tame_lines(&text, TEXT_SHOWN)),
             Self::NoFilter { exports } => Self::NoFilter {
                 exports: exports
                     .iter()

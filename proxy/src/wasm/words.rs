@@ -3,12 +3,21 @@
 
 use std::fmt;
 
-/// The beginning of a text, control characters other than the end of a line escaped.
+/// The beginning of a text of one line, such as a name: control characters are escaped.
 pub fn tame(text: &str, bytes_max: usize) -> String {
+    escaped(text, bytes_max, char::is_control)
+}
+
+/// The beginning of a text of several lines.
+pub fn tame_lines(text: &str, bytes_max: usize) -> String {
+    escaped(text, bytes_max, |c| c.is_control() && c != '\n')
+}
+
+fn escaped(text: &str, bytes_max: usize, is_escaped: impl Fn(char) -> bool) -> String {
     let cut = &text[..text.floor_char_boundary(bytes_max)];
     let mut tamed = String::with_capacity(cut.len());
     for c in cut.chars() {
-        if c.is_control() && c != '\n' {
+        if is_escaped(c) {
             tamed.extend(c.escape_default());
         } else {
             tamed.push(c);
@@ -20,7 +29,7 @@ pub fn tame(text: &str, bytes_max: usize) -> String {
     tamed
 }
 
-/// The same of what is not text yet, which is never made whole.
+/// [`tame_lines`] of what is not text yet, which is never made whole.
 pub(super) fn tamed(what: &dyn fmt::Display, bytes_max: usize) -> String {
     struct Cut {
         text: String,
@@ -39,13 +48,13 @@ pub(super) fn tamed(what: &dyn fmt::Display, bytes_max: usize) -> String {
             }
         }
     }
-    // One byte more than is shown tells `tame` that there was more; a character may begin there and be larger.
+    // More than is shown tells that there was more; a character that begins there may be larger than a byte.
     let mut cut = Cut {
         text: String::new(),
         bytes_max: bytes_max + 3,
     };
     let _ = fmt::Write::write_fmt(&mut cut, format_args!("{what}"));
-    tame(&cut.text, bytes_max)
+    tame_lines(&cut.text, bytes_max)
 }
 
 #[cfg(test)]
@@ -59,6 +68,11 @@ mod tests {
         assert_eq!(tamed(&"écoute", 1), "…");
         assert_eq!(tamed(&format_args!("{}{}", "ab", "cdefghijk"), 4), "abcd…");
         assert_eq!(tamed(&format_args!("{}{}", "ab", "𝄞𝄞"), 4), "ab…");
-        assert_eq!(tame("a\u{1b}[31m\nb", 99), "a\\u{1b}[31m\nb");
+    }
+
+    #[test]
+    fn control_characters_are_escaped() {
+        assert_eq!(tame("a\u{1b}[31m\nb", 99), "a\\u{1b}[31m\\nb");
+        assert_eq!(tame_lines("a\u{1b}[31m\nb", 99), "a\\u{1b}[31m\nb");
     }
 }

@@ -113,6 +113,12 @@ impl Guest {
 
     /// The module as a binary.
     pub fn build(&self) -> Vec<u8> {
+        let text = self.text();
+        wat::parse_str(&text).unwrap_or_else(|why| panic!("{why}\n{text}"))
+    }
+
+    /// The module in the text format.
+    pub fn text(&self) -> String {
         let mut guest = self.clone();
         let pools: Vec<u32> = guest.pools.concat();
         let pools_at = guest.words(&pools);
@@ -141,7 +147,7 @@ impl Guest {
             .iter()
             .map(|byte| format!("\\{byte:02x}"))
             .collect();
-        let text = format!(
+        format!(
             r#"(module $guest
               (memory (export "memory") 4)
               (global $heap (mut i32) (i32.const {HEAP}))
@@ -156,8 +162,7 @@ impl Guest {
               {items}
               (data (i32.const {DATA}) "{data}"))"#,
             items = self.items.join("\n"),
-        );
-        wat::parse_str(&text).unwrap_or_else(|why| panic!("{why}\n{text}"))
+        )
     }
 }
 

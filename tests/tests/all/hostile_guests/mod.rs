@@ -1,11 +1,16 @@
 //! Hostile guests: whatever a module is and whatever it does, at load or at run time, has one stated outcome, and
 //! nothing else of the process notices.
 
+mod answers;
+mod host;
 mod loading;
 mod running;
 mod verdicts;
 
 use super::guest::{Guest, Phase};
+
+/// The operation that adds a line of a field.
+const APPEND: u8 = 2;
 
 /// Runs `bad` for targets of one byte (`/`), and says next for all others: slot 3 is the path.
 fn bad_for_root(mut guest: Guest, phase: Phase, bad: &str) -> Guest {

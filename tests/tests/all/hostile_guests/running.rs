@@ -12,13 +12,11 @@ use sluicegate_tests::client::Raw;
 use sluicegate_tests::proxy::{Proxy, Start};
 use sluicegate_tests::wait::{DEADLINE, until};
 
-use super::super::guest::{BODY, Guest, NEXT, POOL, Phase, REPLY, SET, STATUS, op, verdict};
+use super::super::guest::{Guest, NEXT, Phase, REPLY, SET, op, verdict};
 use super::super::rig::records;
-use super::{answering, bad_for_root};
+use super::answers::{bad_fields, bad_verdicts};
+use super::{APPEND, answering, bad_for_root};
 
-const APPEND: u8 = 2;
-const TARGET: u8 = 16;
-const AUTHORITY: u8 = 17;
 const MEBIBYTE: u64 = 1 << 20;
 
 /// What one guest does in one phase, and the kind of fault that is; none when it is none.
@@ -125,7 +123,7 @@ fn cases() -> Vec<Case> {
         request("the answer's address is outside", "(i32.const -4)", "verdict"),
         request("the answer lies outside", &answering(u32::MAX - 100, 64), "verdict"),
         request("the answer ends outside", &answering(65536, 3 << 16), "verdict"),
-        request("an answer of 2 GiB", &answering(1024, 1 << 31), "output"),
+        request("an answer of 2 GiB", &answering(1024, 1 << 31), "verdict"),
         request("an answer over its limit", &format!("(drop (memory.grow (i32.const 64))) {}", answering(65536, 3_000_000)), "output"),
         request(
             "a reply of 100 MB",
@@ -146,7 +144,8 @@ fn cases() -> Vec<Case> {
         kind: None,
     });
     // The host calls it to let the guest take its answer back.
-    let loops_after = "(func (export \"cabi_post_sluicegate:filter/http-request@0.1.0#on-request\") (param i32)
+    let loops_after =
+        "(func (export \"cabi_post_sluicegate:filter/http-request@0.1.0#on-request\") (param i32)
         (if (global.get $bad) (then (loop $l br $l))))
         (global $bad (mut i32) (i32.const 0))";
     let body = format!("(global.set $bad (i32.const 1)) {}", answering(1024, 0));
@@ -169,60 +168,6 @@ fn fill() -> &'static str {
 
 fn copy() -> &'static str {
     "(memory.copy (i32.const 65537) (i32.const 65536) (i32.const 15000000))"
-}
-
-fn bad_verdicts() -> Vec<(&'static str, Vec<u8>)> {
-    let status = |status: u16| op(STATUS, "", &status.to_le_bytes());
-    let next = |code, value: &[u8]| verdict(NEXT, &[op(code, "", value)]);
-    let reply = |code: u16| verdict(REPLY, &[status(code)]);
-    vec![
-        ("unknown verdict", vec![77]),
-        ("a verdict kept for later", vec![4]),
-        ("truncated operation", vec![NEXT, SET]),
-        ("an operation without an end", vec![NEXT, BODY, 0, 0, 0, 255, 255, 255, 255]),
-        ("a name without an end", vec![NEXT, SET, 0, 255, 255, 0, 0, 0, 0]),
-        ("unknown operation", next(99, b"")),
-        ("a byte that is kept for later", vec![NEXT, SET, 1, 1, 0, 0, 0, 0, 0, b'a']),
-        ("a pool the plan has not", next(POOL, &7u32.to_le_bytes())),
-        ("a pool without a number", next(POOL, b"")),
-        ("too many edits", verdict(NEXT, &vec![op(APPEND, "x", b""); 1025])),
-        ("a body without a reply", next(BODY, b"x")),
-        ("a status without a reply", verdict(NEXT, &[status(200)])),
-        ("status 42", reply(42)),
-        ("status 0", reply(0)),
-        ("status 100", reply(100)),
-        ("status 101", reply(101)),
-        ("status 199", reply(199)),
-        ("status 1000", reply(1000)),
-        ("a target in absolute form", next(TARGET, b"http://evil/")),
-        ("a target with a line end", next(TARGET, b"/ HTTP/1.1\r\nX: y\r\n\r\nGET /")),
-        ("a target with a space", next(TARGET, b"/a b")),
-        ("a target that is not ASCII", next(TARGET, b"/\xff")),
-        ("an authority with a line end", next(AUTHORITY, b"a\r\nX: y")),
-        ("an authority with a path", next(AUTHORITY, b"a/b")),
-        ("an empty authority", next(AUTHORITY, b"")),
-        ("an empty sticky key", next(33, b"")),
-        ("a sticky key of 64 KiB", next(33, &[b'k'; 40_000])),
-        ("an endpoint that is no text", next(34, b"\xff")),
-    ]
-}
-
-fn bad_fields() -> Vec<(&'static str, &'static str, &'static [u8])> {
-    vec![
-        ("CR LF in a value", "x-a", b"b\r\nset-cookie: c"),
-        ("LF in a value", "x-a", b"b\nc"),
-        ("NUL in a value", "x-a", b"b\0"),
-        ("a space in a name", "x a", b"b"),
-        ("a colon in a name", "x-a:", b"b"),
-        ("an empty name", "", b"b"),
-        ("a forged Content-Length", "Content-Length", b"5"),
-        ("a forged Transfer-Encoding", "transfer-encoding", b"chunked"),
-        ("a forged Connection", "connection", b"close"),
-        ("a forged Host", "host", b"evil"),
-        ("a forged Upgrade", "upgrade", b"websocket"),
-        ("a forged Trailer", "trailer", b"x"),
-        ("a forged Keep-Alive", "keep-alive", b"timeout=1"),
-    ]
 }
 
 /// Each case has a listener where the guest's policy is `fail` and one where it is `bypass`.
@@ -306,7 +251,10 @@ fn each_fault_ends_its_own_exchange_and_nothing_else() {
         for round in 0..3 {
             for (n, case) in cases.iter().enumerate() {
                 if let Err(why) = check(&bench, n, case) {
-                    failures.push(format!("{} ({:?}), round {round}: {why}", case.name, case.phase));
+                    failures.push(format!(
+                        "{} ({:?}), round {round}: {why}",
+                        case.name, case.phase
+                    ));
                 }
             }
             if round == 0 {
@@ -317,7 +265,11 @@ fn each_fault_ends_its_own_exchange_and_nothing_else() {
         stop.store(true, Ordering::Relaxed);
         (neighbour.join().expect("the neighbour's thread"), rounds)
     });
-    let metrics = bench.proxy.admin("GET", "/metrics").expect("metrics").text();
+    let metrics = bench
+        .proxy
+        .admin("GET", "/metrics")
+        .expect("metrics")
+        .text();
     let failing = cases.iter().filter(|case| case.fails()).count();
     let written = reasons(&bench.proxy, failing * 6);
     for (n, case) in cases.iter().enumerate() {
@@ -325,17 +277,37 @@ fn each_fault_ends_its_own_exchange_and_nothing_else() {
         for policy in ["fail", "bypass"] {
             let begin = format!("sluicegate_filter_faults_total{{filter=\"{policy}{n}\",kind=");
             let faults = metrics.lines().filter_map(|line| line.strip_prefix(&begin));
-            counts.extend(faults.filter(|rest| !rest.ends_with(" 0")).map(str::to_owned));
+            counts.extend(
+                faults
+                    .filter(|rest| !rest.ends_with(" 0"))
+                    .map(str::to_owned),
+            );
         }
-        let wanted: Vec<String> = case.kind.iter().map(|kind| format!("\"{kind}\"}} 6")).collect();
+        let wanted: Vec<String> = case
+            .kind
+            .iter()
+            .map(|kind| format!("\"{kind}\"}} 6"))
+            .collect();
         if counts != [wanted.clone(), wanted.clone()].concat() {
-            failures.push(format!("{} ({:?}): {counts:?} and not twice {wanted:?}", case.name, case.phase));
+            failures.push(format!(
+                "{} ({:?}): {counts:?} and not twice {wanted:?}",
+                case.name, case.phase
+            ));
         }
-        let reasons = written.get(&format!("fail{n}")).cloned().unwrap_or_default();
-        let faults = reasons.iter().filter(|reason| *reason == "filter-fault").count();
+        let reasons = written
+            .get(&format!("fail{n}"))
+            .cloned()
+            .unwrap_or_default();
+        let faults = reasons
+            .iter()
+            .filter(|reason| *reason == "filter-fault")
+            .count();
         let wanted = if case.fails() { 6 } else { 0 };
         if faults != wanted {
-            failures.push(format!("{} ({:?}): {reasons:?} in the access log", case.name, case.phase));
+            failures.push(format!(
+                "{} ({:?}): {reasons:?} in the access log",
+                case.name, case.phase
+            ));
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
@@ -349,11 +321,12 @@ fn each_fault_ends_its_own_exchange_and_nothing_else() {
 fn check(bench: &Bench, n: usize, case: &Case) -> Result<(), String> {
     let [fail, bypass] = bench.binds[n];
     if case.is_stream() {
+        let opening = opening(case.phase);
         for _ in 0..2 {
-            let got = session(fail, case.phase).map_err(|why| format!("fail: {why}"))?;
+            let got = session(fail, &opening).map_err(|why| format!("fail: {why}"))?;
             expect(got, Vec::new(), "fail")?;
-            let got = session(bypass, case.phase).map_err(|why| format!("bypass: {why}"))?;
-            expect(got, opening(case.phase), "bypass")?;
+            let got = session(bypass, &opening).map_err(|why| format!("bypass: {why}"))?;
+            expect(&got, &opening, "bypass")?;
         }
         return Ok(());
     }
@@ -373,9 +346,17 @@ fn check(bench: &Bench, n: usize, case: &Case) -> Result<(), String> {
             let text_got = answer.text().lines().next().unwrap_or_default().to_owned();
             expect((answer.status, text_got.as_str()), (status, text), "/")?;
             let details = answer.field("proxy-status").unwrap_or_default();
-            expect(details.contains("filter-fault"), status == 500, "Proxy-Status")?;
+            expect(
+                details.contains("filter-fault"),
+                status == 500,
+                "Proxy-Status",
+            )?;
             let answer = ask("/good")?;
-            expect((answer.status, answer.text().as_str()), (200, "web1"), "/good")?;
+            expect(
+                (answer.status, answer.text().as_str()),
+                (200, "web1"),
+                "/good",
+            )?;
         }
     }
     Ok(())
@@ -416,10 +397,9 @@ fn opening(phase: Phase) -> Vec<u8> {
 }
 
 /// What comes back of as many bytes as the client sent.
-fn session(bind: SocketAddr, phase: Phase) -> std::io::Result<Vec<u8>> {
-    let opening = opening(phase);
+fn session(bind: SocketAddr, opening: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut raw = Raw::connect(bind);
-    raw.send(&opening)?;
+    raw.send(opening)?;
     match raw.exactly(opening.len()) {
         Err(why) if why.kind() == std::io::ErrorKind::UnexpectedEof => Ok(Vec::new()),
         other => other,

@@ -80,7 +80,9 @@ fn samples() -> Vec<Vec<u8>> {
 /// cut short at every place.
 fn mutants(sample: &[u8]) -> Vec<Vec<u8>> {
     let length = sample.len() as u32;
-    let mut mutants: Vec<Vec<u8>> = (0..sample.len()).map(|end| sample[..end].to_vec()).collect();
+    let mut mutants: Vec<Vec<u8>> = (0..sample.len())
+        .map(|end| sample[..end].to_vec())
+        .collect();
     for at in 0..sample.len() {
         for width in [4, 2, 1] {
             let Some(word) = sample.get(at..at + width) else {
@@ -114,8 +116,8 @@ fn mutants(sample: &[u8]) -> Vec<Vec<u8>> {
 
 fn rig(backend: &Backend) -> Rig {
     Plan::new(&[backend.address()])
-        .listener("filters: [{module: echo.wasm}]")
-        .top("workers: 1\ntelemetry: {access-log: off}")
+        .listener("filters: [echo]")
+        .top("workers: 1\nfilters: {echo: {module: echo.wasm}}\ntelemetry: {access-log: off}")
         .run_with(Start::new().file("echo.wasm", echoing()))
 }
 
@@ -128,7 +130,9 @@ fn a_verdict_is_taken_whole_or_not_at_all() {
     for mutant in samples().iter().flat_map(|sample| mutants(sample)) {
         count += 1;
         let query: String = mutant.iter().map(|byte| format!("{byte:02x}")).collect();
-        let sent = raw.send(format!("GET /?{query} HTTP/1.1\r\nHost: x\r\nAccept: */*\r\n\r\n"));
+        let sent = raw.send(format!(
+            "GET /?{query} HTTP/1.1\r\nHost: x\r\nAccept: */*\r\n\r\n"
+        ));
         let answer = sent.and_then(|()| raw.response());
         let reached = backend.take_received().len();
         let read = Verdict::read(&mutant, Read::Request, 1);
@@ -144,10 +148,14 @@ fn a_verdict_is_taken_whole_or_not_at_all() {
             (Err(_), Err(_)) => false,
         };
         if !right {
-            failures.push(format!("{mutant:?}: {read:?}, but {answer:?}, {reached} reached"));
+            failures.push(format!(
+                "{mutant:?}: {read:?}, but {answer:?}, {reached} reached"
+            ));
         }
         let closed = answer.as_ref().map_or(true, |answer| {
-            answer.field("connection").is_some_and(|c| c.contains("close"))
+            answer
+                .field("connection")
+                .is_some_and(|c| c.contains("close"))
         });
         if closed {
             raw = rig.raw();
@@ -155,7 +163,8 @@ fn a_verdict_is_taken_whole_or_not_at_all() {
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert!(count > 1000 && refused > count / 4, "{refused} of {count}");
-    let faults = "sluicegate_filter_faults_total{filter=\"web[0]\",kind=\"verdict\"}";
+    let faults = "sluicegate_filter_faults_total{filter=\"echo\",kind=\"verdict\"}";
     assert_eq!(rig.proxy.metric(faults), refused as f64);
+    drop(raw);
     rig.settles();
 }
