@@ -4,6 +4,8 @@
 mod check;
 #[path = "all/cli.rs"]
 mod cli;
+#[path = "all/corpora.rs"]
+mod corpora;
 #[path = "all/drain.rs"]
 mod drain;
 #[path = "all/drop.rs"]

@@ -16,7 +16,7 @@ use crate::wasm::{BadVerdict, Facts, Fault, FaultKind, Instance, Kind, Phase, Sh
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Lines that a head may have had, and bytes it may take, once a verdict is applied. Listeners take no longer heads from
 /// the network than these, and what is between them and the heads of users is for filters to add.
-const LINES_MAX: usize = 8 * 1024;
+const LINES_MAX: usize = 4 * 1024;
 const HEAD_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// A worker's instance of a filter. One per worker and filter, shared by its chains.
