@@ -24,8 +24,11 @@ use sluicegate::wasm::{
 use sluicegate_sdk::testing::{Harness, TestRequest, TestResponse};
 use sluicegate_sdk::{Head, Record, Request, Response, Stream};
 
+/// What takes any bytes.
+pub type Target = fn(&[u8]);
+
 /// Name, which is that of its corpus, and function.
-pub const TARGETS: [(&str, fn(&[u8])); 10] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("chunked", chunked),
     ("client_hello", client_hello),
     ("config", configuration),
@@ -162,9 +165,7 @@ pub fn packed_head(data: &[u8]) {
         if let Some(tls) = head.tls() {
             let _ = (tls.sni(), tls.alpn(), tls.version(), tls.client_subject());
         }
-        let mut count = 0;
-        for (name, _) in head.fields() {
-            count += 1;
+        for (count, (name, _)) in head.fields().enumerate() {
             if let Some(name) = name.to_str().filter(|_| count < 16) {
                 assert!(head.field(name).is_some());
                 head.fields_named(name).for_each(drop);
@@ -320,9 +321,10 @@ pub fn chunked(data: &[u8]) {
     assert_eq!(whole, pieces);
 }
 
+type Lines = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// Body, whether it ended, and its trailers; none when it is malformed.
-#[allow(clippy::type_complexity)]
-fn decoded(data: &[u8], piece: usize) -> Option<(Vec<u8>, bool, Vec<(Vec<u8>, Vec<u8>)>)> {
+fn decoded(data: &[u8], piece: usize) -> Option<(Vec<u8>, bool, Lines)> {
     let mut decoder = Decoder::new(TrailerLimits {
         bytes: 4096,
         fields: 32,
