@@ -7,9 +7,9 @@ use sluicegate_tests::backend::{Backend, refused};
 use sluicegate_tests::proxy::Start;
 use sluicegate_tests::wait::{DEADLINE, eventually};
 
-use super::super::guest::{Guest, NEXT, Phase, op, verdict};
+use super::super::guest::{BODY, Guest, NEXT, Phase, REPLY, op, verdict};
 use super::super::rig::Plan;
-use super::{APPEND, bad_for_root};
+use super::{APPEND, answering, bad_for_root};
 
 #[test]
 fn a_predicate_that_takes_too_long_is_a_fault() {
@@ -148,6 +148,35 @@ fn absurd_routes_end_as_other_exchanges_do() {
         rig.settles();
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// As much as `limits.output` can allow at all.
+#[test]
+fn a_reply_as_large_as_may_be_arrives_whole() {
+    const LENGTH: u32 = 60 << 20;
+    let mut guest = Guest::default();
+    let begin = guest.put(&verdict(REPLY, &[op(BODY, "", b"")])[..5]);
+    // The verdict and the head of its one operation, with the length of the body, before a body of zeros.
+    let body = format!(
+        "(drop (memory.grow (i32.const 1000)))
+         (memory.copy (i32.const 65536) (i32.const {begin}) (i32.const 5))
+         (i32.store (i32.const 65541) (i32.const {LENGTH}))
+         {}",
+        answering(65536, 9 + LENGTH)
+    );
+    let guest = guest.runs(Phase::Request, &body).build();
+    let backend = Backend::http("web1");
+    let limits = "limits: {memory: 128MiB, output: 64MiB, deadline: 5s}";
+    let rig = Plan::new(&[backend.address()])
+        .listener(&format!("filters: [{{module: g.wasm, {limits}}}]"))
+        .run_with(Start::new().file("g.wasm", guest));
+    let before = rig.proxy.settled();
+    for _ in 0..2 {
+        let answer = rig.get("/");
+        assert_eq!((answer.status, answer.body.len()), (200, LENGTH as usize));
+    }
+    // The guest keeps what it grew to.
+    rig.proxy.assert_nothing_left(before, 192 << 20);
 }
 
 #[test]

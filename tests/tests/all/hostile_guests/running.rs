@@ -116,6 +116,12 @@ fn cases() -> Vec<Case> {
         request("fills one after the other", &format!("{GROW} {} (i32.const 0)", fill().repeat(4000)), "deadline"),
         request("copies one after the other", &format!("{GROW} {} (i32.const 0)", copy().repeat(4000)), "deadline"),
         request("fill past the end", "(memory.fill (i32.const 0) (i32.const 1) (i32.const -1)) (i32.const 0)", "trap"),
+        request(
+            "a table without end",
+            "(loop $l (br_if $l (i32.ne (table.grow $t (ref.null func) (i32.const 1000)) (i32.const -1)))) unreachable",
+            "trap",
+        )
+        .item("(table $t 1 funcref)"),
         request("load out of bounds", "(i32.load (i32.const -8))", "trap"),
         request("indirect call of nothing", "(call_indirect (type $f) (i32.const 3))", "trap")
             .item("(type $f (func (result i32))) (table 4 funcref)"),
