@@ -1,31 +1,27 @@
 #!/usr/bin/env bash
-# Runs every fuzzer, or those named, for FUZZ_SECONDS each (60). Installs what it needs and is not there yet.
+# Runs every fuzzer, or those named, for FUZZ_SECONDS each (60). Installs the toolchain when it is not there yet.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")"
 seconds="${FUZZ_SECONDS:-60}"
 
 rustup toolchain list | grep -q '^nightly' || rustup toolchain install nightly --profile minimal
-command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
 # The versions that the product is built from.
-cmp -s Cargo.lock fuzz/Cargo.lock.from || cp Cargo.lock fuzz/Cargo.lock
-cp Cargo.lock fuzz/Cargo.lock.from
-
-# Coverage without a sanitizer: there is next to no unsafe code to watch, and one build of wasmtime is enough.
-fuzz() { cargo +nightly fuzz "$@"; }
-fuzz build --sanitizer none
+cmp -s ../Cargo.lock Cargo.lock.from || cp ../Cargo.lock Cargo.lock
+cp ../Cargo.lock Cargo.lock.from
+RUSTC_WRAPPER="$PWD/rustc.sh" cargo +nightly build --release --bins
 
 targets=("$@")
-[ "${#targets[@]}" -gt 0 ] || mapfile -t targets < <(fuzz list)
+[ "${#targets[@]}" -gt 0 ] || mapfile -t targets < <(basename -a -s .rs fuzz_targets/*.rs)
 failed=()
 for target in "${targets[@]}"; do
 	# What is found stays out of the repository until somebody thinks it worth keeping.
-	work="fuzz/target/corpus/$target"
-	mkdir -p "$work"
+	work="target/corpus/$target"
+	mkdir -p "$work" "artifacts/$target"
 	corpora=("$work")
-	[ ! -d "fuzz/corpus/$target" ] || corpora+=("fuzz/corpus/$target")
+	[ ! -d "corpus/$target" ] || corpora+=("corpus/$target")
 	echo "== $target"
-	fuzz run --sanitizer none "$target" "${corpora[@]}" -- \
-		-max_total_time="$seconds" -timeout=10 -rss_limit_mb=4096 -print_final_stats=1 -verbosity=0 ||
+	"./target/release/$target" "${corpora[@]}" "-artifact_prefix=artifacts/$target/" \
+		"-max_total_time=$seconds" -timeout=20 -rss_limit_mb=4096 -verbosity=0 -print_final_stats=1 ||
 		failed+=("$target")
 done
 if [ "${#failed[@]}" -gt 0 ]; then

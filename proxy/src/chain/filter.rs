@@ -21,6 +21,11 @@ const SPENT_MAX: usize = 4;
 const SPENT_BYTES: usize = 1024 * 1024;
 /// One warning per filter in this time; the others are counted.
 const WARN_INTERVAL_MS: u64 = 1000;
+/// A module's own words about its settings: so many findings, and bytes of each, are shown.
+const FINDINGS_MAX: usize = 20;
+const WORDS_MAX: usize = 1024;
+/// Longer names are no misspelt names of pools.
+const POOL_NAME_MAX: usize = 64;
 
 /// Called by a worker that took from the stock of a filter: the control thread is to call [`Filter::restock`] on it.
 /// Called at most once until that happened. Must not block.
@@ -45,12 +50,6 @@ pub struct Filter {
     /// The least time that making an instance took, in microseconds.
     quickest_us: AtomicU64,
 }
-
-/// A module's own words about its settings: so many findings, and bytes of each, are shown.
-const FINDINGS_MAX: usize = 20;
-const WORDS_MAX: usize = 1024;
-/// Longer names are no misspelt names of pools.
-const POOL_NAME_MAX: usize = 64;
 
 impl Filter {
     /// Configures the filter and makes an instance for each worker and some to spare. For the control thread: takes as

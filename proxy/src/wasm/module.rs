@@ -17,6 +17,10 @@ use crate::config::Capabilities;
 
 /// Larger files are refused before they are looked at.
 pub const MODULE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes shown of a name, and of a sentence, that the file chose.
+const NAME_SHOWN: usize = 128;
+const TEXT_SHOWN: usize = 1024;
+const EXPORTS_SHOWN: usize = 5;
 
 /// Package of the contract.
 pub(super) const PACKAGE: &str = "sluicegate:filter/";
@@ -131,11 +135,6 @@ pub enum ModuleError {
     #[error("cannot be made into a component: {0}")]
     Encode(String),
 }
-
-/// Bytes shown of a name, and of a sentence, that the file chose.
-const NAME_SHOWN: usize = 128;
-const TEXT_SHOWN: usize = 1024;
-const EXPORTS_SHOWN: usize = 5;
 
 impl ModuleError {
     /// The same with what comes from the file cut to what is worth reading.
