@@ -1,11 +1,12 @@
 # One command for each thing a contributor does. Those that need tools of the system run `make setup` first.
 
 CARGO ?= cargo
+FUZZ_SECONDS ?= 60
 # Debian packages with the clients and servers that the tests are run against.
 PACKAGES := curl openssl openssh-server openssh-client nghttp2-client nghttp2-server python3 slowhttptest
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: setup demo test conformance lint build bench clean fmt reference
+.PHONY: setup demo test conformance lint build bench fuzz clean fmt reference
 
 ## Install what the build and the tests need and is not there yet: as root; else say what is missing.
 setup:
@@ -42,6 +43,10 @@ build: setup
 ## Measure beside nginx and HAProxy, ten minutes; tests/bench/README.md says what that needs and how to read it.
 bench: build
 	./tests/bench/run.py
+
+## Run the fuzzers, a minute each (FUZZ_SECONDS), on a nightly toolchain; fuzz/README.md says what they look for.
+fuzz: setup
+	FUZZ_SECONDS=$(FUZZ_SECONDS) ./fuzz/run.sh
 
 ## The key-by-key reference of the configuration, which the program makes; a test holds that it is current.
 reference:

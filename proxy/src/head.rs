@@ -92,6 +92,11 @@ impl Fields {
             .map(|e| (self.name_of(e), self.value_of(e)))
     }
 
+    /// What it takes: lines that are or were there, and bytes. It only grows.
+    pub fn extent(&self) -> (usize, usize) {
+        (self.entries.len(), self.arena.len())
+    }
+
     pub fn len(&self) -> usize {
         self.entries.iter().filter(|e| e.live).count()
     }

@@ -20,5 +20,6 @@
 pub mod addresses;
 pub mod backend;
 pub mod client;
+pub mod fuzz;
 pub mod proxy;
 pub mod wait;

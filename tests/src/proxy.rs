@@ -32,6 +32,7 @@ pub struct Start {
     dir: TempDir,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    descriptors: Option<u64>,
 }
 
 /// What the process holds, from `/proc`.
@@ -49,6 +50,7 @@ impl Start {
             dir: tempfile::tempdir().expect("a temporary directory"),
             arguments: Vec::new(),
             environment: Vec::new(),
+            descriptors: None,
         }
     }
 
@@ -70,6 +72,12 @@ impl Start {
 
     pub fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// The soft limit of open files that the process starts with.
+    pub fn descriptors(mut self, limit: u64) -> Self {
+        self.descriptors = Some(limit);
         self
     }
 
@@ -98,7 +106,16 @@ impl Start {
         let config = self.dir.path().join("sluicegate.yaml");
         std::fs::write(&config, with_admin(yaml, self.dir.path())).expect("configuration");
         let open = |name: &str| File::create(self.dir.path().join(name)).expect("an output file");
-        let child = Command::new(binary())
+        let mut command = match self.descriptors {
+            None => Command::new(binary()),
+            Some(limit) => {
+                let mut shell = Command::new("sh");
+                let script = format!("ulimit -Sn {limit} && exec \"$@\"");
+                shell.args(["-c", &script, "sh"]).arg(binary());
+                shell
+            }
+        };
+        let child = command
             .args(["run", "-c"])
             .arg(&config)
             .args(&self.arguments)

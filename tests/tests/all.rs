@@ -4,6 +4,8 @@
 mod check;
 #[path = "all/cli.rs"]
 mod cli;
+#[path = "all/corpora.rs"]
+mod corpora;
 #[path = "all/drain.rs"]
 mod drain;
 #[path = "all/drain_http2.rs"]
@@ -30,6 +32,8 @@ mod headers;
 mod hostile_backends;
 #[path = "all/hostile_clients/mod.rs"]
 mod hostile_clients;
+#[path = "all/hostile_guests/mod.rs"]
+mod hostile_guests;
 #[path = "all/hostile_http2/mod.rs"]
 mod hostile_http2;
 #[path = "all/hot_swap.rs"]

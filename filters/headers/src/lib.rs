@@ -9,6 +9,9 @@ mod template;
 
 use template::{Template, Upstream};
 
+/// Edits of one message: the proxy takes twice as many of one answer, and a prefix may remove many fields.
+const EDITS_MAX: usize = 512;
+
 /// Settings of `builtin:headers`.
 #[sluicegate_sdk::settings]
 pub struct Settings {
@@ -147,6 +150,11 @@ fn edits(operations: &[Operation], side: Side, setup: &mut Setup) -> Vec<Edit> {
         Side::Request => "request",
         Side::Response => "response",
     });
+    if operations.len() > EDITS_MAX {
+        let message = format!("{} edits, more than {EDITS_MAX}", operations.len());
+        setup.problem(Diagnostic::new(&at, message));
+        return Vec::new();
+    }
     operations
         .iter()
         .enumerate()

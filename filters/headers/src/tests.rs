@@ -169,3 +169,16 @@ fn unknown_keys_are_all_reported() {
     );
     assert_eq!(problems[0].path, "/requests");
 }
+
+#[test]
+fn more_edits_than_the_proxy_takes_are_refused() {
+    let edits = |count: usize| {
+        let edit = json!({"append": "x", "value": "y"});
+        Harness::<Headers>::new(json!({"request": vec![edit; count]}))
+    };
+    let mut filter = edits(512).expect("as many as may be");
+    let answer = filter.request(TestRequest::get("/"));
+    assert_eq!(answer.fields("x").len(), 512);
+    let problems = edits(513).expect_err("one too many");
+    assert_eq!(problems[0].path.as_str(), "/request");
+}

@@ -9,8 +9,9 @@ use crate::error::why;
 use crate::generation::{FilterUse, Generation, Listener};
 use crate::tls::{ClientTls, ServerTls};
 use crate::upstream::{Pool, Registry};
-use crate::wasm::{Host, Module, ModuleError, Phase};
+use crate::wasm::{Host, MODULE_BYTES_MAX, Module, ModuleError, Phase};
 use std::collections::HashMap;
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
@@ -239,7 +240,7 @@ impl Builder {
                     ));
                 }
             },
-            ModuleSource::File(path) => match std::fs::read(path) {
+            ModuleSource::File(path) => match read_module(path) {
                 Ok(bytes) => (name_of(path), std::borrow::Cow::Owned(bytes)),
                 Err(error) => {
                     return Err(problem(
@@ -271,7 +272,10 @@ impl Builder {
         let filter = match same {
             Some(same) => same.filter.clone(),
             None => {
-                if let Some(wrong) = wrong_settings(&module, config, sources) {
+                // A module that lacks a grant is refused below, before anything of it runs.
+                if module.missing_capability(&config.capabilities).is_none()
+                    && let Some(wrong) = wrong_settings(&module, config, sources)
+                {
                     return Err(wrong);
                 }
                 Filter::load(module, config.clone(), all.workers, self.refill.clone())
@@ -431,13 +435,39 @@ fn misplaced(
     found
 }
 
+/// The file, but of one that is too large for a module no more than shows that it is.
+fn read_module(path: &std::path::Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?
+        .take(MODULE_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// What the module's own schema has against the settings, if anything.
 fn wrong_settings(
     module: &Arc<Module>,
     config: &FilterConfig,
     sources: &Sources,
 ) -> Option<Vec<Diagnostic>> {
-    let schema = serde_json::from_str(&module.schema().ok()??).ok()?;
+    let broken = |why: String| {
+        let message = format!("filter {:?}: {why}", &*config.name);
+        let problem = Problem {
+            at: config.at.clone(),
+            code: "filter",
+            message,
+            help: Some("this is a mistake in the filter; tell its author".into()),
+        };
+        Some(vec![sources.diagnose(problem)])
+    };
+    let schema = match module.schema() {
+        Ok(schema) => schema?,
+        Err(fault) => return broken(format!("its settings schema cannot be read: {fault}")),
+    };
+    let schema = match serde_json::from_str(&schema) {
+        Ok(schema) => schema,
+        Err(error) => return broken(format!("its settings schema is no JSON: {error}")),
+    };
     let settings = ConfigPath(format!("{}/settings", config.at.0));
     let wrong = sources.validate(&settings, &schema);
     (!wrong.is_empty()).then_some(wrong)

@@ -1,7 +1,7 @@
 //! One configured filter: loaded, configured and stocked with instances on the control thread, shared by the workers.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::counters::{Counts, Shard};
@@ -9,16 +9,23 @@ use super::plan::CheckedPlan;
 use super::problem::{problem as finding, setting};
 use crate::config::{ConfigPath, FilterConfig, PoolConfig, Problem, quoted};
 use crate::wasm::{
-    ConfigureError, Fault, FaultKind, Instance, InstanceOptions, Module, Phases, Plan,
-    SETTINGS_BYTES_MAX,
+    ConfigureError, Diagnostic, Fault, FaultKind, Instance, InstanceOptions, Module, Phases, Plan,
+    SETTINGS_BYTES_MAX, tame, tame_lines,
 };
 
 /// Ready instances kept beside those in use, for workers whose instance faulted.
 const SPARE: usize = 2;
-/// Time a worker spends at most on making an instance when the stock is empty. Everything else of the worker waits.
-const INLINE_CONFIGURE: Duration = Duration::from_millis(100);
+/// Instances that wait for the control thread to take them apart, and the memory from which on they do: giving pages back
+/// takes a worker about as long as the guest took to write them.
+const SPENT_MAX: usize = 4;
+const SPENT_BYTES: usize = 1024 * 1024;
 /// One warning per filter in this time; the others are counted.
 const WARN_INTERVAL_MS: u64 = 1000;
+/// A module's own words about its settings: so many findings, and bytes of each, are shown.
+const FINDINGS_MAX: usize = 20;
+const WORDS_MAX: usize = 1024;
+/// Longer names are no misspelt names of pools.
+const POOL_NAME_MAX: usize = 64;
 
 /// Called by a worker that took from the stock of a filter: the control thread is to call [`Filter::restock`] on it.
 /// Called at most once until that happened. Must not block.
@@ -32,6 +39,7 @@ pub struct Filter {
     plan: CheckedPlan,
     phases: Phases,
     stock: Mutex<Vec<Instance>>,
+    spent: Mutex<Vec<Instance>>,
     refill: Refill,
     refill_asked: AtomicBool,
     shards: Box<[Shard]>,
@@ -39,6 +47,8 @@ pub struct Filter {
     /// When a fault was last warned about (ms after `born`, plus one), and how many were not since.
     warned_ms: AtomicU64,
     silent: AtomicU64,
+    /// The least time that making an instance took, in microseconds.
+    quickest_us: AtomicU64,
 }
 
 impl Filter {
@@ -80,14 +90,17 @@ impl Filter {
             capabilities: config.capabilities,
         };
         let deadline = config.limits.configure_deadline;
+        let began = Instant::now();
         let (first, plan) = make(&module, &options, &settings, deadline)
             .map_err(|error| problems(&config, error))?;
+        let took = began.elapsed().as_micros() as u64;
         let phases = plan.phases;
         let plan = CheckedPlan::check(plan, &module, &config.at)?;
 
         let filter = Arc::new(Self {
             shards: (0..workers.max(1)).map(|_| Shard::default()).collect(),
             stock: Mutex::new(vec![first]),
+            spent: Mutex::default(),
             config,
             module,
             options,
@@ -99,6 +112,7 @@ impl Filter {
             born: Instant::now(),
             warned_ms: AtomicU64::new(0),
             silent: AtomicU64::new(0),
+            quickest_us: AtomicU64::new(took),
         });
         filter
             .fill(workers + SPARE)
@@ -163,25 +177,56 @@ impl Filter {
     /// Fills the stock up after workers took from it. For the control thread.
     pub fn restock(&self) {
         self.refill_asked.store(false, Ordering::SeqCst);
+        let spent = std::mem::take(&mut *lock(&self.spent));
+        drop(spent);
         if let Err(fault) = self.fill(SPARE) {
             tracing::warn!(filter = %self.config.name, "cannot make spare instances: {fault}");
         }
     }
 
-    /// A ready instance: from the stock, else made here.
-    pub(super) fn take(self: &Arc<Self>) -> Result<Instance, Fault> {
+    /// A ready instance from the stock. When it runs low the control thread is asked to fill it.
+    pub(super) fn stocked(self: &Arc<Self>) -> Option<Instance> {
         let taken = {
-            let mut stock = self.stock.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut stock = lock(&self.stock);
             let taken = stock.pop();
             (taken, stock.len())
         };
-        if taken.1 < SPARE && !self.refill_asked.swap(true, Ordering::SeqCst) {
+        if taken.1 < SPARE {
+            self.ask_for_refill();
+        }
+        taken.0
+    }
+
+    /// Takes back an instance that faulted. A large one is taken apart by the control thread, unless that is behind.
+    pub(super) fn discard(self: &Arc<Self>, instance: Instance) {
+        if instance.memory() < SPENT_BYTES {
+            return;
+        }
+        let mut spent = lock(&self.spent);
+        if spent.len() < SPENT_MAX {
+            spent.push(instance);
+            drop(spent);
+            self.ask_for_refill();
+        }
+    }
+
+    fn ask_for_refill(self: &Arc<Self>) {
+        if !self.refill_asked.swap(true, Ordering::SeqCst) {
             (self.refill)(self.clone());
         }
-        match taken.0 {
-            Some(instance) => Ok(instance),
-            None => self.make(INLINE_CONFIGURE.min(self.options.limits.configure_deadline)),
-        }
+    }
+
+    /// Making an instance takes no longer than one call may: a worker can do it itself. Everything else of the worker
+    /// waits meanwhile.
+    pub(super) fn is_quick(&self) -> bool {
+        let deadline = self.options.limits.deadline.as_micros() as u64;
+        self.quickest_us.load(Ordering::Relaxed) <= deadline
+    }
+
+    /// An instance made by the worker, within the deadline of a call.
+    pub(super) fn made_quickly(&self) -> Result<Instance, Fault> {
+        let limits = &self.options.limits;
+        self.make(limits.deadline.min(limits.configure_deadline))
     }
 
     pub(super) fn shard(&self, worker: usize) -> &Shard {
@@ -219,29 +264,25 @@ impl Filter {
 
     fn fill(&self, wanted: usize) -> Result<(), Fault> {
         loop {
-            let stocked = self
-                .stock
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .len();
+            let stocked = lock(&self.stock).len();
             if stocked >= wanted {
                 return Ok(());
             }
             let instance = self.make(self.options.limits.configure_deadline)?;
-            self.stock
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(instance);
+            lock(&self.stock).push(instance);
         }
     }
 
     /// One more instance with the same settings. It must answer the same plan where instances are bound to it: an
     /// index into pools that come in another order would route to the wrong one.
     fn make(&self, deadline: Duration) -> Result<Instance, Fault> {
+        let began = Instant::now();
         match make(&self.module, &self.options, &self.settings, deadline) {
             Ok((instance, plan))
                 if *plan.pools == *self.plan.pools && plan.phases == self.phases =>
             {
+                let took = began.elapsed().as_micros() as u64;
+                self.quickest_us.fetch_min(took, Ordering::Relaxed);
                 Ok(instance)
             }
             Ok(_) => Err(Fault::new(
@@ -269,13 +310,19 @@ impl std::fmt::Debug for Filter {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn make(
     module: &Arc<Module>,
     options: &InstanceOptions,
     settings: &str,
     deadline: Duration,
 ) -> Result<(Instance, Plan), ConfigureError> {
-    let mut instance = module.instantiate(options).map_err(ConfigureError::Fault)?;
+    let mut instance = module
+        .instantiate_within(options, deadline)
+        .map_err(ConfigureError::Fault)?;
     let plan = instance.configure(settings, deadline)?;
     Ok((instance, plan))
 }
@@ -287,15 +334,16 @@ fn problems(config: &FilterConfig, error: ConfigureError) -> Vec<Problem> {
             "bad-settings",
             "the filter refuses its settings without saying why",
         )],
-        ConfigureError::Rejected(diagnostics) => diagnostics
-            .into_iter()
-            .map(|diagnostic| Problem {
-                code: "bad-settings",
-                at: setting(&config.at, &diagnostic.path),
-                message: diagnostic.message,
-                help: diagnostic.help,
-            })
-            .collect(),
+        ConfigureError::Rejected(diagnostics) => {
+            let more = diagnostics.len().saturating_sub(FINDINGS_MAX);
+            let shown = diagnostics.into_iter().take(FINDINGS_MAX);
+            let mut problems: Vec<Problem> = shown.map(|d| refusal(config, d)).collect();
+            if more > 0 {
+                let message = format!("the filter finds {more} more mistakes in its settings");
+                problems.push(finding(setting(&config.at, ""), "bad-settings", message));
+            }
+            problems
+        }
         ConfigureError::Fault(fault) => {
             let mut message = format!("filter {} cannot be set up: {fault}", quoted(&config.name));
             if let Some(backtrace) = &fault.backtrace {
@@ -314,15 +362,30 @@ fn problems(config: &FilterConfig, error: ConfigureError) -> Vec<Problem> {
     }
 }
 
+/// What the filter says is wrong with one of its settings.
+fn refusal(config: &FilterConfig, diagnostic: Diagnostic) -> Problem {
+    Problem {
+        code: "bad-settings",
+        at: setting(&config.at, &tame(&diagnostic.path, WORDS_MAX)),
+        message: tame_lines(&diagnostic.message, WORDS_MAX),
+        help: diagnostic.help.map(|help| tame_lines(&help, WORDS_MAX)),
+    }
+}
+
 fn unknown_pool(
     config: &FilterConfig,
     wanted: &crate::wasm::PoolUse,
     pools: &[Arc<PoolConfig>],
 ) -> Problem {
-    let message = format!("pool {} is not defined", quoted(&wanted.name));
-    let problem = finding(setting(&config.at, &wanted.path), "unknown-pool", message);
+    let message = format!(
+        "pool {} is not defined",
+        quoted(&tame(&wanted.name, WORDS_MAX))
+    );
+    let at = setting(&config.at, &tame(&wanted.path, WORDS_MAX));
+    let problem = finding(at, "unknown-pool", message);
     let nearest = pools
         .iter()
+        .filter(|_| wanted.name.len() <= POOL_NAME_MAX)
         .map(|pool| (strsim::damerau_levenshtein(&pool.name, &wanted.name), pool))
         .min_by_key(|(distance, _)| *distance);
     match nearest {

@@ -1,5 +1,18 @@
 //! Anchored globs over bytes: `*` any run, `?` one byte, `\` quotes the next.
 
+/// What evaluating a predicate may still take: bytes looked at, and a few for each comparison.
+#[derive(Debug)]
+pub(super) struct Steps(pub(super) u32);
+
+impl Steps {
+    /// None when there are not as many left.
+    #[inline]
+    pub(super) fn take(&mut self, count: usize) -> Option<()> {
+        self.0 = self.0.checked_sub(u32::try_from(count).ok()?)?;
+        Some(())
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Token {
     Byte(u8),
@@ -54,11 +67,13 @@ impl Glob {
         pattern
     }
 
-    /// Takes at most `pattern × text` steps: on a mismatch only the last run grows.
-    pub(super) fn matches(&self, text: &[u8]) -> bool {
+    /// Takes at most `pattern × text` steps, since on a mismatch only the last run grows, and takes them off `steps`;
+    /// none when they ran out.
+    pub(super) fn matches(&self, text: &[u8], steps: &mut Steps) -> Option<bool> {
         let (mut at, mut token) = (0, 0);
         let mut retry: Option<(usize, usize)> = None;
         while at < text.len() {
+            steps.take(1)?;
             match self.tokens.get(token) {
                 Some(Token::Run) => {
                     retry = Some((at, token + 1));
@@ -78,13 +93,13 @@ impl Glob {
                 _ => {}
             }
             let Some((from, after_run)) = retry else {
-                return false;
+                return Some(false);
             };
             retry = Some((from + 1, after_run));
             at = from + 1;
             token = after_run;
         }
-        self.tokens[token..].iter().all(|t| *t == Token::Run)
+        Some(self.tokens[token..].iter().all(|t| *t == Token::Run))
     }
 
     fn is_same(&self, pattern: u8, text: u8) -> bool {
@@ -100,6 +115,17 @@ impl Glob {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn matches(glob: &Glob, text: &[u8]) -> bool {
+        glob.matches(text, &mut Steps(1000)).expect("steps enough")
+    }
+
+    #[test]
+    fn many_runs_cost_what_they_may_and_no_more() {
+        let glob = Glob::new(&"*aaaaaaab".repeat(1000), false);
+        let text = [b'a'; 16 * 1024];
+        assert_eq!(glob.matches(&text, &mut Steps(50_000)), None);
+    }
 
     #[test]
     fn globs() {
@@ -123,13 +149,13 @@ mod tests {
         ];
         for (pattern, text, expected) in cases {
             assert_eq!(
-                Glob::new(pattern, false).matches(text.as_bytes()),
+                matches(&Glob::new(pattern, false), text.as_bytes()),
                 expected,
                 "{pattern} on {text}"
             );
         }
-        assert!(Glob::new("WWW.*", true).matches(b"www.EXAMPLE.com"));
-        assert!(!Glob::new("WWW.*", false).matches(b"www.example.com"));
+        assert!(matches(&Glob::new("WWW.*", true), b"www.EXAMPLE.com"));
+        assert!(!matches(&Glob::new("WWW.*", false), b"www.example.com"));
     }
 
     proptest! {
@@ -137,8 +163,8 @@ mod tests {
         fn a_quoted_text_matches_itself_alone(text in "[a-z*?\\\\]{0,12}", other in "[a-z*?\\\\]{0,12}") {
             let quoted: String = text.chars().flat_map(|c| ['\\', c]).collect();
             let glob = Glob::new(&quoted, false);
-            prop_assert!(glob.matches(text.as_bytes()));
-            prop_assert_eq!(glob.matches(other.as_bytes()), text == other);
+            prop_assert!(matches(&glob, text.as_bytes()));
+            prop_assert_eq!(matches(&glob, other.as_bytes()), text == other);
         }
     }
 }

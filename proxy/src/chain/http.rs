@@ -108,10 +108,18 @@ impl Chain {
                 head: Some(head),
                 client: facts.client,
             };
-            if !plan.predicate.matches(&subject) {
-                continue;
+            match link.slot.matches(Phase::Request, &subject) {
+                Ok(true) => part.matched = true,
+                Ok(false) => continue,
+                Err(kind) => {
+                    part.ended = true;
+                    outcome = Outcome::Fault {
+                        filter: link.slot.filter().name().clone(),
+                        kind,
+                    };
+                    break;
+                }
             }
-            part.matched = true;
             if !plan.wants(Phase::Request) {
                 continue;
             }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use memchr::memmem::Finder;
 
-use super::glob::Glob;
+use super::glob::{Glob, Steps};
 use crate::head::{Fields, RequestHead, is_token};
 use crate::wasm::Test;
 
@@ -18,6 +18,11 @@ const DEPTH_MAX: usize = 64;
 /// Values of one test, and bytes of one value.
 const VALUES_MAX: usize = 4096;
 const VALUE_BYTES_MAX: usize = 8 * 1024;
+/// What one evaluation may take: some milliseconds. A sane predicate takes a thousandth; one that is made to be slow, or
+/// that a client's path makes slow, would hold up everything else of the worker.
+const STEPS_MAX: u32 = 2_000_000;
+/// Steps that a look into a field line is counted for, besides the bytes it goes through.
+const LOOK_STEPS: usize = 16;
 
 /// What a predicate is asked about. Without a head (streams) every test of one is false.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +34,10 @@ pub struct Subject<'a> {
 /// A compiled predicate; none matches everything.
 #[derive(Debug, Clone, Default)]
 pub struct Predicate(Option<Node>);
+
+/// An evaluation was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooSlow;
 
 /// Why postfix nodes are no predicate: a mistake of the filter, not of its settings, but for networks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -109,52 +118,88 @@ impl Predicate {
     }
 
     #[inline]
-    pub fn matches(&self, subject: &Subject<'_>) -> bool {
+    pub fn matches(&self, subject: &Subject<'_>) -> Result<bool, TooSlow> {
         match &self.0 {
-            None => true,
-            Some(node) => node.holds(subject),
+            None => Ok(true),
+            Some(node) => node.holds(subject, &mut Steps(STEPS_MAX)).ok_or(TooSlow),
         }
     }
 }
 
 impl Node {
-    fn holds(&self, subject: &Subject<'_>) -> bool {
+    /// None when the steps ran out.
+    fn holds(&self, subject: &Subject<'_>, steps: &mut Steps) -> Option<bool> {
         match self {
-            Node::All(nodes) => return nodes.iter().all(|node| node.holds(subject)),
-            Node::Any(nodes) => return nodes.iter().any(|node| node.holds(subject)),
-            Node::Not(node) => return !node.holds(subject),
+            Node::All(nodes) => {
+                for node in nodes {
+                    if !node.holds(subject, steps)? {
+                        return Some(false);
+                    }
+                }
+                return Some(true);
+            }
+            Node::Any(nodes) => {
+                for node in nodes {
+                    if node.holds(subject, steps)? {
+                        return Some(true);
+                    }
+                }
+                return Some(false);
+            }
+            Node::Not(node) => return node.holds(subject, steps).map(|holds| !holds),
             Node::Client(networks) => {
-                return networks.iter().any(|net| net.contains(&subject.client));
+                steps.take(networks.len())?;
+                return Some(networks.iter().any(|net| net.contains(&subject.client)));
             }
             _ => {}
         }
         let Some(head) = subject.head else {
-            return false;
-        };
-        let lines = |name: &'_ [u8], test: &dyn Fn(&[u8]) -> bool| {
-            head.fields
-                .iter()
-                .any(|(n, value)| n == name && test(value))
+            return Some(false);
         };
         match self {
-            Node::Method(methods) => methods.iter().any(|m| **m == *head.method()),
-            Node::Path(path) => head.path() == &**path,
-            Node::PathPrefix(prefix) => is_below(head.path(), prefix),
-            Node::PathGlob(glob) => glob.matches(head.path()),
-            Node::Host(glob) => glob.matches(without_port(head.authority())),
-            Node::HeaderPresent(name) => has(&head.fields, name),
-            Node::HeaderEquals(name, value) => lines(name, &|v| v == &**value),
-            Node::HeaderPrefix(name, value) => lines(name, &|v| v.starts_with(value)),
-            Node::HeaderContains(name, needles) => {
-                lines(name, &|v| needles.iter().any(|n| n.find(v).is_some()))
+            Node::Method(methods) => {
+                steps.take(methods.len())?;
+                Some(methods.iter().any(|m| **m == *head.method()))
             }
-            Node::All(_) | Node::Any(_) | Node::Not(_) | Node::Client(_) => false,
+            Node::Path(path) => Some(head.path() == &**path),
+            Node::PathPrefix(prefix) => Some(is_below(head.path(), prefix)),
+            Node::PathGlob(glob) => glob.matches(head.path(), steps),
+            Node::Host(glob) => glob.matches(without_port(head.authority()), steps),
+            Node::HeaderPresent(name) => lines(&head.fields, name, steps, |_, _| Some(true)),
+            Node::HeaderEquals(name, value) => {
+                lines(&head.fields, name, steps, |v, _| Some(v == &**value))
+            }
+            Node::HeaderPrefix(name, value) => {
+                lines(&head.fields, name, steps, |v, _| Some(v.starts_with(value)))
+            }
+            Node::HeaderContains(name, needles) => lines(&head.fields, name, steps, |v, steps| {
+                for needle in needles {
+                    steps.take(LOOK_STEPS + v.len())?;
+                    if needle.find(v).is_some() {
+                        return Some(true);
+                    }
+                }
+                Some(false)
+            }),
+            Node::All(_) | Node::Any(_) | Node::Not(_) | Node::Client(_) => Some(false),
         }
     }
 }
 
-fn has(fields: &Fields, name: &[u8]) -> bool {
-    fields.contains(name)
+/// Whether `test` holds for some line of `name`.
+fn lines(
+    fields: &Fields,
+    name: &[u8],
+    steps: &mut Steps,
+    test: impl Fn(&[u8], &mut Steps) -> Option<bool>,
+) -> Option<bool> {
+    for (found, value) in fields.iter() {
+        steps.take(LOOK_STEPS)?;
+        if found == name && test(value, steps)? {
+            return Some(true);
+        }
+    }
+    Some(false)
 }
 
 /// The last `count` values, in order, and how deep they nest.
@@ -283,7 +328,40 @@ mod tests {
             head: Some(head),
             client: "10.1.2.3".parse().unwrap(),
         };
-        Predicate::compile(tests).unwrap().matches(&subject)
+        Predicate::compile(tests)
+            .unwrap()
+            .matches(&subject)
+            .unwrap()
+    }
+
+    #[test]
+    fn an_evaluation_takes_a_bounded_time() {
+        // Each is as slow as a plan can make it; the head is one that listeners take by default.
+        let path = format!("/{}", "a".repeat(16 * 1024 - 1));
+        let value = "a".repeat(60 * 1024);
+        let h = head("GET", "x", &path, &[("x", &value)]);
+        let slow_glob = || Test::PathGlob(format!("*{}b", "a".repeat(4000)));
+        let many = |test: Test, count: usize| {
+            let mut tests = vec![test; count];
+            tests.push(Test::Any(count as u32));
+            tests
+        };
+        let needles = vec![format!("{}b", "a".repeat(100)); 4096];
+        for tests in [
+            vec![slow_glob()],
+            many(slow_glob(), 500),
+            many(Test::HeaderContains((s("x"), needles)), 8),
+        ] {
+            let subject = Subject {
+                head: Some(&h),
+                client: "10.1.2.3".parse().unwrap(),
+            };
+            let predicate = Predicate::compile(&tests).unwrap();
+            assert_eq!(predicate.matches(&subject), Err(TooSlow));
+        }
+        // What a filter may well ask for is far from it.
+        let sane = many(Test::PathGlob(s("/api/*/users/*/x")), 200);
+        assert!(!holds(&sane, &h));
     }
 
     #[test]
@@ -363,9 +441,9 @@ mod tests {
             client: "::1".parse().unwrap(),
         };
         let path = Predicate::compile(&[Test::PathPrefix(s("/"))]).unwrap();
-        assert!(!path.matches(&subject));
+        assert_eq!(path.matches(&subject), Ok(false));
         let client = Predicate::compile(&[Test::Client(vec![s("::/0")])]).unwrap();
-        assert!(client.matches(&subject));
+        assert_eq!(client.matches(&subject), Ok(true));
     }
 
     #[test]
@@ -430,7 +508,7 @@ mod tests {
         fn arbitrary_nodes_never_panic(tests in proptest::collection::vec(any_test(), 0..12), path in "/[a-z/]{0,6}") {
             if let Ok(predicate) = Predicate::compile(&tests) {
                 let head = head("GET", "h", &path, &[("a", "b")]);
-                predicate.matches(&Subject { head: Some(&head), client: "10.0.0.1".parse().unwrap() });
+                let _ = predicate.matches(&Subject { head: Some(&head), client: "10.0.0.1".parse().unwrap() });
             }
         }
     }

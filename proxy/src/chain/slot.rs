@@ -8,12 +8,16 @@ use std::time::{Duration, Instant};
 use super::counters::{Shard, VerdictKind};
 use super::filter::Filter;
 use super::plan::CheckedPlan;
+use super::predicate::{Subject, TooSlow};
 use crate::config::OnError;
-use crate::wasm::{Facts, Fault, FaultKind, Instance, Kind, Phase, Shown, Verdict};
+use crate::wasm::{BadVerdict, Facts, Fault, FaultKind, Instance, Kind, Phase, Shown, Verdict};
 
-/// How long a worker leaves a filter alone of which it could not get an instance: each try may take as long as the
-/// filter's `configure` does.
+/// How long a worker makes no instance of a filter itself after it failed to: each try may take as long as a call.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Lines that a head may have had, and bytes it may take, once a verdict is applied. Listeners take no longer heads from
+/// the network than these, and what is between them and the heads of users is for filters to add.
+const LINES_MAX: usize = 4 * 1024;
+const HEAD_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// A worker's instance of a filter. One per worker and filter, shared by its chains.
 pub struct Slot {
@@ -21,7 +25,7 @@ pub struct Slot {
     worker: usize,
     /// None after a fault until one can be had.
     instance: RefCell<Option<Instance>>,
-    /// No instance could be had: nobody tries again before this.
+    /// No instance could be made: this worker makes none before then.
     retry_at: Cell<Option<Instant>>,
 }
 
@@ -67,7 +71,7 @@ impl Slot {
     ) -> Result<Answer, FaultKind> {
         let pools = self.plan().pools.len();
         let called = self.invoke(phase, facts, shown).and_then(|block| {
-            match Verdict::read(block, phase, pools) {
+            match Verdict::read(block, phase, pools).and_then(|v| has_room(v, shown)) {
                 Ok(verdict) => {
                     self.shard().verdict(kind(&verdict));
                     Ok(verdict)
@@ -79,13 +83,33 @@ impl Slot {
             Ok(verdict) => Ok(Answer::Verdict(verdict)),
             Err(fault) => {
                 self.replace();
-                self.shard().fault(fault.kind);
-                self.filter.warn(phase.as_str(), &fault);
-                match self.filter.config().on_error {
-                    OnError::Fail => Err(fault.kind),
-                    OnError::Bypass => Ok(Answer::Bypassed),
-                }
+                self.failed(phase, &fault)
             }
+        }
+    }
+
+    /// Whether the exchange is one for the filter. A predicate that takes too long to evaluate is a fault like those of
+    /// calls; with policy `bypass` the exchange is none for it.
+    pub(super) fn matches(&self, phase: Phase, subject: &Subject<'_>) -> Result<bool, FaultKind> {
+        match self.plan().predicate.matches(subject) {
+            Ok(matches) => Ok(matches),
+            Err(TooSlow) => {
+                let fault = Fault::new(
+                    FaultKind::Deadline,
+                    "the predicate of its plan takes too long",
+                );
+                self.failed(phase, &fault).map(|_| false)
+            }
+        }
+    }
+
+    /// Counts and tells a fault, and says what the policy makes of it.
+    fn failed(&self, phase: Phase, fault: &Fault) -> Result<Answer, FaultKind> {
+        self.shard().fault(fault.kind);
+        self.filter.warn(phase.as_str(), fault);
+        match self.filter.config().on_error {
+            OnError::Fail => Err(fault.kind),
+            OnError::Bypass => Ok(Answer::Bypassed),
         }
     }
 
@@ -96,31 +120,43 @@ impl Slot {
         self.replace();
         match &mut *self.instance.borrow_mut() {
             Some(instance) => instance.call(phase, facts, shown),
-            None => Err(Fault::new(
-                FaultKind::Instance,
-                "there is no instance to call",
-            )),
+            None => Err(Fault::new(FaultKind::Instance, "no instance is ready")),
         }
     }
 
     /// Takes another instance; the one there was, if any, is gone. At once after a fault, so that the next exchange
-    /// finds it ready.
+    /// finds it ready: from the stock, else made here when that takes no longer than a call may, else there is none
+    /// until the stock has one.
     fn replace(&self) {
-        *self.instance.borrow_mut() = None;
-        if self.retry_at.get().is_some_and(|at| Instant::now() < at) {
-            return;
+        let faulted = self.instance.borrow_mut().take();
+        if let Some(faulted) = faulted {
+            self.filter.discard(faulted);
         }
-        match self.filter.take() {
-            Ok(instance) => {
-                *self.instance.borrow_mut() = Some(instance);
-                self.retry_at.set(None);
-            }
-            Err(fault) => {
-                self.filter.warn("configure", &fault);
-                self.retry_at.set(Some(Instant::now() + RETRY_AFTER));
+        let mut taken = self.filter.stocked();
+        let may_make = self.retry_at.get().is_none_or(|at| Instant::now() >= at);
+        if taken.is_none() && may_make && self.filter.is_quick() {
+            match self.filter.made_quickly() {
+                Ok(instance) => taken = Some(instance),
+                Err(fault) => {
+                    self.filter.warn("configure", &fault);
+                    self.retry_at.set(Some(Instant::now() + RETRY_AFTER));
+                }
             }
         }
+        *self.instance.borrow_mut() = taken;
     }
+}
+
+/// Refuses edits after which the head would be larger than any may be: one after the other, filters could make it so.
+fn has_room(verdict: Verdict, shown: Shown<'_>) -> Result<Verdict, BadVerdict> {
+    if verdict.kind != Kind::Next || verdict.is_plain_next() {
+        return Ok(verdict);
+    }
+    let (lines, bytes) = shown.fields.map_or((0, 0), |fields| fields.extent());
+    if lines + verdict.operations() > LINES_MAX || bytes + verdict.size() > HEAD_BYTES_MAX {
+        return Err(BadVerdict::HeadTooLarge);
+    }
+    Ok(verdict)
 }
 
 fn kind(verdict: &Verdict) -> VerdictKind {

@@ -54,8 +54,19 @@ impl Chain {
         let mut outcome = StreamOutcome::Continue;
         for (link, part) in self.links.iter().zip(&mut state.parts) {
             let plan = link.slot.plan();
-            if !plan.wants(phase) || !plan.predicate.matches(&subject) {
+            if !plan.wants(phase) {
                 continue;
+            }
+            match link.slot.matches(phase, &subject) {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(kind) => {
+                    outcome = StreamOutcome::Fault {
+                        filter: link.slot.filter().name().clone(),
+                        kind,
+                    };
+                    break;
+                }
             }
             part.matched = true;
             let watch = watch.get_or_insert_with(Watch::start);

@@ -166,7 +166,7 @@ impl Teller<'_> {
                 head: Some(head),
                 client: told.facts.client,
             };
-            member.matched = predicate.matches(&subject);
+            member.matched = !matches!(predicate.matches(&subject), Ok(false));
             let (outcome, seen) = member.run(route, |chain, state| {
                 chain.request(state, &told.facts, head)
             });

@@ -132,7 +132,7 @@ fn phase(
                 head: None,
                 client: facts.client,
             };
-            debug_assert!(!predicate.matches(&subject));
+            debug_assert!(matches!(predicate.matches(&subject), Ok(false)));
             format!("it wants only connections where {predicate}")
         });
         steps.push(step);

@@ -4,6 +4,12 @@ use std::fmt;
 
 use wasmtime::{Trap, WasmBacktrace};
 
+use super::words::tamed;
+
+/// Bytes of a message and of a backtrace: the names in them are the module's, and as long as it likes.
+const MESSAGE_BYTES_MAX: usize = 1024;
+const BACKTRACE_BYTES_MAX: usize = 8 * 1024;
+
 /// What a guest did wrong. Counted by kind, so the set is small and fixed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FaultKind {
@@ -74,7 +80,7 @@ impl Fault {
     pub(super) fn from_call(error: &wasmtime::Error, memory_refused: bool) -> Self {
         let trap = error.downcast_ref::<Trap>();
         let frames = error.downcast_ref::<WasmBacktrace>();
-        let cause = error.root_cause().to_string();
+        let cause = tamed(&error.root_cause(), MESSAGE_BYTES_MAX);
         let kind = if trap == Some(&Trap::Interrupt) {
             FaultKind::Deadline
         } else if memory_refused {
@@ -96,11 +102,36 @@ impl Fault {
         Self {
             kind,
             message,
-            backtrace: frames
-                .filter(|b| !b.frames().is_empty())
-                .map(|b| b.to_string()),
+            backtrace: backtrace(frames),
         }
     }
+
+    /// Names the failure of making an instance: the start function of the module runs, and its data is put into memory.
+    pub(super) fn from_start(error: &wasmtime::Error) -> Self {
+        let trap = error.downcast_ref::<Trap>();
+        let frames = error.downcast_ref::<WasmBacktrace>();
+        let (kind, message) = if trap == Some(&Trap::Interrupt) {
+            let message = "starting it took longer than its deadline".to_owned();
+            (FaultKind::Deadline, message)
+        } else if trap.is_some() || frames.is_some() {
+            let cause = tamed(&error.root_cause(), MESSAGE_BYTES_MAX);
+            (FaultKind::Trap, format!("starting it: {cause}"))
+        } else {
+            let cause = tamed(&format_args!("{error:#}"), MESSAGE_BYTES_MAX);
+            let message = format!("cannot be instantiated: {cause}");
+            (FaultKind::Instance, message)
+        };
+        Self {
+            kind,
+            message,
+            backtrace: backtrace(frames),
+        }
+    }
+}
+
+fn backtrace(frames: Option<&WasmBacktrace>) -> Option<String> {
+    let frames = frames.filter(|b| !b.frames().is_empty())?;
+    Some(tamed(frames, BACKTRACE_BYTES_MAX))
 }
 
 impl fmt::Display for Fault {

@@ -30,6 +30,8 @@ const PLAN_BYTES_MAX: usize = 4 * 1024 * 1024;
 const TABLE_ELEMENTS_MAX: usize = 20_000;
 const CORE_INSTANCES_MAX: usize = 32;
 const MEMORIES_MAX: usize = 8;
+/// Handles of resources at one time. The tables are the host's memory, which the limit of the guest's does not cover.
+const HANDLES_MAX: usize = 1024;
 const TABLES_MAX: usize = 32;
 
 /// How an instance is bounded, and what it is called in logs.
@@ -91,7 +93,11 @@ enum Function {
 }
 
 impl Instance {
-    pub(super) fn new(module: Arc<Module>, options: &InstanceOptions) -> Result<Self, Fault> {
+    pub(super) fn new(
+        module: Arc<Module>,
+        options: &InstanceOptions,
+        deadline: Duration,
+    ) -> Result<Self, Fault> {
         if let Some(missing) = module.missing_capability(&options.capabilities) {
             return Err(Fault::new(
                 FaultKind::Instance,
@@ -109,7 +115,8 @@ impl Instance {
         store.limiter(|context| context);
         store.epoch_deadline_callback(|mut store| Ok(store.data_mut().late()));
         store.set_hostcall_fuel(options.limits.output.max(COPIED_BYTES_MIN));
-        begin(&mut store, options.limits.configure_deadline);
+        store.set_max_component_handles(HANDLES_MAX);
+        begin(&mut store, deadline);
 
         let failed = |store: &mut Store<Context>, error: wasmtime::Error| {
             let context = store.data();
@@ -120,8 +127,7 @@ impl Instance {
                 );
                 return Fault::new(FaultKind::Memory, message);
             }
-            let message = format!("cannot be instantiated: {error:#}");
-            Fault::new(FaultKind::Instance, message)
+            Fault::from_start(&error)
         };
         let instance = match module.pre().instantiate(&mut store) {
             Ok(instance) => instance,

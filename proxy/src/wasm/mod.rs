@@ -19,6 +19,7 @@ mod packed;
 mod readable;
 mod verdict;
 mod wasi;
+mod words;
 
 #[cfg(test)]
 mod tests;
@@ -38,3 +39,4 @@ pub(crate) use verdict::Writer;
 pub const CONTRACT_VERSION: &str = "0.1.0";
 
 pub use verdict::{BadVerdict, Kind, Op, Verdict, is_authority, is_target};
+pub use words::{tame, tame_lines};

@@ -1,6 +1,7 @@
 //! A compiled module: what it is, what it exports, what it asks for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use wasmtime::component::types::{ComponentInstance, ComponentItem};
@@ -11,10 +12,15 @@ use super::engine::Host;
 use super::fault::Fault;
 use super::instance::{Context, Instance, InstanceOptions};
 use super::wasi;
+use super::words::{tame, tame_lines};
 use crate::config::Capabilities;
 
 /// Larger files are refused before they are looked at.
 pub const MODULE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes shown of a name, and of a sentence, that the file chose.
+const NAME_SHOWN: usize = 128;
+const TEXT_SHOWN: usize = 1024;
+const EXPORTS_SHOWN: usize = 5;
 
 /// Package of the contract.
 pub(super) const PACKAGE: &str = "sluicegate:filter/";
@@ -90,8 +96,8 @@ pub enum Form {
 pub enum ModuleError {
     #[error("the file is empty")]
     Empty,
-    #[error("the file has {size} bytes, more than the {max} a module may have")]
-    TooLarge { size: usize, max: usize },
+    #[error("the file is larger than the {max} bytes that a module may have")]
+    TooLarge { max: usize },
     #[error("not a WebAssembly binary: {found}")]
     NotWasm { found: String },
     #[error("the file ends in the middle ({size} bytes): it was not copied or downloaded whole")]
@@ -130,14 +136,39 @@ pub enum ModuleError {
     Encode(String),
 }
 
+impl ModuleError {
+    /// The same with what comes from the file cut to what is worth reading.
+    fn tamed(self) -> Self {
+        match self {
+            Self::Invalid(text) => Self::Invalid(tame_lines(&text, TEXT_SHOWN)),
+            Self::Encode(text) => Self::Encode(tame_lines(&text, TEXT_SHOWN)),
+            Self::NoFilter { exports } => Self::NoFilter {
+                exports: exports
+                    .iter()
+                    .take(EXPORTS_SHOWN + 1)
+                    .map(|name| tame(name, NAME_SHOWN))
+                    .collect(),
+            },
+            Self::OtherVersion { built, serves, fix } => Self::OtherVersion {
+                built: tame(&built, NAME_SHOWN),
+                serves,
+                fix,
+            },
+            Self::UnknownImport(name) => Self::UnknownImport(tame(&name, NAME_SHOWN)),
+            Self::Wasi(name) => Self::Wasi(tame(&name, NAME_SHOWN)),
+            Self::Preview1(name) => Self::Preview1(tame(&name, NAME_SHOWN)),
+            other => other,
+        }
+    }
+}
+
 fn listed(exports: &[String]) -> String {
-    const SHOWN: usize = 5;
     match exports.len() {
         0 => String::new(),
         n => format!(
             " (it exports {}{})",
-            exports[..n.min(SHOWN)].join(", "),
-            if n > SHOWN { ", …" } else { "" }
+            exports[..n.min(EXPORTS_SHOWN)].join(", "),
+            if n > EXPORTS_SHOWN { ", …" } else { "" }
         ),
     }
 }
@@ -163,6 +194,10 @@ pub(super) struct Exports {
 
 impl Module {
     pub(super) fn load(host: &Host, name: &str, bytes: &[u8]) -> Result<Self, ModuleError> {
+        Self::compile(host, name, bytes).map_err(ModuleError::tamed)
+    }
+
+    fn compile(host: &Host, name: &str, bytes: &[u8]) -> Result<Self, ModuleError> {
         sniff(bytes)?;
         let encoded = encode::component(bytes)?;
         let component = Component::from_binary(host.engine(), &encoded)
@@ -236,7 +271,16 @@ impl Module {
 
     /// A new instance that was not configured yet.
     pub fn instantiate(self: &Arc<Self>, options: &InstanceOptions) -> Result<Instance, Fault> {
-        Instance::new(self.clone(), options)
+        self.instantiate_within(options, options.limits.configure_deadline)
+    }
+
+    /// As [`Module::instantiate`], with a deadline for what the module does at its start.
+    pub fn instantiate_within(
+        self: &Arc<Self>,
+        options: &InstanceOptions,
+        deadline: Duration,
+    ) -> Result<Instance, Fault> {
+        Instance::new(self.clone(), options, deadline)
     }
 
     /// The JSON Schema of its settings, from an instance made for this; none when it has none.
@@ -245,7 +289,7 @@ impl Module {
             return Ok(None);
         }
         let options = InstanceOptions::for_inspection(self.name.clone());
-        Instance::new(self.clone(), &options)?.schema()
+        self.instantiate(&options)?.schema()
     }
 
     pub(super) fn pre(&self) -> &InstancePre<Context> {
@@ -269,7 +313,6 @@ fn sniff(bytes: &[u8]) -> Result<(), ModuleError> {
     }
     if bytes.len() > MODULE_BYTES_MAX {
         return Err(ModuleError::TooLarge {
-            size: bytes.len(),
             max: MODULE_BYTES_MAX,
         });
     }

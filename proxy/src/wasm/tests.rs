@@ -198,6 +198,35 @@ fn growing_over_the_limit_is_a_memory_fault() {
     );
 }
 
+/// Compiled code looks at its deadline where loops and functions begin, and within instructions over much memory: here
+/// there are only those.
+#[test]
+fn instructions_over_much_memory_are_interrupted() {
+    let mut options = options();
+    options.limits.memory = 16 * 1024 * 1024;
+    for each in [
+        "(memory.fill (i32.const 65536) (i32.const 7) (i32.const 15000000))",
+        "(memory.copy (i32.const 65537) (i32.const 65536) (i32.const 15000000))",
+    ] {
+        let body = format!(
+            "(drop (memory.grow (i32.const 240))) {} i32.const 0",
+            each.repeat(2000)
+        );
+        let module = Guest::running(Phase::Request, &body).build();
+        let mut instance = host()
+            .load("test", &module)
+            .unwrap()
+            .instantiate(&options)
+            .unwrap();
+        let before = deadline::processor_time();
+        let fault = request(&mut instance).expect_err("a fault");
+        let took = deadline::processor_time() - before;
+        assert_eq!(fault.kind, FaultKind::Deadline, "{fault}");
+        // Far below the seconds that all of them would take.
+        assert!(took < Duration::from_millis(100), "{took:?}");
+    }
+}
+
 #[test]
 fn a_module_that_begins_over_the_limit_is_refused() {
     let guest = Guest::answering(Phase::Request, &[]).pages(100);
@@ -511,6 +540,28 @@ fn wasi_is_there_and_says_no() {
         fault.message,
         "wasi:sockets/instance-network#f is not granted to filters"
     );
+}
+
+/// The table of them is the host's memory.
+#[test]
+fn handles_are_bounded() {
+    let guest = Guest::new()
+        .import("(import \"wasi:cli/stdout@0.2.3\" \"get-stdout\" (func $stdout (result i32)))")
+        .and_runs(
+            Phase::Request,
+            "(loop $l (drop (call $stdout)) (br $l)) i32.const 0",
+        );
+    let bytes = wasi_guest(&["wasi:cli/stdout@0.2.3"], &guest);
+    let mut options = options();
+    options.limits.deadline = Duration::from_secs(10);
+    let mut instance = host()
+        .load("test", &bytes)
+        .unwrap()
+        .instantiate(&options)
+        .unwrap();
+    let fault = request(&mut instance).expect_err("a fault");
+    assert_eq!(fault.kind, FaultKind::Trap);
+    assert!(fault.message.contains("handle limit"), "{fault}");
 }
 
 #[test]

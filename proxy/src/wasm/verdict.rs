@@ -5,10 +5,10 @@ use crate::head::{is_field_value, is_host_owned, is_token};
 use super::module::Phase;
 
 const HEADER: usize = 8;
-/// No field name is longer.
-const NAME_BYTES_MAX: usize = 256;
 const STICKY_BYTES_MAX: usize = 1024;
 const ENDPOINT_BYTES_MAX: usize = 64;
+/// Operations of one verdict: applying them is the worker's time, not the guest's.
+const OPERATIONS_MAX: usize = 1024;
 /// A host name, brackets and a port.
 const AUTHORITY_BYTES_MAX: usize = 264;
 
@@ -67,6 +67,10 @@ pub enum BadVerdict {
     OperationNotAllowed(u8),
     #[error("an operation runs over the end of the block")]
     Overrun,
+    #[error("more than {OPERATIONS_MAX} operations")]
+    TooMany,
+    #[error("the head would be too large")]
+    HeadTooLarge,
     #[error("{0:?} is no header name")]
     Name(String),
     #[error("the header {0:?} is the proxy's to write")]
@@ -87,6 +91,7 @@ pub struct Verdict {
     pub kind: Kind,
     /// Empty, or the code and the operations as the guest wrote them.
     block: Vec<u8>,
+    operations: usize,
 }
 
 impl Verdict {
@@ -94,6 +99,7 @@ impl Verdict {
     pub const NEXT: Verdict = Verdict {
         kind: Kind::Next,
         block: Vec::new(),
+        operations: 0,
     };
 
     /// Checks an answer for `phase`; `pools` is the length of the plan's list.
@@ -116,18 +122,37 @@ impl Verdict {
         if !allowed {
             return Err(BadVerdict::VerdictNotAllowed(kind));
         }
+        let mut operations = 0;
         while !rest.is_empty() {
+            operations += 1;
+            if operations > OPERATIONS_MAX {
+                return Err(BadVerdict::TooMany);
+            }
             let (raw, after) = RawOp::split(rest)?;
             if !is_allowed(&raw.checked(pools)?, phase, kind) {
                 return Err(BadVerdict::OperationNotAllowed(raw.code));
             }
             rest = after;
         }
-        Ok(Verdict { kind, block })
+        Ok(Verdict {
+            kind,
+            block,
+            operations,
+        })
     }
 
     pub fn is_plain_next(&self) -> bool {
-        self.kind == Kind::Next && self.block.len() <= 1
+        self.kind == Kind::Next && self.operations == 0
+    }
+
+    /// How many operations it has.
+    pub fn operations(&self) -> usize {
+        self.operations
+    }
+
+    /// Bytes of the block: no edit adds more to a head than it takes here.
+    pub fn size(&self) -> usize {
+        self.block.len()
     }
 
     /// The operations, in order.
@@ -144,7 +169,7 @@ impl Verdict {
 
 /// True for what may stand as request target in origin form.
 pub fn is_target(bytes: &[u8]) -> bool {
-    bytes.first() == Some(&b'/') && bytes.iter().all(|&b| b > 0x20 && b != 0x7f && b != b'#')
+    bytes.first() == Some(&b'/') && bytes.iter().all(|&b| b.is_ascii_graphic() && b != b'#')
 }
 
 /// True for a host with an optional port (RFC 3986 §3.2.2, §3.2.3).
@@ -210,6 +235,9 @@ impl<'a> RawOp<'a> {
             .split_at_checked(value_len)
             .ok_or(BadVerdict::Overrun)?;
         let code = header[0];
+        if header[1] != 0 {
+            return Err(BadVerdict::Argument(code));
+        }
         Ok((Self { code, name, value }, rest))
     }
 
@@ -269,7 +297,7 @@ impl<'a> RawOp<'a> {
 
 fn field(name: &[u8], value: &[u8]) -> Result<(), BadVerdict> {
     let text = || String::from_utf8_lossy(&name[..name.len().min(80)]).into_owned();
-    if !is_token(name) || name.len() > NAME_BYTES_MAX {
+    if !is_token(name) {
         return Err(BadVerdict::Name(text()));
     }
     if is_host_owned(name) {
@@ -377,6 +405,13 @@ mod tests {
     #[test]
     fn every_fault_of_the_document_is_one() {
         use BadVerdict as Bad;
+        let many = |count: usize| {
+            let mut block = Writer::new(Kind::Next);
+            (0..count).for_each(|_| {
+                block.op(4, b"a", b"");
+            });
+            block.finish()
+        };
         let request = Phase::Request;
         let cases: Vec<(Vec<u8>, Phase, Bad)> = vec![
             (vec![4], request, Bad::UnknownVerdict(4)),
@@ -401,6 +436,9 @@ mod tests {
                 Bad::OperationNotAllowed(1),
             ),
             (vec![0, 1], request, Bad::Overrun),
+            (vec![0, 49, 1, 0, 0, 0, 0, 0, 0], request, Bad::Argument(49)),
+            (many(OPERATIONS_MAX + 1), request, Bad::TooMany),
+            (op(16, b"", b"/\xff"), request, Bad::Argument(16)),
             (
                 vec![0, 49, 0, 0, 0, 255, 255, 255, 255],
                 request,
@@ -448,6 +486,16 @@ mod tests {
             let read = Verdict::read(block.clone(), phase, 2);
             assert_eq!(read, Err(expected), "{block:?}");
         }
+        assert!(Verdict::read(many(OPERATIONS_MAX), request, 0).is_ok());
+    }
+
+    /// A client may send such a name, and a filter that removes what it was shown must not fail by it.
+    #[test]
+    fn long_names_are_names() {
+        let name = vec![b'x'; 10_000];
+        let block = op(4, &name, b"");
+        let verdict = Verdict::read(block, Phase::Request, 0).unwrap();
+        assert_eq!(verdict.ops().collect::<Vec<_>>(), [Op::Remove(&name)]);
     }
 
     #[test]

@@ -5,6 +5,9 @@ use crate::field::{HOST_OWNED, is_token};
 use crate::plan::{Phase, PoolUse};
 use crate::verdict::{self, op};
 
+/// What the host takes of one verdict.
+const OPERATIONS_MAX: usize = 1024;
+
 /// The verdict itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -172,7 +175,12 @@ impl Answer {
         if answer.kind == Kind::Reply {
             answer.fields.clear();
         }
+        let mut count = 0;
         while let Some((operation, tail)) = Operation::split(rest)? {
+            count += 1;
+            if count > OPERATIONS_MAX {
+                return Err(format!("more than {OPERATIONS_MAX} operations"));
+            }
             answer.apply(phase, &operation, pools)?;
             answer.edited |= operation.code != op::STATE;
             rest = tail;
@@ -198,6 +206,11 @@ impl Answer {
                 let path = operation.text()?;
                 if !path.starts_with('/') {
                     return Err(format!("the path `{path}` does not start with `/`"));
+                }
+                if !path.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
+                    return Err(format!(
+                        "the path `{path}` is not visible ASCII without `#`"
+                    ));
                 }
                 self.path = Some(path);
             }

@@ -5,7 +5,7 @@ const DATA: u32 = 1024;
 const HEAP: u32 = 65536;
 
 /// The phases of the packed world, in the order of the plan's flags.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     Request,
     Response,
@@ -22,6 +22,7 @@ pub struct Guest {
     data: Vec<u8>,
     pools: Vec<[u32; 4]>,
     first_bytes: u32,
+    configure: Option<String>,
     items: Vec<String>,
 }
 
@@ -74,6 +75,12 @@ impl Guest {
         self
     }
 
+    /// `configure` runs `body`, which leaves the address of its result on the stack, instead of answering the plan.
+    pub fn configures(mut self, body: &str) -> Self {
+        self.configure = Some(body.to_owned());
+        self
+    }
+
     /// Something more of a module, in the text format.
     pub fn item(mut self, item: &str) -> Self {
         self.items.push(item.to_owned());
@@ -99,13 +106,19 @@ impl Guest {
         at
     }
 
-    fn words(&mut self, words: &[u32]) -> u32 {
+    pub fn words(&mut self, words: &[u32]) -> u32 {
         let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
         self.put(&bytes)
     }
 
     /// The module as a binary.
     pub fn build(&self) -> Vec<u8> {
+        let text = self.text();
+        wat::parse_str(&text).unwrap_or_else(|why| panic!("{why}\n{text}"))
+    }
+
+    /// The module in the text format.
+    pub fn text(&self) -> String {
         let mut guest = self.clone();
         let pools: Vec<u32> = guest.pools.concat();
         let pools_at = guest.words(&pools);
@@ -125,12 +138,16 @@ impl Guest {
             self.pools.len() as u32,
             self.first_bytes,
         ]);
+        let configure = self
+            .configure
+            .clone()
+            .unwrap_or_else(|| format!("i32.const {plan}"));
         let data: String = guest
             .data
             .iter()
             .map(|byte| format!("\\{byte:02x}"))
             .collect();
-        let text = format!(
+        format!(
             r#"(module $guest
               (memory (export "memory") 4)
               (global $heap (mut i32) (i32.const {HEAP}))
@@ -141,12 +158,11 @@ impl Guest {
                 (local.get $at))
               (func (export "sluicegate:filter/configuration@0.1.0#configure")
                 (param $head i32) (param $length i32) (result i32)
-                (global.set $heap (i32.const {HEAP})) i32.const {plan})
+                (global.set $heap (i32.const {HEAP})) {configure})
               {items}
               (data (i32.const {DATA}) "{data}"))"#,
             items = self.items.join("\n"),
-        );
-        wat::parse_str(&text).unwrap_or_else(|why| panic!("{why}\n{text}"))
+        )
     }
 }
 
