@@ -117,7 +117,7 @@ pub fn verdict(data: &[u8]) {
     };
     let phase = Phase::ALL[usize::from(choice) % Phase::ALL.len()];
     let pools = usize::from(choice / 8);
-    let Ok(verdict) = Verdict::read(block, phase, pools) else {
+    let Ok(verdict) = Verdict::read(block.to_vec(), phase, pools) else {
         return;
     };
     let mut fields = Fields::default();
