@@ -147,8 +147,6 @@ impl Session<'_> {
         let mut tried: SmallVec<[EndpointId; 4]> = SmallVec::new();
         let mut left = self.state.route.retries.unwrap_or(pool.config.retries);
         let mut last = None;
-        // Held while the retry it is for runs.
-        let mut _permit = None;
         loop {
             let pick = pool.pick(&Pick {
                 sticky: self.state.route.sticky_key.as_deref(),
@@ -184,10 +182,6 @@ impl Session<'_> {
                 }
                 Err(error) if left == 0 => return Err(error.reason()),
                 Err(error) => {
-                    match pool.retry() {
-                        Some(granted) => _permit = Some(granted),
-                        None => return Err(error.reason()),
-                    }
                     left -= 1;
                     tried.push(lease.endpoint.id);
                     last = Some(error.reason());

@@ -390,6 +390,11 @@ impl Bench {
     }
 
     fn shown(&self, name: &str, text: &str) {
+        let undated = |line: &str| match line.split_once("date: ") {
+            Some((indent, _)) if indent.trim().is_empty() => format!("{indent}date: [now]\n"),
+            _ => format!("{line}\n"),
+        };
+        let text: String = text.lines().map(undated).collect();
         insta::with_settings!({omit_expression => true, prepend_module_to_snapshot => false}, {
             insta::assert_snapshot!(format!("explain_{name}"), text);
         });

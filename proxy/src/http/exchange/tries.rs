@@ -108,9 +108,12 @@ impl<C: ClientSide> Exchange<'_, C> {
                     if left == 0 {
                         return Err(failed.reason);
                     }
-                    match pool.retry() {
-                        Some(granted) => _permit = Some(granted),
-                        None => return Err(failed.reason),
+                    // What was never sent made no endpoint any work, so that the budget is not touched.
+                    if !is_dialling(failed.reason) {
+                        match pool.retry() {
+                            Some(granted) => _permit = Some(granted),
+                            None => return Err(failed.reason),
+                        }
                     }
                     left -= 1;
                     tried.push(lease.endpoint.id);
@@ -123,11 +126,7 @@ impl<C: ClientSide> Exchange<'_, C> {
     /// Tells the endpoint's health what happened. Dialling has counted its own failures, and what is this side's own
     /// trouble (no more descriptors, say) is no fault of the endpoint.
     fn blame(&self, lease: &Lease, reason: Reason) {
-        let counted = matches!(
-            reason,
-            Reason::ConnectRefused | Reason::ConnectTimeout | Reason::UpstreamTls
-        );
-        if reason.is_upstream() && !counted {
+        if reason.is_upstream() && !is_dialling(reason) {
             lease.failed(Failure::Broken);
         }
     }
@@ -290,6 +289,14 @@ impl<C: ClientSide> Exchange<'_, C> {
     pub(super) fn head_limits(&self) -> HeadLimits {
         self.service.listener.head_limits()
     }
+}
+
+/// The connection did not come about: nothing of the request was sent.
+fn is_dialling(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::ConnectRefused | Reason::ConnectTimeout | Reason::UpstreamTls
+    )
 }
 
 /// Methods that may be repeated (RFC 9110 §9.2.2).

@@ -135,7 +135,7 @@ fn a_verdict_is_taken_whole_or_not_at_all() {
         ));
         let answer = sent.and_then(|()| raw.response());
         let reached = backend.take_received().len();
-        let read = Verdict::read(&mutant, Read::Request, 1);
+        let read = Verdict::read(mutant.clone(), Read::Request, 1);
         refused += usize::from(read.is_err());
         let right = match (&read, &answer) {
             (Err(_), Ok(answer)) => answer.status == 500 && reached == 0,
