@@ -8,7 +8,8 @@ rustup toolchain list | grep -q '^nightly' || rustup toolchain install nightly -
 # The versions that the product is built from.
 cmp -s ../Cargo.lock Cargo.lock.from || cp ../Cargo.lock Cargo.lock
 cp ../Cargo.lock Cargo.lock.from
-RUSTC_WRAPPER="$PWD/rustc.sh" cargo +nightly build --release --bins
+host="$(rustc +nightly -vV | sed -n 's/^host: //p')"
+RUSTC_WRAPPER="$PWD/rustc.sh" cargo +nightly build --release --bins --target "$host"
 
 targets=("$@")
 [ "${#targets[@]}" -gt 0 ] || mapfile -t targets < <(basename -a -s .rs fuzz_targets/*.rs)
@@ -20,7 +21,7 @@ for target in "${targets[@]}"; do
 	corpora=("$work")
 	[ ! -d "corpus/$target" ] || corpora+=("corpus/$target")
 	echo "== $target"
-	"./target/release/$target" "${corpora[@]}" "-artifact_prefix=artifacts/$target/" \
+	"./target/$host/release/$target" "${corpora[@]}" "-artifact_prefix=artifacts/$target/" \
 		"-max_total_time=$seconds" -timeout=20 -rss_limit_mb=4096 -verbosity=0 -print_final_stats=1 ||
 		failed+=("$target")
 done
