@@ -1,4 +1,4 @@
-# One command for each thing a contributor does. Those that need tools of the system run `make setup` first.
+# One command for each thing a contributor does. Those that need tools of the system look for them first.
 
 CARGO ?= cargo
 FUZZ_SECONDS ?= 60
@@ -13,7 +13,8 @@ setup:
 	@./tests/setup.sh $(PACKAGES)
 
 ## Backends, listeners and filters in one process, tried with curl.
-demo: setup
+demo:
+	@./tests/setup.sh curl
 	$(CARGO) build --bin sluicegate
 	./target/debug/sluicegate demo --self-test
 
@@ -37,11 +38,12 @@ lint:
 	else echo "lint: the advisory database cannot be reached from here: advisories unchecked"; fi
 
 ## The program, optimised: target/release/sluicegate
-build: setup
+build:
+	@./tests/setup.sh
 	$(CARGO) build --release --bin sluicegate
 
 ## Measure beside nginx and HAProxy, ten minutes; tests/bench/README.md says what that needs and how to read it.
-bench: build
+bench: setup build
 	./tests/bench/run.py
 
 ## Run the fuzzers, a minute each (FUZZ_SECONDS), on a nightly toolchain; fuzz/README.md says what they look for.

@@ -21,7 +21,7 @@ if [ -n "$need" ]; then
         apt-get update -qq
         DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $need >/dev/null
     else
-        echo "setup: the tests need these Debian packages (or your system's equivalents):$need" >&2
+        echo "setup: needed are these Debian packages (or your system's equivalents):$need" >&2
         echo "setup: as root: apt-get install --no-install-recommends$need" >&2
         exit 1
     fi

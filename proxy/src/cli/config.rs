@@ -52,6 +52,13 @@ pub struct ConfigArgs {
     verb: ConfigVerb,
 }
 
+impl ConfigArgs {
+    /// Whether the settings of the builtin modules are printed, for which these have to be compiled.
+    pub fn wants_modules(&self) -> bool {
+        !matches!(self.verb, ConfigVerb::Show(_))
+    }
+}
+
 #[derive(Debug, clap::Subcommand)]
 enum ConfigVerb {
     /// Print the JSON Schema of the configuration, for editors.

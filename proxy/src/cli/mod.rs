@@ -16,6 +16,7 @@ mod run;
 
 use crate::config::{Environment, Input};
 use crate::error::why;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -65,7 +66,7 @@ enum Verb {
 }
 
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| with_tip(error).exit());
     let code = match cli.verb {
         Verb::Run(args) => run::run(args),
         Verb::Check(args) => check::run(args),
@@ -82,6 +83,21 @@ pub fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
+/// A configuration without its `-c` is a mistake that many make first.
+fn with_tip(mut error: clap::Error) -> clap::Error {
+    if error.kind() == ErrorKind::UnknownArgument
+        && let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidArg)
+        && (name.ends_with(".yaml") || name.ends_with(".yml"))
+    {
+        let tip = format!("a configuration is named by '-c {name}'");
+        error.insert(
+            ContextKind::Suggested,
+            ContextValue::StyledStrs(vec![tip.into()]),
+        );
+    }
+    error
+}
+
 /// The exit code of a verb that either did its work or says why not.
 fn finish(outcome: anyhow::Result<()>) -> u8 {
     match outcome {
@@ -95,7 +111,11 @@ fn print_config(args: &config::ConfigArgs) -> u8 {
     let outcome = environment(&vars)
         .map_err(anyhow::Error::from)
         .and_then(|env| {
-            let modules = builtin_schemas()?;
+            let modules = if args.wants_modules() {
+                builtin_schemas()?
+            } else {
+                Vec::new()
+            };
             Ok(config::run(args, &env, &modules)?)
         });
     match outcome {

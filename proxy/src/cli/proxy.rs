@@ -7,7 +7,7 @@ use serde_json::json;
 
 #[derive(Debug, clap::Args)]
 pub struct ProxyArgs {
-    /// Address to balance to, as HOST:PORT; may repeat
+    /// Address to balance to, as HOST:PORT; may be repeated
     #[arg(long, required = true, value_name = "HOST:PORT")]
     to: Vec<String>,
     /// Address to listen on
@@ -19,7 +19,8 @@ pub struct ProxyArgs {
     /// How to balance: round-robin, random, least-request or hash
     #[arg(long, default_value = "round-robin")]
     balance: String,
-    /// A filter: a .wasm file or builtin:NAME, with settings as JSON after an equals sign if it needs any
+    /// A filter: a .wasm file or builtin:NAME, with settings as JSON after an equals sign if it needs any; may be
+    /// repeated
     #[arg(long, value_name = "MODULE[=JSON]")]
     filter: Vec<String>,
 }

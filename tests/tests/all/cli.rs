@@ -147,6 +147,18 @@ fn help_is_help_and_nothing_is_usage() {
 }
 
 #[test]
+fn a_configuration_without_its_option_is_told_which_it_is() {
+    for verb in ["run", "check", "reload"] {
+        let got = sluicegate(&[verb, "web.yaml"]);
+        assert_eq!(got.code, 2);
+        assert!(got.stderr.contains("'-c web.yaml'"), "{}", got.stderr);
+    }
+    let other = sluicegate(&["check", "web"]);
+    assert_eq!(other.code, 2);
+    assert!(!other.stderr.contains("-c"), "{}", other.stderr);
+}
+
+#[test]
 fn what_packages_install_is_made_by_the_program() {
     for shell in ["bash", "fish", "zsh"] {
         let got = sluicegate(&["completion", shell]);
