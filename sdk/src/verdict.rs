@@ -222,7 +222,7 @@ impl Verdict<OnRequest> {
         self.put(op::TOTAL_TIMEOUT, "", &ms.to_le_bytes())
     }
 
-    /// At most so many tries after the first.
+    /// At most so many tries after the first; more than 16 count as 16.
     pub fn retries(self, retries: u32) -> Self {
         self.put(op::RETRIES, "", &retries.to_le_bytes())
     }

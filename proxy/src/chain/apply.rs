@@ -9,6 +9,8 @@ use super::state::{Reply, Route};
 use crate::head::{Fields, RequestHead, ResponseHead};
 use crate::wasm::{Op, Verdict};
 
+/// What `retries` of a pool may be at most, too: every further try takes the client's time and an endpoint's.
+const RETRIES_MAX: u32 = 16;
 /// A reply that says no status.
 const STATUS_DEFAULT: u16 = 200;
 
@@ -98,7 +100,7 @@ fn routed(op: Op<'_>, route: &mut Route, pools: &[usize]) {
         Op::Endpoint(endpoint) => route.endpoint = Some(endpoint.into()),
         Op::TryTimeoutMs(timeout) => route.try_timeout = ms(timeout),
         Op::TotalTimeoutMs(timeout) => route.total_timeout = ms(timeout),
-        Op::Retries(retries) => route.retries = Some(retries),
+        Op::Retries(retries) => route.retries = Some(retries.min(RETRIES_MAX)),
         _ => {}
     }
 }
