@@ -228,7 +228,7 @@ fn redirects_replace_the_parts_that_are_given() {
 }
 
 #[test]
-fn pools_are_declared_with_the_setting_that_names_them() {
+fn pools_are_declared_once_with_the_setting_that_names_them_first() {
     let harness = router(json!({
         "rules": [
             {"match": {"path": "/a"}, "pool": "a"},
@@ -247,7 +247,6 @@ fn pools_are_declared_with_the_setting_that_names_them() {
         [
             ("a", "/rules/0/pool"),
             ("b", "/rules/1/pools/0/name"),
-            ("a", "/rules/1/pools/1/name"),
             ("c", "/default/pool"),
         ]
     );
