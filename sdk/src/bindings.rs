@@ -42,9 +42,34 @@ macro_rules! __configuration {
                         .map(|pool| wit::PoolUse {
                             name: pool.name,
                             path: pool.path,
+                            called: pool.called,
                         })
                         .collect(),
                     first_bytes: plan.first_bytes,
+                    facts: wit::Facts::from_bits_retain(plan.facts.bits()),
+                    request_body: body_to_wit(plan.request_body),
+                    response_body: body_to_wit(plan.response_body),
+                    effects: wit::Effects::from_bits_retain(
+                        u8::from(plan.effects.http_call) | u8::from(plan.effects.key_value) << 1,
+                    ),
+                    tick_ms: plan.tick_ms,
+                }
+            }
+
+            fn body_to_wit(mode: sdk::BodyMode) -> wit::BodyMode {
+                match mode {
+                    sdk::BodyMode::Skip => wit::BodyMode::Skip,
+                    sdk::BodyMode::First(bytes) => wit::BodyMode::First(bytes),
+                    sdk::BodyMode::Whole { max, over } => wit::BodyMode::Whole(wit::WholeBody {
+                        max,
+                        over: match over {
+                            sdk::OverCap::Fail => wit::OverCap::Fail,
+                            sdk::OverCap::Bypass => wit::OverCap::Bypass,
+                            sdk::OverCap::Refuse => wit::OverCap::Refuse,
+                        },
+                    }),
+                    sdk::BodyMode::Watch => wit::BodyMode::Watch,
+                    sdk::BodyMode::Transform => wit::BodyMode::Transform,
                 }
             }
 

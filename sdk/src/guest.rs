@@ -6,7 +6,7 @@ use crate::filter::{Exports, Filter};
 use crate::plan::{Diagnostic, Plan, Setup};
 use crate::settings;
 
-pub use crate::plan::{Interest, Phases};
+pub use crate::plan::{BodyMode, Interest, OverCap, Phases};
 pub use crate::predicate::Test;
 #[cfg(target_family = "wasm")]
 pub use wit_bindgen;

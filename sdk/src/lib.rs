@@ -120,7 +120,10 @@ pub use sluicegate_sdk_macros::{filter, settings};
 pub use filter::{Exports, Filter};
 pub use glob::Glob;
 pub use head::{Head, Tls};
-pub use plan::{Diagnostic, Diagnostics, Interest, Phase, Phases, Plan, Pointer, PoolUse, Setup};
+pub use plan::{
+    BodyMode, Diagnostic, Diagnostics, Effects, Fact, Facts, Interest, OverCap, Phase, Phases,
+    Plan, Pointer, PoolUse, Setup,
+};
 pub use predicate::{Match, Test};
 pub use text::Text;
 pub use verdict::{

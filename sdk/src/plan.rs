@@ -15,11 +15,18 @@ pub enum Phase {
     Connect,
     ClientHello,
     FirstBytes,
+    RequestBody,
+    ResponseBody,
+    RequestTrailers,
+    ResponseTrailers,
+    ClientData,
+    ServerData,
+    Tick,
 }
 
 /// A set of phases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Phases(u8);
+pub struct Phases(u16);
 
 impl Phases {
     pub const NONE: Self = Self(0);
@@ -39,7 +46,7 @@ impl Phases {
     }
 
     /// The bits in the order of the contract's flags.
-    pub const fn bits(self) -> u8 {
+    pub const fn bits(self) -> u16 {
         self.0
     }
 }
@@ -178,6 +185,89 @@ impl From<&Pointer> for Pointer {
 pub struct PoolUse {
     pub name: String,
     pub path: String,
+    /// The filter calls it itself.
+    pub called: bool,
+}
+
+/// A fact that phases are shown beside the fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Fact {
+    Method,
+    Scheme,
+    Authority,
+    Path,
+    Query,
+    ClientAddress,
+    PeerAddress,
+    LocalAddress,
+    Listener,
+    RequestId,
+    Sni,
+    Alpn,
+    TlsVersion,
+    ClientSubject,
+    Endpoint,
+    Pool,
+    Protocol,
+    Reason,
+    FirstBytes,
+    OfferedAlpn,
+}
+
+/// A set of facts. Fewer is faster: each is copied into the filter's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts(u32);
+
+impl Facts {
+    pub const NONE: Self = Self(0);
+    pub const ALL: Self = Self((1 << 20) - 1);
+
+    #[must_use]
+    pub const fn with(self, fact: Fact) -> Self {
+        Self(self.0 | 1 << fact as u32)
+    }
+
+    pub const fn contains(self, fact: Fact) -> bool {
+        self.0 & 1 << fact as u32 != 0
+    }
+
+    /// The bits in the order of the contract's flags.
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+impl FromIterator<Fact> for Facts {
+    fn from_iter<I: IntoIterator<Item = Fact>>(facts: I) -> Self {
+        facts.into_iter().fold(Self::NONE, Self::with)
+    }
+}
+
+/// What becomes of a body that is larger than the filter takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OverCap {
+    /// A fault: the filter's failure policy applies.
+    Fail,
+    /// The body passes without the filter.
+    Bypass,
+    /// A request is answered with 413, a response becomes a 502.
+    Refuse,
+}
+
+/// How a body is given to its phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BodyMode {
+    /// Not at all.
+    Skip,
+    /// Its first bytes in one call, so many at most, up to 1 MiB; the rest passes. The head waits for the answer.
+    First(u32),
+    /// All of it in one call, at most `max` bytes, up to 64 MiB. The head waits for the answer.
+    Whole { max: u32, over: OverCap },
+    /// Piece by piece as it passes, to be looked at.
+    Watch,
+    /// Piece by piece as it passes, each to be replaced. The length is not known beforehand any more.
+    Transform,
 }
 
 /// What the host will do for this filter. [`Setup`] makes it.
@@ -190,6 +280,20 @@ pub struct Plan {
     pub response_fields: Interest,
     pub pools: Vec<PoolUse>,
     pub first_bytes: u32,
+    pub facts: Facts,
+    pub request_body: BodyMode,
+    pub response_body: BodyMode,
+    /// Effects it may ask for, each granted by the configuration.
+    pub effects: Effects,
+    /// 0 when there are no ticks.
+    pub tick_ms: u32,
+}
+
+/// Effects that have to be announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Effects {
+    pub http_call: bool,
+    pub key_value: bool,
 }
 
 /// Given to [`Filter::configure`](crate::Filter::configure) to narrow what the host does for the filter. Left alone,
@@ -212,6 +316,11 @@ impl Setup {
                 response_fields: Interest::All,
                 pools: Vec::new(),
                 first_bytes: 0,
+                facts: Facts::ALL,
+                request_body: BodyMode::Skip,
+                response_body: BodyMode::Skip,
+                effects: Effects::default(),
+                tick_ms: 0,
             },
             pools: HashMap::new(),
             problems: Vec::new(),
@@ -249,8 +358,14 @@ impl Setup {
         self.plan.pools.push(PoolUse {
             name: name.to_owned(),
             path: path.into().0,
+            called: false,
         });
         Pool(index)
+    }
+
+    /// Show the phases these facts; the views answer nothing for the others.
+    pub fn facts(&mut self, facts: impl IntoIterator<Item = Fact>) {
+        self.plan.facts = facts.into_iter().collect();
     }
 
     /// Streams: wait for so many first bytes, at most 16384.

@@ -19,7 +19,8 @@ use sluicegate::http::h1::parse::{self, HeadEnd};
 use sluicegate::http::h1::write::{self, BodyFraming};
 use sluicegate::tls;
 use sluicegate::wasm::{
-    Facts, Host, HostOptions, InstanceOptions, Op, Phase, Shown, Verdict, is_authority, is_target,
+    BodyMode, Effect, Effects, Facts, Host, HostOptions, InstanceOptions, Op, Phase, Rules, Shown,
+    Verdict, is_authority, is_target,
 };
 use sluicegate_sdk::testing::{Harness, TestRequest, TestResponse};
 use sluicegate_sdk::{Head, Record, Request, Response, Stream};
@@ -117,6 +118,9 @@ fn load(text: &str) -> Result<config::Loaded, Box<config::Rejected>> {
     config::load(&[Input::Text { name, text }], &environment)
 }
 
+/// Ways in which bodies come, for answers about them.
+const MODES: [BodyMode; 3] = [BodyMode::First(9), BodyMode::Transform, BodyMode::Watch];
+
 /// An answer of a guest: the first byte chooses phase and number of pools. What is taken keeps the contract.
 pub fn verdict(data: &[u8]) {
     let Some((&choice, block)) = data.split_first() else {
@@ -124,7 +128,13 @@ pub fn verdict(data: &[u8]) {
     };
     let phase = Phase::ALL[usize::from(choice) % Phase::ALL.len()];
     let pools = usize::from(choice / 8);
-    let Ok(verdict) = Verdict::read(block.to_vec(), phase, pools) else {
+    let rules = Rules {
+        called: vec![true; pools].into(),
+        effects: Effects::all(),
+        body: MODES[usize::from(choice) % MODES.len()],
+        ..Rules::new(phase, pools)
+    };
+    let Ok(verdict) = Verdict::read(block.to_vec(), &rules) else {
         return;
     };
     let mut fields = Fields::default();
@@ -143,6 +153,11 @@ pub fn verdict(data: &[u8]) {
             Op::Authority(authority) => assert!(is_authority(authority)),
             Op::Pool(pool) => assert!(pool < pools),
             Op::Status(status) => assert!((200..=999).contains(&status)),
+            Op::Effect(Effect::Call(call)) => {
+                assert!(call.pool < pools && is_target(call.target));
+                call.fields()
+                    .for_each(|(name, value)| fields.set(name, value));
+            }
             _ => {}
         }
     }

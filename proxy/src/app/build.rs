@@ -409,9 +409,11 @@ fn misplaced(
     config: &config::Config,
     sources: &Sources,
 ) -> Vec<Diagnostic> {
-    let has = |phases: &[Phase]| phases.iter().any(|&p| filter.module().phase(p).is_some());
-    let http = has(&[Phase::Request, Phase::Response, Phase::Log]);
-    let stream = has(&[Phase::Connect, Phase::ClientHello, Phase::FirstBytes]);
+    let has = |belongs: fn(Phase) -> bool| {
+        let mut phases = Phase::ALL.into_iter().filter(|&phase| belongs(phase));
+        phases.any(|phase| filter.module().phase(phase).is_some())
+    };
+    let (http, stream) = (has(Phase::is_http), has(Phase::is_stream));
     let mut found = Vec::new();
     for listener in &config.listeners {
         let (fits, own, other) = match listener.protocol {

@@ -15,15 +15,17 @@ pub enum VerdictKind {
     Reply = 2,
     Drop = 3,
     Reset = 4,
+    Suspend = 5,
 }
 
 impl VerdictKind {
-    pub const ALL: [VerdictKind; 5] = [
+    pub const ALL: [VerdictKind; 6] = [
         VerdictKind::Next,
         VerdictKind::Edit,
         VerdictKind::Reply,
         VerdictKind::Drop,
         VerdictKind::Reset,
+        VerdictKind::Suspend,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -33,6 +35,7 @@ impl VerdictKind {
             VerdictKind::Reply => "reply",
             VerdictKind::Drop => "drop",
             VerdictKind::Reset => "reset",
+            VerdictKind::Suspend => "suspend",
         }
     }
 }

@@ -158,6 +158,8 @@ impl Chain {
                 Kind::Reply => Outcome::Reply(apply::reply(&verdict, &mut part.state)),
                 Kind::Drop => Outcome::Drop,
                 Kind::Reset => Outcome::Reset,
+                // The slot refuses it here.
+                Kind::Suspend => continue,
             };
             part.ended = true;
             break;
@@ -209,7 +211,7 @@ impl Chain {
                 }
             };
             match verdict.kind {
-                Kind::Next => apply::response(&verdict, head, &mut part.state),
+                Kind::Next | Kind::Suspend => apply::response(&verdict, head, &mut part.state),
                 Kind::Reply => {
                     let reply = apply::reply(&verdict, &mut part.state);
                     head.status = reply.status;

@@ -69,9 +69,12 @@ impl Slot {
         facts: &Facts<'_>,
         shown: Shown<'_>,
     ) -> Result<Answer, FaultKind> {
-        let pools = self.plan().pools.len();
         let called = self.invoke(phase, facts, shown).and_then(|block| {
-            match Verdict::read(block, phase, pools).and_then(|v| has_room(v, shown)) {
+            match Verdict::read(block, self.plan().rules(phase)).and_then(|v| has_room(v, shown)) {
+                Ok(verdict) if verdict.kind == Kind::Suspend => Err(Fault::new(
+                    FaultKind::Verdict,
+                    "it suspends where it cannot be resumed",
+                )),
                 Ok(verdict) => {
                     self.shard().verdict(kind(&verdict));
                     Ok(verdict)
@@ -166,6 +169,7 @@ fn kind(verdict: &Verdict) -> VerdictKind {
         Kind::Reply => VerdictKind::Reply,
         Kind::Drop => VerdictKind::Drop,
         Kind::Reset => VerdictKind::Reset,
+        Kind::Suspend => VerdictKind::Suspend,
     }
 }
 

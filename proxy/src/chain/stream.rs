@@ -95,7 +95,7 @@ impl Chain {
                 Kind::Drop => outcome = StreamOutcome::Drop,
                 Kind::Reset => outcome = StreamOutcome::Reset,
                 // A reply is refused by the reader in these phases.
-                Kind::Next | Kind::Reply => {
+                Kind::Next | Kind::Reply | Kind::Suspend => {
                     apply::stream(&verdict, &mut state.route, &link.pools, &mut part.state);
                     continue;
                 }

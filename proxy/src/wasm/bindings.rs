@@ -33,6 +33,119 @@ flags! {
         const CLIENT_HELLO;
         #[component(name = "first-bytes")]
         const FIRST_BYTES;
+        #[component(name = "request-body")]
+        const REQUEST_BODY;
+        #[component(name = "response-body")]
+        const RESPONSE_BODY;
+        #[component(name = "request-trailers")]
+        const REQUEST_TRAILERS;
+        #[component(name = "response-trailers")]
+        const RESPONSE_TRAILERS;
+        #[component(name = "client-data")]
+        const CLIENT_DATA;
+        #[component(name = "server-data")]
+        const SERVER_DATA;
+        #[component(name = "tick")]
+        const TICK;
+    }
+}
+
+// Facts a plan asks for, in the order of their slots.
+flags! {
+    FactSet {
+        #[component(name = "method")]
+        const METHOD;
+        #[component(name = "scheme")]
+        const SCHEME;
+        #[component(name = "authority")]
+        const AUTHORITY;
+        #[component(name = "path")]
+        const PATH;
+        #[component(name = "query")]
+        const QUERY;
+        #[component(name = "client-address")]
+        const CLIENT_ADDRESS;
+        #[component(name = "peer-address")]
+        const PEER_ADDRESS;
+        #[component(name = "local-address")]
+        const LOCAL_ADDRESS;
+        #[component(name = "listener")]
+        const LISTENER;
+        #[component(name = "request-id")]
+        const REQUEST_ID;
+        #[component(name = "sni")]
+        const SNI;
+        #[component(name = "alpn")]
+        const ALPN;
+        #[component(name = "tls-version")]
+        const TLS_VERSION;
+        #[component(name = "client-subject")]
+        const CLIENT_SUBJECT;
+        #[component(name = "endpoint")]
+        const ENDPOINT;
+        #[component(name = "pool")]
+        const POOL;
+        #[component(name = "protocol")]
+        const PROTOCOL;
+        #[component(name = "reason")]
+        const REASON;
+        #[component(name = "first-bytes")]
+        const FIRST_BYTES;
+        #[component(name = "offered-alpn")]
+        const OFFERED_ALPN;
+    }
+}
+
+// Effects a plan announces.
+flags! {
+    Effects {
+        #[component(name = "http-call")]
+        const HTTP_CALL;
+        #[component(name = "key-value")]
+        const KEY_VALUE;
+    }
+}
+
+/// What becomes of a body that is larger than the filter takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ComponentType, Lift)]
+#[component(enum)]
+#[repr(u8)]
+pub enum OverCap {
+    #[component(name = "fail")]
+    Fail,
+    #[component(name = "bypass")]
+    Bypass,
+    #[component(name = "refuse")]
+    Refuse,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ComponentType, Lift)]
+#[component(record)]
+pub struct WholeBody {
+    pub max: u32,
+    pub over: OverCap,
+}
+
+/// How a body is given to its phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ComponentType, Lift)]
+#[component(variant)]
+pub enum BodyMode {
+    #[component(name = "skip")]
+    Skip,
+    #[component(name = "first")]
+    First(u32),
+    #[component(name = "whole")]
+    Whole(WholeBody),
+    #[component(name = "watch")]
+    Watch,
+    #[component(name = "transform")]
+    Transform,
+}
+
+impl BodyMode {
+    /// The head of the message waits for what the body's phase answers.
+    pub fn holds_head(self) -> bool {
+        matches!(self, BodyMode::First(_) | BodyMode::Whole(_))
     }
 }
 
@@ -84,6 +197,8 @@ pub enum Interest {
 pub struct PoolUse {
     pub name: String,
     pub path: String,
+    /// The filter calls it itself.
+    pub called: bool,
 }
 
 /// What a filter answers to its settings, as it answered: nothing in it is checked.
@@ -100,6 +215,14 @@ pub struct Plan {
     pub pools: Vec<PoolUse>,
     #[component(name = "first-bytes")]
     pub first_bytes: u32,
+    pub facts: FactSet,
+    #[component(name = "request-body")]
+    pub request_body: BodyMode,
+    #[component(name = "response-body")]
+    pub response_body: BodyMode,
+    pub effects: Effects,
+    #[component(name = "tick-ms")]
+    pub tick_ms: u32,
 }
 
 // ---------------------------------------------------------------- log

@@ -8,6 +8,7 @@
 
 mod bindings;
 mod deadline;
+mod effect;
 mod encode;
 mod engine;
 mod facts;
@@ -26,7 +27,10 @@ mod tests;
 #[cfg(test)]
 pub(crate) mod wat;
 
-pub use bindings::{Diagnostic, Interest, Phases, Plan, PoolUse, Test};
+pub use bindings::{
+    BodyMode, Diagnostic, Effects, FactSet, Interest, OverCap, Phases, Plan, PoolUse, Test,
+    WholeBody,
+};
 pub use engine::{Host, HostError, HostOptions};
 pub use facts::{Fact, Facts, Shown, ShownFields};
 pub use fault::{Fault, FaultKind};
@@ -38,5 +42,6 @@ pub(crate) use verdict::Writer;
 /// The version of the filter contract this build serves.
 pub const CONTRACT_VERSION: &str = "0.1.0";
 
-pub use verdict::{BadVerdict, Kind, Op, Verdict, is_authority, is_target};
+pub use effect::{Call, Effect};
+pub use verdict::{BadVerdict, Kind, Op, Rules, Verdict, is_authority, is_target};
 pub use words::{tame, tame_lines};

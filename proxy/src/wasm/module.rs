@@ -39,16 +39,30 @@ pub enum Phase {
     Connect = 3,
     ClientHello = 4,
     FirstBytes = 5,
+    RequestBody = 6,
+    ResponseBody = 7,
+    RequestTrailers = 8,
+    ResponseTrailers = 9,
+    ClientData = 10,
+    ServerData = 11,
+    Tick = 12,
 }
 
 impl Phase {
-    pub const ALL: [Phase; 6] = [
+    pub const ALL: [Phase; 13] = [
         Phase::Request,
         Phase::Response,
         Phase::Log,
         Phase::Connect,
         Phase::ClientHello,
         Phase::FirstBytes,
+        Phase::RequestBody,
+        Phase::ResponseBody,
+        Phase::RequestTrailers,
+        Phase::ResponseTrailers,
+        Phase::ClientData,
+        Phase::ServerData,
+        Phase::Tick,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -59,7 +73,40 @@ impl Phase {
             Phase::Connect => "connect",
             Phase::ClientHello => "client-hello",
             Phase::FirstBytes => "first-bytes",
+            Phase::RequestBody => "request-body",
+            Phase::ResponseBody => "response-body",
+            Phase::RequestTrailers => "request-trailers",
+            Phase::ResponseTrailers => "response-trailers",
+            Phase::ClientData => "client-data",
+            Phase::ServerData => "server-data",
+            Phase::Tick => "tick",
         }
+    }
+
+    /// Belongs to exchanges, as opposed to sessions and the filter itself.
+    pub fn is_http(self) -> bool {
+        matches!(
+            self,
+            Phase::Request
+                | Phase::Response
+                | Phase::Log
+                | Phase::RequestBody
+                | Phase::ResponseBody
+                | Phase::RequestTrailers
+                | Phase::ResponseTrailers
+        )
+    }
+
+    /// Belongs to sessions of `tcp` listeners.
+    pub fn is_stream(self) -> bool {
+        matches!(
+            self,
+            Phase::Connect
+                | Phase::ClientHello
+                | Phase::FirstBytes
+                | Phase::ClientData
+                | Phase::ServerData
+        )
     }
 
     /// The interface of the packed form and its function.
@@ -71,6 +118,13 @@ impl Phase {
             Phase::Connect => ("stream-connect", "on-connect"),
             Phase::ClientHello => ("stream-client-hello", "on-client-hello"),
             Phase::FirstBytes => ("stream-first-bytes", "on-first-bytes"),
+            Phase::RequestBody => ("http-request-body", "on-request-body"),
+            Phase::ResponseBody => ("http-response-body", "on-response-body"),
+            Phase::RequestTrailers => ("http-request-trailers", "on-request-trailers"),
+            Phase::ResponseTrailers => ("http-response-trailers", "on-response-trailers"),
+            Phase::ClientData => ("stream-client-data", "on-client-data"),
+            Phase::ServerData => ("stream-server-data", "on-server-data"),
+            Phase::Tick => ("tick", "on-tick"),
         }
     }
 
@@ -190,6 +244,9 @@ pub(super) struct Exports {
     pub(super) configure: ComponentExportIndex,
     pub(super) schema: Option<ComponentExportIndex>,
     pub(super) phases: [Option<(Form, ComponentExportIndex)>; Phase::ALL.len()],
+    pub(super) resume: Option<ComponentExportIndex>,
+    /// `save` and `restore`.
+    pub(super) handover: Option<(ComponentExportIndex, ComponentExportIndex)>,
 }
 
 impl Module {
@@ -431,6 +488,8 @@ fn exports(host: &Host, component: &Component) -> Result<Exports, ModuleError> {
         configure,
         schema: find(("settings-schema", "schema")),
         phases,
+        resume: find(("resume", "on-resume")),
+        handover: find(("handover", "save")).zip(find(("handover", "restore"))),
     })
 }
 

@@ -102,9 +102,15 @@ fn the_plan_comes_back() {
             response_fields: Interest::All,
             pools: vec![PoolUse {
                 name: "web".into(),
-                path: "/routes/0/pool".into()
+                path: "/routes/0/pool".into(),
+                called: false,
             }],
             first_bytes: 7,
+            facts: super::FactSet::all(),
+            request_body: super::BodyMode::Skip,
+            response_body: super::BodyMode::Skip,
+            effects: super::Effects::empty(),
+            tick_ms: 0,
         }
     );
     assert_eq!(module.phase(Phase::Request), Some(Form::Packed));
@@ -438,7 +444,7 @@ fn the_readable_form_takes_the_same_way() {
         which: &ShownFields::All,
     };
     let block = instance.call(Phase::Request, &facts, shown).unwrap();
-    let verdict = Verdict::read(block, Phase::Request, 0).unwrap();
+    let verdict = Verdict::read(block, &super::Rules::new(Phase::Request, 0)).unwrap();
     assert_eq!(verdict.kind, Kind::Reply);
     assert_eq!(
         verdict.ops().collect::<Vec<_>>(),

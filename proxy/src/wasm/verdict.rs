@@ -2,6 +2,8 @@
 
 use crate::head::{is_field_value, is_host_owned, is_token};
 
+use super::bindings::{BodyMode, Effects};
+use super::effect::{EFFECTS_MAX, Effect};
 use super::module::Phase;
 
 const HEADER: usize = 8;
@@ -19,6 +21,8 @@ pub enum Kind {
     Reply,
     Drop,
     Reset,
+    /// Perform effects, then resume.
+    Suspend,
 }
 
 impl Kind {
@@ -28,6 +32,7 @@ impl Kind {
             Kind::Reply => "reply",
             Kind::Drop => "drop",
             Kind::Reset => "reset",
+            Kind::Suspend => "suspend",
         }
     }
 }
@@ -52,6 +57,9 @@ pub enum Op<'a> {
     Status(u16),
     Body(&'a [u8]),
     State(u64),
+    /// Of a suspended call.
+    Token(u64),
+    Effect(Effect<'a>),
 }
 
 /// Why a verdict is none.
@@ -83,6 +91,110 @@ pub enum BadVerdict {
     Status(u16),
     #[error("pool number {index}, of {pools} that its plan names")]
     Pool { index: usize, pools: usize },
+    #[error("pool number {0} is called, which its plan does not announce")]
+    NotCalled(usize),
+    #[error("the effect {0} is not announced by its plan")]
+    NotAnnounced(&'static str),
+    #[error("it suspends without an effect")]
+    NoEffect,
+    #[error("more than {EFFECTS_MAX} effects at one time")]
+    TooManyEffects,
+}
+
+/// What a verdict may say: the phase it is for, and what the plan announced.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    pub phase: Phase,
+    /// For each pool of the plan, whether the filter calls it itself.
+    pub called: Box<[bool]>,
+    pub effects: Effects,
+    /// How the body comes, in the phases of bodies.
+    pub body: BodyMode,
+}
+
+impl Rules {
+    /// For a plan with so many pools and no effects or bodies.
+    pub fn new(phase: Phase, pools: usize) -> Self {
+        Self {
+            phase,
+            called: vec![false; pools].into(),
+            effects: Effects::empty(),
+            body: BodyMode::Skip,
+        }
+    }
+
+    /// The phase has a head before it that was not sent: it can be edited, or replaced by a reply.
+    fn has_head(&self) -> bool {
+        match self.phase {
+            Phase::Request | Phase::Response => true,
+            Phase::RequestBody | Phase::ResponseBody => self.body.holds_head(),
+            _ => false,
+        }
+    }
+
+    fn allows_kind(&self, kind: Kind) -> bool {
+        match self.phase {
+            Phase::Log => kind == Kind::Next,
+            Phase::Tick => matches!(kind, Kind::Next | Kind::Suspend),
+            Phase::RequestTrailers | Phase::ResponseTrailers => {
+                matches!(kind, Kind::Next | Kind::Drop | Kind::Reset)
+            }
+            _ => match kind {
+                Kind::Next | Kind::Drop | Kind::Reset => true,
+                Kind::Reply => self.has_head(),
+                Kind::Suspend => self.body != BodyMode::Watch,
+            },
+        }
+    }
+
+    fn allows(&self, op: &Op<'_>, kind: Kind) -> bool {
+        let phase = self.phase;
+        let routes = matches!(
+            phase,
+            Phase::Request | Phase::Connect | Phase::ClientHello | Phase::FirstBytes
+        );
+        // The pool is chosen once the body has been seen, when the head waited for it.
+        let before_pool = phase == Phase::Request || phase == Phase::RequestBody && self.has_head();
+        let edits =
+            self.has_head() || matches!(phase, Phase::RequestTrailers | Phase::ResponseTrailers);
+        match op {
+            Op::Effect(_) | Op::Token(_) => kind == Kind::Suspend,
+            Op::State(_) => phase != Phase::Tick,
+            _ if kind == Kind::Suspend => false,
+            Op::Set(..) | Op::Append(..) | Op::Add(..) | Op::Remove(_) => edits,
+            Op::Target(_)
+            | Op::Authority(_)
+            | Op::TryTimeoutMs(_)
+            | Op::TotalTimeoutMs(_)
+            | Op::Retries(_) => before_pool,
+            Op::Pool(_) | Op::StickyKey(_) | Op::Endpoint(_) => routes || before_pool,
+            Op::Status(_) => {
+                self.has_head()
+                    && (kind == Kind::Reply
+                        || matches!(phase, Phase::Response | Phase::ResponseBody))
+            }
+            Op::Body(_) => match phase {
+                Phase::ClientData | Phase::ServerData => kind == Kind::Next,
+                Phase::RequestBody | Phase::ResponseBody => {
+                    kind == Kind::Reply || kind == Kind::Next && self.body != BodyMode::Watch
+                }
+                _ => kind == Kind::Reply,
+            },
+        }
+    }
+
+    fn announces(&self, effect: &Effect<'_>) -> Result<(), BadVerdict> {
+        let (needs, name) = match effect {
+            Effect::Sleep { .. } => return Ok(()),
+            Effect::Call(_) => (Effects::HTTP_CALL, "http-call"),
+            _ => (Effects::KEY_VALUE, "key-value"),
+        };
+        if self.effects.contains(needs) {
+            Ok(())
+        } else {
+            Err(BadVerdict::NotAnnounced(name))
+        }
+    }
 }
 
 /// A verdict that was checked, with the block it came in.
@@ -102,8 +214,8 @@ impl Verdict {
         operations: 0,
     };
 
-    /// Checks an answer for `phase`; `pools` is the length of the plan's list.
-    pub fn read(block: Vec<u8>, phase: Phase, pools: usize) -> Result<Self, BadVerdict> {
+    /// Checks an answer.
+    pub fn read(block: Vec<u8>, rules: &Rules) -> Result<Self, BadVerdict> {
         let Some((&code, mut rest)) = block.split_first() else {
             return Ok(Verdict::NEXT);
         };
@@ -112,27 +224,35 @@ impl Verdict {
             1 => Kind::Reply,
             2 => Kind::Drop,
             3 => Kind::Reset,
+            4 => Kind::Suspend,
             other => return Err(BadVerdict::UnknownVerdict(other)),
         };
-        let allowed = match phase {
-            Phase::Request | Phase::Response => true,
-            Phase::Log => kind == Kind::Next,
-            Phase::Connect | Phase::ClientHello | Phase::FirstBytes => kind != Kind::Reply,
-        };
-        if !allowed {
+        if !rules.allows_kind(kind) {
             return Err(BadVerdict::VerdictNotAllowed(kind));
         }
         let mut operations = 0;
+        let mut effects = 0;
         while !rest.is_empty() {
             operations += 1;
             if operations > OPERATIONS_MAX {
                 return Err(BadVerdict::TooMany);
             }
             let (raw, after) = RawOp::split(rest)?;
-            if !is_allowed(&raw.checked(pools)?, phase, kind) {
+            let op = raw.checked(&rules.called)?;
+            if !rules.allows(&op, kind) {
                 return Err(BadVerdict::OperationNotAllowed(raw.code));
             }
+            if let Op::Effect(effect) = &op {
+                rules.announces(effect)?;
+                effects += 1;
+            }
             rest = after;
+        }
+        if kind == Kind::Suspend && effects == 0 {
+            return Err(BadVerdict::NoEffect);
+        }
+        if effects > EFFECTS_MAX {
+            return Err(BadVerdict::TooManyEffects);
         }
         Ok(Verdict {
             kind,
@@ -216,15 +336,15 @@ pub fn is_authority(bytes: &[u8]) -> bool {
 }
 
 /// One operation as it lies in the block.
-struct RawOp<'a> {
-    code: u8,
-    name: &'a [u8],
-    value: &'a [u8],
+pub(super) struct RawOp<'a> {
+    pub(super) code: u8,
+    pub(super) name: &'a [u8],
+    pub(super) value: &'a [u8],
 }
 
 impl<'a> RawOp<'a> {
     /// One operation off the front, and the rest.
-    fn split(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), BadVerdict> {
+    pub(super) fn split(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), BadVerdict> {
         let (header, rest) = bytes
             .split_first_chunk::<HEADER>()
             .ok_or(BadVerdict::Overrun)?;
@@ -242,9 +362,11 @@ impl<'a> RawOp<'a> {
     }
 
     /// What it says, if that may be said.
-    fn checked(&self, pools: usize) -> Result<Op<'a>, BadVerdict> {
+    fn checked(&self, called: &[bool]) -> Result<Op<'a>, BadVerdict> {
         let code = self.code;
+        let pools = called.len();
         let fits = match code {
+            80 | 81 | 84..=88 => return Effect::read(self, Some(called)).map(Op::Effect),
             1..=4 => {
                 field(self.name, self.value)?;
                 true
@@ -266,14 +388,18 @@ impl<'a> RawOp<'a> {
         }
     }
 
+    pub(super) fn number(&self) -> Result<u32, BadVerdict> {
+        match <[u8; 4]>::try_from(self.value) {
+            Ok(bytes) => Ok(u32::from_le_bytes(bytes)),
+            Err(_) => Err(BadVerdict::Argument(self.code)),
+        }
+    }
+
     #[inline]
     fn decode(&self) -> Result<Op<'a>, BadVerdict> {
         let Self { code, name, value } = *self;
         let argument = BadVerdict::Argument(code);
-        let number = || match <[u8; 4]>::try_from(value) {
-            Ok(bytes) => Ok(u32::from_le_bytes(bytes)),
-            Err(_) => Err(BadVerdict::Argument(code)),
-        };
+        let number = || self.number();
         Ok(match code {
             1 => Op::Set(name, value),
             2 => Op::Append(name, value),
@@ -290,12 +416,14 @@ impl<'a> RawOp<'a> {
             48 => Op::Status(u16::from_le_bytes(value.try_into().map_err(|_| argument)?)),
             49 => Op::Body(value),
             64 => Op::State(u64::from_le_bytes(value.try_into().map_err(|_| argument)?)),
+            65 => Op::Token(u64::from_le_bytes(value.try_into().map_err(|_| argument)?)),
+            80 | 81 | 84..=88 => Op::Effect(Effect::read(self, None)?),
             other => return Err(BadVerdict::UnknownOperation(other)),
         })
     }
 }
 
-fn field(name: &[u8], value: &[u8]) -> Result<(), BadVerdict> {
+pub(super) fn field(name: &[u8], value: &[u8]) -> Result<(), BadVerdict> {
     let text = || String::from_utf8_lossy(&name[..name.len().min(80)]).into_owned();
     if !is_token(name) {
         return Err(BadVerdict::Name(text()));
@@ -309,26 +437,6 @@ fn field(name: &[u8], value: &[u8]) -> Result<(), BadVerdict> {
     Ok(())
 }
 
-fn is_allowed(op: &Op<'_>, phase: Phase, kind: Kind) -> bool {
-    let http = matches!(phase, Phase::Request | Phase::Response);
-    let stream = matches!(
-        phase,
-        Phase::Connect | Phase::ClientHello | Phase::FirstBytes
-    );
-    match op {
-        Op::Set(..) | Op::Append(..) | Op::Add(..) | Op::Remove(_) => http,
-        Op::Target(_)
-        | Op::Authority(_)
-        | Op::TryTimeoutMs(_)
-        | Op::TotalTimeoutMs(_)
-        | Op::Retries(_) => phase == Phase::Request,
-        Op::Pool(_) | Op::StickyKey(_) | Op::Endpoint(_) => phase == Phase::Request || stream,
-        Op::Status(_) => phase == Phase::Response || (http && kind == Kind::Reply),
-        Op::Body(_) => http && kind == Kind::Reply,
-        Op::State(_) => true,
-    }
-}
-
 /// Writes operations; for the readable form, whose answers take the same way as packed ones, and for tests.
 #[derive(Debug, Default)]
 pub(crate) struct Writer(Vec<u8>);
@@ -340,6 +448,7 @@ impl Writer {
             Kind::Reply => 1,
             Kind::Drop => 2,
             Kind::Reset => 3,
+            Kind::Suspend => 4,
         }])
     }
 
@@ -371,10 +480,10 @@ mod tests {
 
     #[test]
     fn nothing_is_next() {
-        let verdict = Verdict::read(vec![], Phase::Request, 0).unwrap();
+        let verdict = Verdict::read(vec![], &Rules::new(Phase::Request, 0)).unwrap();
         assert!(verdict.is_plain_next());
         assert!(
-            Verdict::read(vec![0], Phase::Log, 0)
+            Verdict::read(vec![0], &Rules::new(Phase::Log, 0))
                 .unwrap()
                 .is_plain_next()
         );
@@ -389,7 +498,7 @@ mod tests {
             .op(49, b"", b"no")
             .op(64, b"", &9u64.to_le_bytes());
         let block = block.finish();
-        let verdict = Verdict::read(block, Phase::Request, 0).unwrap();
+        let verdict = Verdict::read(block, &Rules::new(Phase::Request, 0)).unwrap();
         assert_eq!(verdict.kind, Kind::Reply);
         assert_eq!(
             verdict.ops().collect::<Vec<_>>(),
@@ -414,7 +523,9 @@ mod tests {
         };
         let request = Phase::Request;
         let cases: Vec<(Vec<u8>, Phase, Bad)> = vec![
-            (vec![4], request, Bad::UnknownVerdict(4)),
+            (vec![4], request, Bad::NoEffect),
+            (vec![4], Phase::Log, Bad::VerdictNotAllowed(Kind::Suspend)),
+            (vec![5], request, Bad::UnknownVerdict(5)),
             (vec![9], request, Bad::UnknownVerdict(9)),
             (vec![1], Phase::Connect, Bad::VerdictNotAllowed(Kind::Reply)),
             (vec![2], Phase::Log, Bad::VerdictNotAllowed(Kind::Drop)),
@@ -483,10 +594,10 @@ mod tests {
             (op(64, b"", &[0; 7]), request, Bad::Argument(64)),
         ];
         for (block, phase, expected) in cases {
-            let read = Verdict::read(block.clone(), phase, 2);
+            let read = Verdict::read(block.clone(), &Rules::new(phase, 2));
             assert_eq!(read, Err(expected), "{block:?}");
         }
-        assert!(Verdict::read(many(OPERATIONS_MAX), request, 0).is_ok());
+        assert!(Verdict::read(many(OPERATIONS_MAX), &Rules::new(request, 0)).is_ok());
     }
 
     /// A client may send such a name, and a filter that removes what it was shown must not fail by it.
@@ -494,7 +605,7 @@ mod tests {
     fn long_names_are_names() {
         let name = vec![b'x'; 10_000];
         let block = op(4, &name, b"");
-        let verdict = Verdict::read(block, Phase::Request, 0).unwrap();
+        let verdict = Verdict::read(block, &Rules::new(Phase::Request, 0)).unwrap();
         assert_eq!(verdict.ops().collect::<Vec<_>>(), [Op::Remove(&name)]);
     }
 
@@ -518,7 +629,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(block in proptest::collection::vec(any::<u8>(), 0..256), phase in phases()) {
-            if let Ok(verdict) = Verdict::read(block, phase, 3) {
+            if let Ok(verdict) = Verdict::read(block, &Rules::new(phase, 3)) {
                 verdict.ops().count();
             }
         }
@@ -537,7 +648,7 @@ mod tests {
             }
             let block = writer.finish();
             let block = &block[..block.len().saturating_sub(cut)];
-            if let Ok(verdict) = Verdict::read(block.to_vec(), phase, 3) {
+            if let Ok(verdict) = Verdict::read(block.to_vec(), &Rules::new(phase, 3)) {
                 prop_assert!(verdict.ops().count() <= ops.len());
             }
         }
@@ -546,7 +657,7 @@ mod tests {
         #[test]
         fn accepted_fields_come_back(name in "[a-z][a-z-]{0,12}x", value in "[ -~]{0,20}") {
             let block = op(2, name.as_bytes(), value.as_bytes());
-            let verdict = Verdict::read(block, Phase::Response, 0).unwrap();
+            let verdict = Verdict::read(block, &Rules::new(Phase::Response, 0)).unwrap();
             prop_assert_eq!(verdict.ops().collect::<Vec<_>>(), vec![Op::Append(name.as_bytes(), value.as_bytes())]);
         }
     }

@@ -5,14 +5,16 @@ use super::module::Phase;
 /// Where data of the guest begins; the heap follows a page later.
 const DATA: u32 = 1024;
 const HEAP: u32 = 65536;
+/// The flags of every fact.
+const ALL_FACTS: u32 = (1 << 20) - 1;
 
 /// Builds one guest. Whatever is not said is absent.
 #[derive(Debug, Clone)]
 pub(crate) struct Guest {
-    phases: u8,
+    phases: u16,
     data: Vec<u8>,
     tests: Vec<[u32; 5]>,
-    pools: Vec<[u32; 4]>,
+    pools: Vec<[u32; 5]>,
     request_fields: u32,
     response_fields: u32,
     first_bytes: u32,
@@ -59,7 +61,7 @@ impl Guest {
     }
 
     pub(crate) fn and_runs(mut self, phase: Phase, body: &str) -> Self {
-        self.phases |= 1 << (phase as u8);
+        self.phases |= 1 << (phase as u16);
         let name = match phase {
             Phase::Request => "http-request@0.1.0#on-request",
             Phase::Response => "http-response@0.1.0#on-response",
@@ -67,6 +69,13 @@ impl Guest {
             Phase::Connect => "stream-connect@0.1.0#on-connect",
             Phase::ClientHello => "stream-client-hello@0.1.0#on-client-hello",
             Phase::FirstBytes => "stream-first-bytes@0.1.0#on-first-bytes",
+            Phase::RequestBody => "http-request-body@0.1.0#on-request-body",
+            Phase::ResponseBody => "http-response-body@0.1.0#on-response-body",
+            Phase::RequestTrailers => "http-request-trailers@0.1.0#on-request-trailers",
+            Phase::ResponseTrailers => "http-response-trailers@0.1.0#on-response-trailers",
+            Phase::ClientData => "stream-client-data@0.1.0#on-client-data",
+            Phase::ServerData => "stream-server-data@0.1.0#on-server-data",
+            Phase::Tick => "tick@0.1.0#on-tick",
         };
         let result = if phase == Phase::Log {
             ""
@@ -96,7 +105,7 @@ impl Guest {
     pub(crate) fn pool(mut self, name: &str, path: &str) -> Self {
         let (name, name_len) = self.put(name.as_bytes());
         let (path, path_len) = self.put(path.as_bytes());
-        self.pools.push([name, name_len, path, path_len]);
+        self.pools.push([name, name_len, path, path_len, 0]);
         self
     }
 
@@ -174,6 +183,15 @@ impl Guest {
             pools_at,
             self.pools.len() as u32,
             self.first_bytes,
+            ALL_FACTS,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
         ]);
         let configure = self
             .configure

@@ -3,9 +3,12 @@
 /// Where data of the guest begins; the heap follows a page later.
 const DATA: u32 = 1024;
 const HEAP: u32 = 65536;
+/// The flags of every fact.
+const ALL_FACTS: u32 = (1 << 20) - 1;
 
 /// The phases of the packed world, in the order of the plan's flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(dead_code)]
 pub enum Phase {
     Request,
     Response,
@@ -13,14 +16,21 @@ pub enum Phase {
     Connect,
     ClientHello,
     FirstBytes,
+    RequestBody,
+    ResponseBody,
+    RequestTrailers,
+    ResponseTrailers,
+    ClientData,
+    ServerData,
+    Tick,
 }
 
 /// One guest. Whatever is not said is absent.
 #[derive(Debug, Clone, Default)]
 pub struct Guest {
-    phases: u8,
+    phases: u16,
     data: Vec<u8>,
-    pools: Vec<[u32; 4]>,
+    pools: Vec<[u32; 5]>,
     first_bytes: u32,
     configure: Option<String>,
     items: Vec<String>,
@@ -37,7 +47,7 @@ impl Guest {
     /// `phase` runs `body`, which leaves the address of (pointer, length) on the stack; the head is at `$head`,
     /// `$length`.
     pub fn runs(mut self, phase: Phase, body: &str) -> Self {
-        self.phases |= 1 << (phase as u8);
+        self.phases |= 1 << (phase as u16);
         let name = match phase {
             Phase::Request => "http-request@0.1.0#on-request",
             Phase::Response => "http-response@0.1.0#on-response",
@@ -45,6 +55,13 @@ impl Guest {
             Phase::Connect => "stream-connect@0.1.0#on-connect",
             Phase::ClientHello => "stream-client-hello@0.1.0#on-client-hello",
             Phase::FirstBytes => "stream-first-bytes@0.1.0#on-first-bytes",
+            Phase::RequestBody => "http-request-body@0.1.0#on-request-body",
+            Phase::ResponseBody => "http-response-body@0.1.0#on-response-body",
+            Phase::RequestTrailers => "http-request-trailers@0.1.0#on-request-trailers",
+            Phase::ResponseTrailers => "http-response-trailers@0.1.0#on-response-trailers",
+            Phase::ClientData => "stream-client-data@0.1.0#on-client-data",
+            Phase::ServerData => "stream-server-data@0.1.0#on-server-data",
+            Phase::Tick => "tick@0.1.0#on-tick",
         };
         let result = match phase {
             Phase::Log => "",
@@ -59,14 +76,14 @@ impl Guest {
 
     /// Sets the phase's flag in the plan without exporting a packed function for it.
     pub fn wants(mut self, phase: Phase) -> Self {
-        self.phases |= 1 << (phase as u8);
+        self.phases |= 1 << (phase as u16);
         self
     }
 
     /// A pool for routes, by index in the order of these calls.
     pub fn pool(mut self, name: &str) -> Self {
         let at = self.put(name.as_bytes());
-        self.pools.push([at, name.len() as u32, at, 0]);
+        self.pools.push([at, name.len() as u32, at, 0, 0]);
         self
     }
 
@@ -137,6 +154,15 @@ impl Guest {
             pools_at,
             self.pools.len() as u32,
             self.first_bytes,
+            ALL_FACTS,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
         ]);
         let configure = self
             .configure

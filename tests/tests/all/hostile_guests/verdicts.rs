@@ -1,7 +1,7 @@
 //! Verdicts with every word of them replaced: what the library's reader refuses is 500 and reaches no backend, and what
 //! it takes is an exchange like any other.
 
-use sluicegate::wasm::{Kind, Phase as Read, Verdict};
+use sluicegate::wasm::{Kind, Phase as Read, Rules, Verdict};
 use sluicegate_tests::backend::Backend;
 use sluicegate_tests::proxy::Start;
 
@@ -135,14 +135,14 @@ fn a_verdict_is_taken_whole_or_not_at_all() {
         ));
         let answer = sent.and_then(|()| raw.response());
         let reached = backend.take_received().len();
-        let read = Verdict::read(mutant.clone(), Read::Request, 1);
+        let read = Verdict::read(mutant.clone(), &Rules::new(Read::Request, 1));
         refused += usize::from(read.is_err());
         let right = match (&read, &answer) {
             (Err(_), Ok(answer)) => answer.status == 500 && reached == 0,
             (Ok(verdict), Ok(answer)) => match verdict.kind {
                 Kind::Next => answer.status != 500,
                 Kind::Reply => answer.status >= 200 && reached == 0,
-                Kind::Drop | Kind::Reset => false,
+                Kind::Drop | Kind::Reset | Kind::Suspend => false,
             },
             (Ok(verdict), Err(_)) => matches!(verdict.kind, Kind::Drop | Kind::Reset),
             (Err(_), Err(_)) => false,
