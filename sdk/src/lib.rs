@@ -96,6 +96,9 @@
 extern crate self as sluicegate_sdk;
 
 #[doc(hidden)]
+#[path = "crossing.rs"]
+pub mod __crossing;
+#[doc(hidden)]
 #[path = "guest.rs"]
 pub mod __private;
 mod bindings;

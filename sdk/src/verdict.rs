@@ -1,6 +1,10 @@
 //! What a filter answers, written straight into the packed block that goes back to the host.
 
+use std::cell::RefCell;
 use std::marker::PhantomData;
+
+/// A larger block is given back to the allocator.
+const SPARE_BYTES_MAX: usize = 64 * 1024;
 
 pub(crate) const NEXT: u8 = 0;
 pub(crate) const REPLY: u8 = 1;
@@ -306,9 +310,23 @@ impl Value<'_> {
     }
 }
 
+thread_local! {
+    /// The block of an earlier verdict that the host has read, for its allocation.
+    static SPARE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Takes back the block of a verdict that was read.
+pub(crate) fn give_back(mut block: Vec<u8>) {
+    if (1..=SPARE_BYTES_MAX).contains(&block.capacity()) {
+        block.clear();
+        SPARE.set(block);
+    }
+}
+
 /// Writes one operation. The lengths go in once the value is written.
 fn write(block: &mut Vec<u8>, code: u8, name: &str, value: impl FnOnce(&mut Vec<u8>)) {
     if block.is_empty() {
+        *block = SPARE.take();
         block.reserve(128);
         block.push(NEXT);
     }

@@ -126,6 +126,7 @@ impl Chain {
             let watch = watch.get_or_insert_with(Watch::start);
             let mut told = facts.facts(head);
             told.state = part.state;
+            told.show(plan.facts);
             let shown = Shown {
                 fields: Some(&head.fields),
                 which: &plan.request_fields,
@@ -153,6 +154,7 @@ impl Chain {
                         &link.pools,
                         &mut part.state,
                     );
+                    link.slot.recycle(verdict);
                     continue;
                 }
                 Kind::Reply => Outcome::Reply(apply::reply(&verdict, &mut part.state)),
@@ -193,6 +195,7 @@ impl Chain {
             let watch = watch.get_or_insert_with(Watch::start);
             let mut told = facts.facts(head.status);
             told.state = part.state;
+            told.show(plan.facts);
             let shown = Shown {
                 fields: Some(&head.fields),
                 which: &plan.response_fields,
@@ -227,6 +230,7 @@ impl Chain {
                     break;
                 }
             }
+            link.slot.recycle(verdict);
         }
         if let Some(watch) = watch {
             state.filter_time += watch.total();
@@ -255,6 +259,7 @@ impl Chain {
             let watch = watch.get_or_insert_with(Watch::start);
             let mut told = facts.facts();
             told.state = part.state;
+            told.show(plan.facts);
             let shown = Shown {
                 fields: facts.fields,
                 which: &plan.response_fields,

@@ -3,7 +3,8 @@
 use crate::config::{ConfigPath, Problem, quoted};
 use crate::head::is_token;
 use crate::wasm::{
-    BodyMode, Effects, FactSet, Interest, Module, Phase, Phases, Plan, PoolUse, Rules, ShownFields,
+    BodyMode, Effects, Interest, Module, Phase, Phases, Plan, PoolUse, Rules, ShownFacts,
+    ShownFields,
 };
 
 use super::predicate::Predicate;
@@ -27,7 +28,7 @@ pub struct CheckedPlan {
     pub pools: Box<[PoolUse]>,
     /// 0 unless the first bytes are wanted.
     pub first_bytes: usize,
-    pub facts: FactSet,
+    pub facts: ShownFacts,
     /// Skip unless the phase is wanted.
     pub request_body: BodyMode,
     pub response_body: BodyMode,
@@ -137,7 +138,7 @@ impl CheckedPlan {
             } else {
                 0
             },
-            facts: plan.facts,
+            facts: ShownFacts::new(plan.facts),
             request_body,
             response_body,
             effects: plan.effects,

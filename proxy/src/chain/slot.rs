@@ -27,6 +27,8 @@ pub struct Slot {
     instance: RefCell<Option<Instance>>,
     /// No instance could be made: this worker makes none before then.
     retry_at: Cell<Option<Instant>>,
+    /// The block of an earlier verdict, for its allocation.
+    spare: Cell<Vec<u8>>,
 }
 
 /// What one call came to, when it did not fail or the policy is to go on.
@@ -44,6 +46,7 @@ impl Slot {
             worker,
             instance: RefCell::new(None),
             retry_at: Cell::new(None),
+            spare: Cell::default(),
         };
         slot.replace();
         Rc::new(slot)
@@ -69,19 +72,24 @@ impl Slot {
         facts: &Facts<'_>,
         shown: Shown<'_>,
     ) -> Result<Answer, FaultKind> {
-        let called = self.invoke(phase, facts, shown).and_then(|block| {
-            match Verdict::read(block, self.plan().rules(phase)).and_then(|v| has_room(v, shown)) {
-                Ok(verdict) if verdict.kind == Kind::Suspend => Err(Fault::new(
-                    FaultKind::Verdict,
-                    "it suspends where it cannot be resumed",
-                )),
-                Ok(verdict) => {
-                    self.shard().verdict(kind(&verdict));
-                    Ok(verdict)
+        let mut answer = self.spare.take();
+        let called = self
+            .invoke(phase, facts, shown, &mut answer)
+            .and_then(|()| {
+                match Verdict::read(answer, self.plan().rules(phase))
+                    .and_then(|v| has_room(v, shown))
+                {
+                    Ok(verdict) if verdict.kind == Kind::Suspend => Err(Fault::new(
+                        FaultKind::Verdict,
+                        "it suspends where it cannot be resumed",
+                    )),
+                    Ok(verdict) => {
+                        self.shard().verdict(kind(&verdict));
+                        Ok(verdict)
+                    }
+                    Err(bad) => Err(Fault::new(FaultKind::Verdict, bad.to_string())),
                 }
-                Err(bad) => Err(Fault::new(FaultKind::Verdict, bad.to_string())),
-            }
-        });
+            });
         match called {
             Ok(verdict) => Ok(Answer::Verdict(verdict)),
             Err(fault) => {
@@ -116,13 +124,24 @@ impl Slot {
         }
     }
 
-    fn invoke(&self, phase: Phase, facts: &Facts<'_>, shown: Shown<'_>) -> Result<Vec<u8>, Fault> {
+    /// Gives the block of a verdict that was carried out back, for the next one.
+    pub(super) fn recycle(&self, verdict: Verdict) {
+        self.spare.set(verdict.into_block());
+    }
+
+    fn invoke(
+        &self,
+        phase: Phase,
+        facts: &Facts<'_>,
+        shown: Shown<'_>,
+        answer: &mut Vec<u8>,
+    ) -> Result<(), Fault> {
         if let Some(instance) = &mut *self.instance.borrow_mut() {
-            return instance.call(phase, facts, shown);
+            return instance.call_into(phase, facts, shown, answer);
         }
         self.replace();
         match &mut *self.instance.borrow_mut() {
-            Some(instance) => instance.call(phase, facts, shown),
+            Some(instance) => instance.call_into(phase, facts, shown, answer),
             None => Err(Fault::new(FaultKind::Instance, "no instance is ready")),
         }
     }

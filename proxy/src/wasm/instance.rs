@@ -1,22 +1,20 @@
-//! One instance of a module: a store with its limits, and the typed functions of its exports.
+//! One instance of a module: a store with its limits, and the functions of its exports.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wasmtime::component::{
-    ComponentExportIndex, ComponentNamedList, Lift, Linker, Lower, TypedFunc,
-};
-use wasmtime::{ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
+use wasmtime::component::Linker;
+use wasmtime::{Memory, ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
 
-use super::bindings::{
-    Diagnostic, Field, LogLevel, Plan, ReadableFacts, RequestVerdict, ResponseVerdict,
-};
+use super::bindings::{Diagnostic, LogLevel, Plan};
+use super::canonical::Canonical;
 use super::deadline::{Budget, Pulse};
+use super::direct::Direct;
 use super::facts::{Facts, Shown};
 use super::fault::{Fault, FaultKind};
 use super::log::{Level, LogSink};
-use super::module::{Form, Module, Phase};
-use super::{packed, readable};
+use super::module::{Module, Phase, Way};
+use super::packed;
 use crate::config::{Capabilities, FilterLimits};
 
 /// Settings are larger than this in no sane configuration.
@@ -26,7 +24,7 @@ const LOG_LINES_MAX: u32 = 64;
 /// What one call may copy out of a guest at least: a log line must fit, whatever the output limit is.
 const COPIED_BYTES_MIN: usize = 64 * 1024;
 /// What the answer to `configure`, or a schema, may take.
-const PLAN_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub(super) const PLAN_BYTES_MAX: usize = 4 * 1024 * 1024;
 const TABLE_ELEMENTS_MAX: usize = 20_000;
 const CORE_INSTANCES_MAX: usize = 32;
 const MEMORIES_MAX: usize = 8;
@@ -70,26 +68,14 @@ pub struct Instance {
     store: Store<Context>,
     functions: Functions,
     limits: FilterLimits,
-    /// The block of the last call, kept for its allocation.
-    block: Vec<u8>,
     // Keeps the engine and its deadlines going.
     _module: Arc<Module>,
 }
 
-struct Functions {
-    configure: TypedFunc<(&'static str,), (Result<Plan, Vec<Diagnostic>>,)>,
-    schema: Option<TypedFunc<(), (String,)>>,
-    phases: [Option<Function>; Phase::ALL.len()],
-}
-
-type ReadableResponseParams = (ReadableFacts, u16, Option<String>, Vec<Field>);
-
-#[derive(Clone, Copy)]
-enum Function {
-    Packed(TypedFunc<(&'static [u8],), (Vec<u8>,)>),
-    Log(TypedFunc<(&'static [u8],), ()>),
-    ReadableRequest(TypedFunc<(ReadableFacts, Vec<Field>), (RequestVerdict,)>),
-    ReadableResponse(TypedFunc<ReadableResponseParams, (ResponseVerdict,)>),
+/// How its functions are called.
+enum Functions {
+    Direct(Direct),
+    Component(Canonical),
 }
 
 impl Instance {
@@ -118,30 +104,27 @@ impl Instance {
         store.set_max_component_handles(HANDLES_MAX);
         begin(&mut store, deadline);
 
-        let failed = |store: &mut Store<Context>, error: wasmtime::Error| {
-            let context = store.data();
-            if context.memory_refused {
+        let made = match &module.way {
+            Way::Direct(linked) => linked.instantiate(&mut store).map(Functions::Direct),
+            Way::Component { pre, exports } => {
+                Canonical::new(pre, exports, &mut store).map(Functions::Component)
+            }
+        };
+        let functions = match made {
+            Ok(functions) => functions,
+            Err(_) if store.data().memory_refused => {
                 let message = format!(
                     "needs more memory to begin with than its limit of {} KiB",
-                    context.memory_max / 1024
+                    store.data().memory_max / 1024
                 );
-                return Fault::new(FaultKind::Memory, message);
+                return Err(Fault::new(FaultKind::Memory, message));
             }
-            Fault::from_start(&error)
-        };
-        let instance = match module.pre().instantiate(&mut store) {
-            Ok(instance) => instance,
-            Err(error) => return Err(failed(&mut store, error)),
-        };
-        let functions = match functions(&module, &instance, &mut store) {
-            Ok(functions) => functions,
-            Err(error) => return Err(failed(&mut store, error)),
+            Err(error) => return Err(Fault::from_start(&error)),
         };
         Ok(Self {
             store,
             functions,
             limits: options.limits.clone(),
-            block: Vec::new(),
             _module: module,
         })
     }
@@ -152,87 +135,80 @@ impl Instance {
         settings: &str,
         deadline: Duration,
     ) -> Result<Plan, ConfigureError> {
-        let fuel = self.store.hostcall_fuel();
-        self.store.set_hostcall_fuel(PLAN_BYTES_MAX);
         begin(&mut self.store, deadline);
-        let configure: TypedFunc<(&str,), _> = self.functions.configure;
-        let answer = configure.call(&mut self.store, (settings,));
-        self.store.set_hostcall_fuel(fuel);
+        let answer = match &mut self.functions {
+            Functions::Direct(direct) => direct.configure(&mut self.store, settings),
+            Functions::Component(canonical) => with_fuel(&mut self.store, |store| {
+                canonical.configure(store, settings)
+            })
+            .map(Ok),
+        };
         match answer {
-            Ok((Ok(plan),)) => Ok(plan),
-            Ok((Err(diagnostics),)) => Err(ConfigureError::Rejected(diagnostics)),
+            Ok(Ok(Ok(plan))) => Ok(plan),
+            Ok(Ok(Err(diagnostics))) => Err(ConfigureError::Rejected(diagnostics)),
+            Ok(Err(fault)) => Err(ConfigureError::Fault(fault)),
             Err(error) => Err(ConfigureError::Fault(self.fault(&error))),
         }
     }
 
     /// The JSON Schema of the settings, when it is exported.
     pub fn schema(&mut self) -> Result<Option<String>, Fault> {
-        let Some(schema) = self.functions.schema else {
-            return Ok(None);
-        };
-        let fuel = self.store.hostcall_fuel();
-        self.store.set_hostcall_fuel(PLAN_BYTES_MAX);
         begin(&mut self.store, self.limits.configure_deadline);
-        let answer = schema.call(&mut self.store, ());
-        self.store.set_hostcall_fuel(fuel);
+        let answer = match &mut self.functions {
+            Functions::Direct(direct) => direct.schema(&mut self.store),
+            Functions::Component(canonical) => {
+                with_fuel(&mut self.store, |store| canonical.schema(store)).map(Ok)
+            }
+        };
         match answer {
-            Ok((schema,)) => Ok(Some(schema)),
+            Ok(schema) => schema,
             Err(error) => Err(self.fault(&error)),
         }
     }
 
-    /// Calls one phase. What comes back is a packed verdict that was not looked at yet (empty for next, and always
-    /// for the log phase); a phase that is not exported answers next. After a fault the instance is not to be called
-    /// again.
+    /// As [`Instance::call_into`], with an answer of its own.
     pub fn call(
         &mut self,
         phase: Phase,
         facts: &Facts<'_>,
         shown: Shown<'_>,
     ) -> Result<Vec<u8>, Fault> {
-        let Some(function) = self.functions.phases[phase as usize] else {
-            return Ok(Vec::new());
-        };
+        let mut answer = Vec::new();
+        self.call_into(phase, facts, shown, &mut answer)?;
+        Ok(answer)
+    }
+
+    /// Calls one phase. What is put into `answer` is a packed verdict that was not looked at yet (empty for next, and
+    /// always for the log phase); a phase that is not exported answers next. After a fault the instance is not to be
+    /// called again.
+    pub fn call_into(
+        &mut self,
+        phase: Phase,
+        facts: &Facts<'_>,
+        shown: Shown<'_>,
+        answer: &mut Vec<u8>,
+    ) -> Result<(), Fault> {
         begin(&mut self.store, self.limits.deadline);
-        let store = &mut self.store;
-        let answer = match function {
-            Function::Packed(function) => {
-                packed::encode(facts, shown, &mut self.block);
-                let function: TypedFunc<(&[u8],), (Vec<u8>,)> = function;
-                function
-                    .call(store, (&self.block,))
-                    .map(|(verdict,)| verdict)
+        let (store, max) = (&mut self.store, self.limits.output);
+        let called = match &mut self.functions {
+            Functions::Direct(direct) => {
+                let block = packed::Block::new(facts, shown);
+                let write = |room: &mut [u8]| block.write(room);
+                direct.call(store, phase as i32, block.size(), write, answer, max)
             }
-            Function::Log(function) => {
-                packed::encode(facts, shown, &mut self.block);
-                let function: TypedFunc<(&[u8],), ()> = function;
-                function.call(store, (&self.block,)).map(|()| Vec::new())
-            }
-            Function::ReadableRequest(function) => function
-                .call(store, (readable::facts(facts), readable::fields(shown)))
-                .map(|(verdict,)| readable::pack_request(verdict)),
-            Function::ReadableResponse(function) => function
-                .call(
-                    store,
-                    (
-                        readable::facts(facts),
-                        facts.status,
-                        readable::endpoint(facts),
-                        readable::fields(shown),
-                    ),
-                )
-                .map(|(verdict,)| readable::pack_response(verdict)),
+            Functions::Component(canonical) => canonical
+                .call(store, phase, facts, shown, answer)
+                .map(|()| {
+                    if answer.len() <= max {
+                        return Ok(());
+                    }
+                    let message =
+                        format!("answered with {} bytes, its limit is {max}", answer.len());
+                    Err(Fault::new(FaultKind::Output, message))
+                }),
         };
-        match answer {
-            Ok(verdict) if verdict.len() > self.limits.output => Err(Fault::new(
-                FaultKind::Output,
-                format!(
-                    "answered with {} bytes, its limit is {}",
-                    verdict.len(),
-                    self.limits.output
-                ),
-            )),
-            Ok(verdict) => Ok(verdict),
+        match called {
+            Ok(answered) => answered,
             Err(error) => Err(self.fault(&error)),
         }
     }
@@ -267,52 +243,13 @@ fn begin(store: &mut Store<Context>, deadline: Duration) {
     store.set_epoch_deadline(ticks);
 }
 
-fn functions(
-    module: &Module,
-    instance: &wasmtime::component::Instance,
-    store: &mut Store<Context>,
-) -> wasmtime::Result<Functions> {
-    let exports = &module.exports;
-    let mut phases = [None; Phase::ALL.len()];
-    for phase in Phase::ALL {
-        let Some((form, index)) = &exports.phases[phase as usize] else {
-            continue;
-        };
-        let name = phase.as_str();
-        phases[phase as usize] = Some(match (form, phase) {
-            (Form::Packed, Phase::Log) => Function::Log(typed(instance, store, index, name)?),
-            (Form::Packed, _) => Function::Packed(typed(instance, store, index, name)?),
-            (Form::Readable, Phase::Response) => {
-                Function::ReadableResponse(typed(instance, store, index, name)?)
-            }
-            (Form::Readable, _) => Function::ReadableRequest(typed(instance, store, index, name)?),
-        });
-    }
-    Ok(Functions {
-        configure: typed(instance, store, &exports.configure, "configure")?,
-        schema: match &exports.schema {
-            Some(index) => Some(typed(instance, store, index, "schema")?),
-            None => None,
-        },
-        phases,
-    })
-}
-
-fn typed<Params, Results>(
-    instance: &wasmtime::component::Instance,
-    store: &mut Store<Context>,
-    index: &ComponentExportIndex,
-    name: &str,
-) -> wasmtime::Result<TypedFunc<Params, Results>>
-where
-    Params: ComponentNamedList + Lower,
-    Results: ComponentNamedList + Lift,
-{
-    instance.get_typed_func(store, index).map_err(|error| {
-        wasmtime::Error::msg(format!(
-            "its function for {name} has another type than the contract says: {error:#}"
-        ))
-    })
+/// Answers to `configure`, and schemas, may be larger than those of calls.
+fn with_fuel<T>(store: &mut Store<Context>, f: impl FnOnce(&mut Store<Context>) -> T) -> T {
+    let fuel = store.hostcall_fuel();
+    store.set_hostcall_fuel(PLAN_BYTES_MAX);
+    let answer = f(store);
+    store.set_hostcall_fuel(fuel);
+    answer
 }
 
 /// The host functions of the capability `log`.
@@ -336,6 +273,8 @@ pub(super) fn link_log(linker: &mut Linker<Context>, import: &str) -> wasmtime::
 pub(super) struct Context {
     pub(super) born: Instant,
     filter: Arc<str>,
+    /// Of a guest that is called in one crossing, for its host functions.
+    pub(super) memory: Option<Memory>,
     log: Option<LogSink>,
     lines_left: u32,
     memory_max: usize,
@@ -351,6 +290,7 @@ impl Context {
         Self {
             born: Instant::now(),
             filter: options.filter.clone(),
+            memory: None,
             log: options.capabilities.log.then_some(log),
             lines_left: LOG_LINES_MAX,
             memory_max: options.limits.memory,

@@ -7,7 +7,9 @@
 //! Must not know: configuration files, sockets, tokio, pools. What a verdict *means* is `chain`'s.
 
 mod bindings;
+mod canonical;
 mod deadline;
+mod direct;
 mod effect;
 mod encode;
 mod engine;
@@ -32,7 +34,7 @@ pub use bindings::{
     WholeBody,
 };
 pub use engine::{Host, HostError, HostOptions};
-pub use facts::{Fact, Facts, Shown, ShownFields};
+pub use facts::{Fact, Facts, Shown, ShownFacts, ShownFields};
 pub use fault::{Fault, FaultKind};
 pub use instance::{ConfigureError, Instance, InstanceOptions, SETTINGS_BYTES_MAX};
 pub use log::{Level, LogSink};

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use wasmtime::component::types::{ComponentInstance, ComponentItem};
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker};
 
+use super::direct::{self, Linked};
 use super::encode;
 use super::engine::Host;
 use super::fault::Fault;
@@ -110,7 +111,7 @@ impl Phase {
     }
 
     /// The interface of the packed form and its function.
-    fn packed(self) -> (&'static str, &'static str) {
+    pub(super) fn packed(self) -> (&'static str, &'static str) {
         match self {
             Phase::Request => ("http-request", "on-request"),
             Phase::Response => ("http-response", "on-response"),
@@ -233,10 +234,20 @@ pub struct Module {
     digest: [u8; 32],
     size: usize,
     host: Host,
-    pre: InstancePre<Context>,
-    pub(super) exports: Exports,
+    pub(super) way: Way,
     imports_log: bool,
     uses_wasi: bool,
+}
+
+/// How its functions are called.
+pub(super) enum Way {
+    /// In one crossing.
+    Direct(Linked),
+    /// As the component model says.
+    Component {
+        pre: InstancePre<Context>,
+        exports: Exports,
+    },
 }
 
 /// Where the exported functions are.
@@ -256,6 +267,27 @@ impl Module {
 
     fn compile(host: &Host, name: &str, bytes: &[u8]) -> Result<Self, ModuleError> {
         sniff(bytes)?;
+        let (way, imports_log, uses_wasi) = match direct::core_module(bytes) {
+            Some(core) => {
+                let linked = Linked::new(host, core)?;
+                let imports_log = linked.imports_log;
+                (Way::Direct(linked), imports_log, false)
+            }
+            None => Self::component(host, bytes)?,
+        };
+        Ok(Self {
+            name: name.into(),
+            digest: Sha256::digest(bytes).into(),
+            size: bytes.len(),
+            host: host.clone(),
+            way,
+            imports_log,
+            uses_wasi,
+        })
+    }
+
+    /// Compiles and links it as a component. Tells also whether it imports the log, and WASI.
+    fn component(host: &Host, bytes: &[u8]) -> Result<(Way, bool, bool), ModuleError> {
         let encoded = encode::component(bytes)?;
         let component = Component::from_binary(host.engine(), &encoded)
             .map_err(|e| ModuleError::Invalid(format!("{e:#}")))?;
@@ -265,16 +297,7 @@ impl Module {
         let pre = linker
             .instantiate_pre(&component)
             .map_err(|e| ModuleError::Invalid(format!("{e:#}")))?;
-        Ok(Self {
-            name: name.into(),
-            digest: Sha256::digest(bytes).into(),
-            size: bytes.len(),
-            host: host.clone(),
-            pre,
-            exports,
-            imports_log,
-            uses_wasi,
-        })
+        Ok((Way::Component { pre, exports }, imports_log, uses_wasi))
     }
 
     pub fn name(&self) -> &str {
@@ -305,11 +328,22 @@ impl Module {
 
     /// In which form the phase is exported, if it is.
     pub fn phase(&self, phase: Phase) -> Option<Form> {
-        self.exports.phases[phase as usize].map(|(form, _)| form)
+        match &self.way {
+            Way::Direct(linked) => linked.phases[phase as usize].then_some(Form::Packed),
+            Way::Component { exports, .. } => exports.phases[phase as usize].map(|(form, _)| form),
+        }
     }
 
     pub fn has_schema(&self) -> bool {
-        self.exports.schema.is_some()
+        match &self.way {
+            Way::Direct(linked) => linked.has_schema,
+            Way::Component { exports, .. } => exports.schema.is_some(),
+        }
+    }
+
+    /// It is called in one crossing, which a call of a component takes three of.
+    pub fn is_direct(&self) -> bool {
+        matches!(self.way, Way::Direct(_))
     }
 
     pub fn uses_wasi(&self) -> bool {
@@ -342,15 +376,11 @@ impl Module {
 
     /// The JSON Schema of its settings, from an instance made for this; none when it has none.
     pub fn schema(self: &Arc<Self>) -> Result<Option<String>, Fault> {
-        if self.exports.schema.is_none() {
+        if !self.has_schema() {
             return Ok(None);
         }
         let options = InstanceOptions::for_inspection(self.name.clone());
         self.instantiate(&options)?.schema()
-    }
-
-    pub(super) fn pre(&self) -> &InstancePre<Context> {
-        &self.pre
     }
 }
 

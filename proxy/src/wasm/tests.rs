@@ -80,7 +80,7 @@ fn the_guest_sees_the_block() {
     };
     let seen = guest.call(Phase::Request, &facts, shown).unwrap();
     let mut expected = Vec::new();
-    packed::encode(&facts, shown, &mut expected);
+    packed::Block::new(&facts, shown).write_to(&mut expected);
     assert_eq!(seen, expected);
 }
 

@@ -217,7 +217,10 @@ impl Verdict {
     /// Checks an answer.
     pub fn read(block: Vec<u8>, rules: &Rules) -> Result<Self, BadVerdict> {
         let Some((&code, mut rest)) = block.split_first() else {
-            return Ok(Verdict::NEXT);
+            return Ok(Verdict {
+                block,
+                ..Verdict::NEXT
+            });
         };
         let kind = match code {
             0 => Kind::Next,
@@ -259,6 +262,11 @@ impl Verdict {
             block,
             operations,
         })
+    }
+
+    /// The block, to be written over.
+    pub fn into_block(self) -> Vec<u8> {
+        self.block
     }
 
     pub fn is_plain_next(&self) -> bool {

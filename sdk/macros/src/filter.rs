@@ -13,6 +13,8 @@ struct Phase {
     variant: &'static str,
     interface: &'static str,
     function: &'static str,
+    /// Its number where the host calls in one crossing.
+    number: i32,
     view: &'static str,
     answers: bool,
 }
@@ -23,6 +25,7 @@ const PHASES: [Phase; 6] = [
         variant: "Request",
         interface: "http-request",
         function: "on_request",
+        number: 0,
         view: "Request",
         answers: true,
     },
@@ -31,6 +34,7 @@ const PHASES: [Phase; 6] = [
         variant: "Response",
         interface: "http-response",
         function: "on_response",
+        number: 1,
         view: "Response",
         answers: true,
     },
@@ -39,6 +43,7 @@ const PHASES: [Phase; 6] = [
         variant: "Log",
         interface: "http-log",
         function: "on_log",
+        number: 2,
         view: "Record",
         answers: false,
     },
@@ -47,6 +52,7 @@ const PHASES: [Phase; 6] = [
         variant: "Connect",
         interface: "stream-connect",
         function: "on_connect",
+        number: 3,
         view: "Stream",
         answers: true,
     },
@@ -55,6 +61,7 @@ const PHASES: [Phase; 6] = [
         variant: "ClientHello",
         interface: "stream-client-hello",
         function: "on_client_hello",
+        number: 4,
         view: "Stream",
         answers: true,
     },
@@ -63,6 +70,7 @@ const PHASES: [Phase; 6] = [
         variant: "FirstBytes",
         interface: "stream-first-bytes",
         function: "on_first_bytes",
+        number: 5,
         view: "Stream",
         answers: true,
     },
@@ -169,17 +177,30 @@ fn guest(name: &Type, phases: &[&Phase]) -> TokenStream {
             (quote!(), quote!())
         };
         quote! {
+            fn #function(block: &[u8]) #result {
+                INSTANCE.with(|instance| instance.call(|filter| {
+                    <ThisFilter as ::sluicegate_sdk::Filter>::#method(
+                        filter,
+                        &::sluicegate_sdk::#view::new(block),
+                    )
+                    #finish
+                }))
+            }
+
             impl bindings::exports::sluicegate::filter::#interface::Guest for Component {
                 fn #function(block: ::std::vec::Vec<u8>) #result {
-                    INSTANCE.with(|instance| instance.call(|filter| {
-                        <ThisFilter as ::sluicegate_sdk::Filter>::#method(
-                            filter,
-                            &::sluicegate_sdk::#view::new(&block),
-                        )
-                        #finish
-                    }))
+                    #function(&block)
                 }
             }
+        }
+    });
+    let numbered = phases.iter().map(|phase| {
+        let number = phase.number;
+        let function = format_ident!("{}", phase.function);
+        if phase.answers {
+            quote!(#number => #function(block),)
+        } else {
+            quote!(#number => { #function(block); ::std::vec::Vec::new() })
         }
     });
     quote! {
@@ -211,6 +232,16 @@ fn guest(name: &Type, phases: &[&Phase]) -> TokenStream {
             }
 
             #(#exports)*
+
+            /// A host calls nothing that is not exported.
+            fn call(function: i32, block: &[u8]) -> ::std::vec::Vec<u8> {
+                match function {
+                    #(#numbered)*
+                    _ => ::std::unreachable!(),
+                }
+            }
+
+            ::sluicegate_sdk::__one_crossing!(ThisFilter, INSTANCE, call);
 
             #[allow(unsafe_code, clippy::all, clippy::pedantic)]
             mod exported {

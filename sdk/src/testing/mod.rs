@@ -147,6 +147,7 @@ impl<F: Filter + Exports> Exchange<'_, F> {
         let block = self
             .request
             .block(self.state, &self.harness.plan.request_fields);
+        let block = block::hide(block, self.harness.plan.facts);
         let verdict = self.harness.filter.request(&Request::new(&block));
         self.settle(Phase::Request, &verdict.into_bytes(), fields)
     }
@@ -159,6 +160,7 @@ impl<F: Filter + Exports> Exchange<'_, F> {
         }
         let interest = &self.harness.plan.response_fields;
         let block = response.block(&self.request, self.state, interest);
+        let block = block::hide(block, self.harness.plan.facts);
         let verdict = self.harness.filter.response(&Response::new(&block));
         self.settle(Phase::Response, &verdict.into_bytes(), fields)
     }
@@ -166,7 +168,10 @@ impl<F: Filter + Exports> Exchange<'_, F> {
     /// The log phase.
     pub fn log(&mut self, end: &TestEnd) {
         if self.matches() && self.harness.wants(Phase::Log) {
-            let block = end.block(&self.request, self.state);
+            let block = block::hide(
+                end.block(&self.request, self.state),
+                self.harness.plan.facts,
+            );
             self.harness.filter.log(&Record::new(&block));
         }
     }
@@ -212,6 +217,7 @@ impl<F: Filter + Exports> Session<'_, F> {
         }
         let first_bytes = self.harness.plan.first_bytes as usize;
         let block = self.stream.block(phase, self.state, first_bytes);
+        let block = block::hide(block, self.harness.plan.facts);
         let (filter, view) = (&mut self.harness.filter, Stream::new(&block));
         let verdict = match phase {
             Phase::Connect => filter.connect(&view),

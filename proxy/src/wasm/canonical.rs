@@ -1,0 +1,142 @@
+//! Components, called as the component model says: typed functions of their exports, in either form of the contract.
+
+use wasmtime::Store;
+use wasmtime::component::{
+    ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Lower, TypedFunc,
+};
+
+use super::bindings::{Diagnostic, Field, Plan, ReadableFacts, RequestVerdict, ResponseVerdict};
+use super::facts::{Facts, Shown};
+use super::instance::Context;
+use super::module::{Exports, Form, Phase};
+use super::{packed, readable};
+
+/// The functions of one instance.
+pub(super) struct Canonical {
+    configure: TypedFunc<(&'static str,), (Result<Plan, Vec<Diagnostic>>,)>,
+    schema: Option<TypedFunc<(), (String,)>>,
+    phases: [Option<Function>; Phase::ALL.len()],
+    /// The block of the last call, kept for its allocation.
+    block: Vec<u8>,
+}
+
+type ReadableResponseParams = (ReadableFacts, u16, Option<String>, Vec<Field>);
+
+#[derive(Clone, Copy)]
+enum Function {
+    Packed(TypedFunc<(&'static [u8],), (Vec<u8>,)>),
+    Log(TypedFunc<(&'static [u8],), ()>),
+    ReadableRequest(TypedFunc<(ReadableFacts, Vec<Field>), (RequestVerdict,)>),
+    ReadableResponse(TypedFunc<ReadableResponseParams, (ResponseVerdict,)>),
+}
+
+impl Canonical {
+    pub(super) fn new(
+        pre: &InstancePre<Context>,
+        exports: &Exports,
+        store: &mut Store<Context>,
+    ) -> wasmtime::Result<Self> {
+        let instance = pre.instantiate(&mut *store)?;
+        let mut phases = [None; Phase::ALL.len()];
+        for phase in Phase::ALL {
+            let Some((form, index)) = &exports.phases[phase as usize] else {
+                continue;
+            };
+            let name = phase.as_str();
+            phases[phase as usize] = Some(match (form, phase) {
+                (Form::Packed, Phase::Log) => Function::Log(typed(&instance, store, index, name)?),
+                (Form::Packed, _) => Function::Packed(typed(&instance, store, index, name)?),
+                (Form::Readable, Phase::Response) => {
+                    Function::ReadableResponse(typed(&instance, store, index, name)?)
+                }
+                (Form::Readable, _) => {
+                    Function::ReadableRequest(typed(&instance, store, index, name)?)
+                }
+            });
+        }
+        Ok(Self {
+            configure: typed(&instance, store, &exports.configure, "configure")?,
+            schema: match &exports.schema {
+                Some(index) => Some(typed(&instance, store, index, "schema")?),
+                None => None,
+            },
+            phases,
+            block: Vec::new(),
+        })
+    }
+
+    pub(super) fn configure(
+        &self,
+        store: &mut Store<Context>,
+        settings: &str,
+    ) -> wasmtime::Result<Result<Plan, Vec<Diagnostic>>> {
+        let configure: TypedFunc<(&str,), _> = self.configure;
+        configure.call(store, (settings,)).map(|(answer,)| answer)
+    }
+
+    pub(super) fn schema(&self, store: &mut Store<Context>) -> wasmtime::Result<Option<String>> {
+        match self.schema {
+            Some(schema) => schema.call(store, ()).map(|(schema,)| Some(schema)),
+            None => Ok(None),
+        }
+    }
+
+    /// Puts the verdict over what `answer` held.
+    pub(super) fn call(
+        &mut self,
+        store: &mut Store<Context>,
+        phase: Phase,
+        facts: &Facts<'_>,
+        shown: Shown<'_>,
+        answer: &mut Vec<u8>,
+    ) -> wasmtime::Result<()> {
+        let Some(function) = self.phases[phase as usize] else {
+            answer.clear();
+            return Ok(());
+        };
+        *answer = match function {
+            Function::Packed(function) => {
+                packed::Block::new(facts, shown).write_to(&mut self.block);
+                let function: TypedFunc<(&[u8],), (Vec<u8>,)> = function;
+                function.call(store, (&self.block,))?.0
+            }
+            Function::Log(function) => {
+                packed::Block::new(facts, shown).write_to(&mut self.block);
+                let function: TypedFunc<(&[u8],), ()> = function;
+                function.call(store, (&self.block,))?;
+                Vec::new()
+            }
+            Function::ReadableRequest(function) => {
+                let request = (readable::facts(facts), readable::fields(shown));
+                readable::pack_request(function.call(store, request)?.0)
+            }
+            Function::ReadableResponse(function) => {
+                let response = (
+                    readable::facts(facts),
+                    facts.status,
+                    readable::endpoint(facts),
+                    readable::fields(shown),
+                );
+                readable::pack_response(function.call(store, response)?.0)
+            }
+        };
+        Ok(())
+    }
+}
+
+fn typed<Params, Results>(
+    instance: &wasmtime::component::Instance,
+    store: &mut Store<Context>,
+    index: &ComponentExportIndex,
+    name: &str,
+) -> wasmtime::Result<TypedFunc<Params, Results>>
+where
+    Params: ComponentNamedList + Lower,
+    Results: ComponentNamedList + Lift,
+{
+    instance.get_typed_func(store, index).map_err(|error| {
+        wasmtime::Error::msg(format!(
+            "its function for {name} has another type than the contract says: {error:#}"
+        ))
+    })
+}
