@@ -24,32 +24,53 @@ const TEXT_BYTES_MAX: usize = 64 * 1024;
 const ROOM_BYTES_MIN: usize = 4096;
 
 /// The core module that can be called in one crossing, when `bytes` are one or the wrapping of one.
+///
+/// A wrapping, as `wit-component` makes it, has the module, at most two small ones that pass imports on, and components
+/// without modules of their own that give the exports their types. What is wired together out of several parts with
+/// memories is a composition, and takes the component's way.
 pub(super) fn core_module(bytes: &[u8]) -> Option<&[u8]> {
     let mut modules = Vec::new();
-    let mut is_component = false;
+    let mut is_component = None;
     for payload in Parser::new(0).parse_all(bytes) {
         match payload.ok()? {
-            Payload::Version { encoding, .. } if modules.is_empty() && !is_component => {
-                is_component = encoding == wasmparser::Encoding::Component;
+            Payload::Version { encoding, .. } => {
+                is_component.get_or_insert(encoding == wasmparser::Encoding::Component);
             }
             Payload::ModuleSection {
                 unchecked_range, ..
             } => modules.push(bytes.get(unchecked_range)?),
-            // A composition may wire its parts in other ways than their names say.
-            Payload::ComponentSection { .. } => return None,
             _ => {}
         }
     }
-    let module = match (is_component, modules.as_slice()) {
-        (false, _) => bytes,
-        (true, [module]) => module,
-        (true, _) => return None,
-    };
-    qualifies(module).then_some(module)
+    if is_component != Some(true) {
+        modules.push(bytes);
+    }
+    let kinds: Vec<Kind> = modules.iter().map(|module| kind(module)).collect();
+    if kinds.contains(&Kind::Other) {
+        return None;
+    }
+    let mut direct = modules
+        .iter()
+        .zip(kinds)
+        .filter(|(_, k)| *k == Kind::Direct);
+    match (direct.next(), direct.next()) {
+        (Some((module, _)), None) => Some(module),
+        _ => None,
+    }
 }
 
-fn qualifies(module: &[u8]) -> bool {
-    let mut found = 0;
+/// What a core module is here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// To be called in one crossing.
+    Direct,
+    /// Has no memory and imports nothing by name: it passes on what others import.
+    Shim,
+    Other,
+}
+
+fn kind(module: &[u8]) -> Kind {
+    let (mut found, mut memory, mut offered, mut unnamed) = (0, false, true, true);
     for payload in Parser::new(0).parse_all(module) {
         match payload {
             Ok(Payload::ExportSection(exports)) => {
@@ -59,16 +80,26 @@ fn qualifies(module: &[u8]) -> bool {
                     .count();
             }
             Ok(Payload::ImportSection(imports)) => {
-                let mut imports = imports.into_imports();
-                if !imports.all(|import| import.is_ok_and(|import| import.module == LOG)) {
-                    return false;
+                for import in imports.into_imports() {
+                    let Ok(import) = import else {
+                        return Kind::Other;
+                    };
+                    offered &= import.module == LOG;
+                    unnamed &= import.module.is_empty();
                 }
             }
+            Ok(Payload::MemorySection(_)) => memory = true,
             Ok(_) => {}
-            Err(_) => return false,
+            Err(_) => return Kind::Other,
         }
     }
-    found == 3
+    if found == 3 && offered {
+        Kind::Direct
+    } else if found == 0 && !memory && unnamed {
+        Kind::Shim
+    } else {
+        Kind::Other
+    }
 }
 
 /// A module that is ready to be instantiated.

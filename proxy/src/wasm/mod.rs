@@ -25,6 +25,8 @@ mod wasi;
 mod words;
 
 #[cfg(test)]
+mod direct_tests;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 pub(crate) mod wat;
