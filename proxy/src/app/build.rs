@@ -7,6 +7,7 @@ use crate::config::{
 };
 use crate::error::why;
 use crate::generation::{FilterUse, Generation, Listener};
+use crate::store::Stores;
 use crate::tls::{ClientTls, ServerTls};
 use crate::upstream::{Pool, Registry};
 use crate::wasm::{Host, MODULE_BYTES_MAX, Module, ModuleError, Phase};
@@ -22,6 +23,7 @@ pub struct Builder {
     cwd: PathBuf,
     processors: usize,
     registry: Arc<Registry>,
+    stores: Stores,
     host: Option<Host>,
     refill: Refill,
     /// Compiled modules that some generation still uses, by digest.
@@ -86,6 +88,7 @@ impl Builder {
             cwd,
             processors,
             registry: Registry::new(),
+            stores: Stores::default(),
             host: None,
             refill: refill(),
             modules: HashMap::new(),
@@ -287,7 +290,12 @@ impl Builder {
             true => filter.pool_table(config, &all.pools).map_err(diagnose)?,
             false => Arc::default(),
         };
-        Ok(FilterUse { filter, pools })
+        let store = self.stores.open(&config.name, &config.store);
+        Ok(FilterUse {
+            filter,
+            pools,
+            store,
+        })
     }
 
     /// The wasm host, made when the first filter needs it: a proxy without filters pays nothing for it.
