@@ -7,7 +7,7 @@ use crate::config::{
 };
 use crate::error::why;
 use crate::generation::{FilterUse, Generation, Listener};
-use crate::store::Stores;
+use crate::store::Store;
 use crate::tls::{ClientTls, ServerTls};
 use crate::upstream::{Pool, Registry};
 use crate::wasm::{Host, MODULE_BYTES_MAX, Module, ModuleError, Phase};
@@ -23,7 +23,6 @@ pub struct Builder {
     cwd: PathBuf,
     processors: usize,
     registry: Arc<Registry>,
-    stores: Stores,
     host: Option<Host>,
     refill: Refill,
     /// Compiled modules that some generation still uses, by digest.
@@ -88,7 +87,6 @@ impl Builder {
             cwd,
             processors,
             registry: Registry::new(),
-            stores: Stores::default(),
             host: None,
             refill: refill(),
             modules: HashMap::new(),
@@ -290,7 +288,11 @@ impl Builder {
             true => filter.pool_table(config, &all.pools).map_err(diagnose)?,
             false => Arc::default(),
         };
-        let store = self.stores.open(&config.name, &config.store);
+        let before = previous.and_then(|g| {
+            let same_name = g.filters.iter().find(|f| *f.filter.name() == config.name);
+            same_name.map(|f| &f.store)
+        });
+        let store = Store::open(&config.name, &config.store, before);
         Ok(FilterUse {
             filter,
             pools,

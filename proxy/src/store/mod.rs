@@ -1,7 +1,6 @@
 //! A key-value store for filters: bytes under names, shared by all workers, in memory or in Redis.
 //!
-//! A [`Store`] is one namespace, which is a filter's name; [`Stores`] opens them and hands the same one out again after a
-//! reload. Each worker uses it through a [`Handle`] of its own. Both kinds answer alike, which one table of cases holds.
+//! A [`Store`] is one namespace, which is a filter's name, and survives reloads. Each worker uses it through a [`Handle`] of its own. Both kinds answer alike, which one table of cases holds.
 //! This room does not know what filters are.
 
 mod counts;
@@ -13,7 +12,7 @@ mod tests;
 
 pub use counts::{OpKind, OpResult, Sample};
 pub use memory::Memory;
-pub use stores::{Connections, Handle, Store, Stores};
+pub use stores::{Connections, Handle, Store};
 
 use bytes::Bytes;
 use std::sync::Arc;

@@ -8,7 +8,7 @@ use crate::telemetry::StoreSample;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::{Rc, Weak as RcWeak};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
 /// The store of one namespace, shared by all workers and by generations that open it alike.
 pub struct Store {
@@ -23,6 +23,13 @@ enum Kind {
 }
 
 impl Store {
+    /// The store of `namespace`: that of the generation before when its configuration is the same, else a new one, which
+    /// begins empty when it is in memory. Connects nowhere.
+    pub fn open(namespace: &str, config: &StoreConfig, before: Option<&Arc<Store>>) -> Arc<Self> {
+        let same = before.filter(|s| &*s.namespace == namespace && s.config == *config);
+        same.map_or_else(|| Arc::new(Self::new(namespace, config)), Arc::clone)
+    }
+
     fn new(namespace: &str, config: &StoreConfig) -> Self {
         let kind = match config {
             StoreConfig::Memory { bytes } => Kind::Memory(Memory::new(*bytes)),
@@ -45,26 +52,6 @@ impl Store {
             Kind::Memory(memory) => memory.sample().told(true),
             Kind::Redis(redis) => redis.sample().told(false),
         }
-    }
-}
-
-/// Opens stores. One namespace opened twice with the same configuration is one store, as long as somebody holds it.
-#[derive(Default)]
-pub struct Stores(Mutex<HashMap<Arc<str>, Weak<Store>>>);
-
-impl Stores {
-    /// The store that `namespace` had, when `config` is what it had; else a new one, which begins empty when it is in
-    /// memory. Connects nowhere.
-    pub fn open(&self, namespace: &str, config: &StoreConfig) -> Arc<Store> {
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = open.get(namespace).and_then(Weak::upgrade);
-        if let Some(store) = known.filter(|store| store.config == *config) {
-            return store;
-        }
-        open.retain(|_, store| store.strong_count() > 0);
-        let store = Arc::new(Store::new(namespace, config));
-        open.insert(store.namespace.clone(), Arc::downgrade(&store));
-        store
     }
 }
 

@@ -20,7 +20,7 @@ fn answers_like_every_store() {
         4
     );
     assert_eq!(sample.operations(OpKind::Get, OpResult::Refused), 1);
-    assert_eq!(sample.operations(OpKind::Increment, OpResult::Refused), 10);
+    assert_eq!(sample.operations(OpKind::Increment, OpResult::Refused), 9);
     assert_eq!(sample.evictions, 0);
 }
 

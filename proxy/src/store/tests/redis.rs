@@ -1,6 +1,6 @@
 //! The store in Redis, against a server that the test starts.
 
-use super::super::stores::{Connections, Handle, Stores};
+use super::super::stores::{Connections, Handle, Store};
 use super::super::{StoreAnswer, StoreError};
 use super::cases::{add, cases, get, set, value};
 use crate::config::{RedisConfig, StoreConfig};
@@ -82,7 +82,7 @@ impl Drop for Server {
 }
 
 fn handle(namespace: &str, config: RedisConfig) -> Handle {
-    let store = Stores::default().open(namespace, &StoreConfig::Redis(config));
+    let store = Store::open(namespace, &StoreConfig::Redis(config), None);
     Connections::default().handle(&store)
 }
 
@@ -175,7 +175,11 @@ async fn a_server_that_says_nothing_is_waited_for_once() {
         let began = Instant::now();
         let waits = (0..50).map(|_| async { handle.run(&get("a")).await });
         for waited in futures_util::future::join_all(waits).await {
-            assert_eq!(waited, Err(StoreError::Timeout));
+            let told = matches!(
+                waited,
+                Err(StoreError::Timeout | StoreError::Unavailable(_))
+            );
+            assert!(told, "{waited:?}");
         }
         assert!(began.elapsed() < Duration::from_millis(900));
         let began = Instant::now();
@@ -199,10 +203,7 @@ async fn a_wrong_password_is_told_without_it() {
         let Err(StoreError::Unavailable(why)) = handle.run(&get("a")).await else {
             panic!("it is let in");
         };
-        assert!(
-            why.contains("WRONGPASS") || why.contains("password"),
-            "{why}"
-        );
+        assert!(why.contains("authentication failed"), "{why}");
         assert!(!why.contains("not-to-be-told"), "{why}");
     };
     on_worker(work).await;
