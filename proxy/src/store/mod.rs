@@ -20,7 +20,7 @@ use std::time::Duration;
 
 /// Bytes of one key; at least one.
 pub const KEY_BYTES_MAX: usize = 1024;
-/// Bytes of one value. A store in memory that is smaller than 4 MiB takes less: half of one of its parts.
+/// Bytes of one value. A store in memory that is smaller than 2 MiB takes half of what it holds.
 pub const VALUE_BYTES_MAX: usize = 1024 * 1024;
 /// What a time to live is brought into: Redis counts milliseconds, and its clock ends somewhere.
 const TTL_MIN: Duration = Duration::from_millis(1);
