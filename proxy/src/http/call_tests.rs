@@ -37,7 +37,7 @@ impl Backend {
             connections: Rc::default(),
             heard: Rc::default(),
         };
-        let answers = Rc::new(RefCell::new(answers.to_vec().into_iter()));
+        let answers = Rc::new(RefCell::new(Vec::from(answers).into_iter()));
         let (connections, heard) = (backend.connections.clone(), backend.heard.clone());
         spawn_local(async move {
             while let Ok((mut stream, _)) = socket.accept().await {
@@ -105,7 +105,6 @@ impl Bench {
             text,
         };
         let config = config::load(&[input], &env)
-            .ok()
             .expect("a configuration")
             .config;
         let pool = Pool::from_config(&config.pools[0], None, &Registry::new());

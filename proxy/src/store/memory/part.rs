@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 const ENTRY_BYTES: usize = 160;
 /// Entries that each write looks at for expired ones.
 const SWEEP_STEPS: usize = 4;
-/// Entries looked at for expired ones before one that is alive makes room, and entries that get another round before
-/// the next goes all the same. Both bound the time that the lock is held.
-const ROOM_STEPS: usize = 64;
+/// The same before one that is alive makes room.
+const SWEEP_STEPS_FULL: usize = 16;
+/// Entries that get another round before the next goes all the same, which bounds the time that the lock is held.
+const ROUNDS_MAX: usize = 64;
 
 pub(super) struct Part {
     /// Indices into `entries`.
@@ -261,7 +262,7 @@ impl Part {
     /// Removes entries until `more` bytes fit. One entry alone always fits: it was checked.
     fn make_room(&mut self, more: usize, now: Instant) {
         if self.bytes + more > self.bytes_max {
-            self.sweep(ROOM_STEPS, now);
+            self.sweep(SWEEP_STEPS_FULL, now);
         }
         while self.bytes + more > self.bytes_max && !self.entries.is_empty() {
             let at = self.least_used(now);
@@ -287,7 +288,7 @@ impl Part {
             };
             at = place;
             seen += 1;
-            if !entry.used || entry.is_expired(now) || seen > ROOM_STEPS {
+            if !entry.used || entry.is_expired(now) || seen > ROUNDS_MAX {
                 break;
             }
             entry.used = false;
