@@ -21,6 +21,10 @@ pub(in crate::config) struct RawFilter {
     pub limits: RawFilterLimits,
     /// What the module may do besides answering. It is refused when it needs more.
     pub capabilities: Vec<RawCapability>,
+    /// Where the filter's keys and values are kept: `memory`, which this proxy's workers share, or
+    /// `redis://[user:password@]host[:port][/db]`, which other proxies may share too. In Redis, every key begins with
+    /// `sluicegate:` and the filter's name.
+    pub store: String,
     /// What happens to an exchange when the filter fails.
     pub on_error: RawOnError,
 }
@@ -32,6 +36,7 @@ impl Default for RawFilter {
             settings: Json::Null,
             limits: RawFilterLimits::default(),
             capabilities: Vec::new(),
+            store: "memory".into(),
             on_error: RawOnError::Fail,
         }
     }
@@ -59,6 +64,8 @@ pub(in crate::config) struct RawFilterLimits {
     pub configure_deadline: RawDuration,
     /// What one call may answer.
     pub output: RawSize,
+    /// What the store in memory may hold, over all workers; `64KiB` to `16GiB`. A store in Redis has its bound there.
+    pub store: RawSize,
 }
 
 impl Default for RawFilterLimits {
@@ -68,6 +75,7 @@ impl Default for RawFilterLimits {
             deadline: "10ms".into(),
             configure_deadline: "2s".into(),
             output: "1MiB".into(),
+            store: "16MiB".into(),
         }
     }
 }
