@@ -393,6 +393,8 @@ pub fn module(data: &[u8]) {
             deadline,
             configure_deadline: deadline,
             output: 1 << 16,
+            host_calls: 100,
+            ..FilterLimits::default()
         },
         capabilities: Capabilities { log: true },
     };

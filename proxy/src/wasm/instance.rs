@@ -14,6 +14,7 @@ use super::bindings::{
 use super::deadline::{Budget, Pulse};
 use super::facts::{Facts, Shown};
 use super::fault::{Fault, FaultKind};
+use super::hostcalls::HostCalls;
 use super::log::{Level, LogSink};
 use super::module::{Form, Module, Phase};
 use super::{packed, readable};
@@ -50,8 +51,7 @@ impl InstanceOptions {
             limits: FilterLimits {
                 memory: 64 * 1024 * 1024,
                 deadline: Duration::from_millis(100),
-                configure_deadline: Duration::from_secs(2),
-                output: 1024 * 1024,
+                ..FilterLimits::default()
             },
             capabilities: Capabilities { log: true },
         }
@@ -262,6 +262,7 @@ fn begin(store: &mut Store<Context>, deadline: Duration) {
     let context = store.data_mut();
     context.memory_refused = false;
     context.lines_left = LOG_LINES_MAX;
+    context.host_calls.begin();
     context.budget = budget;
     context.pulse.arm();
     store.set_epoch_deadline(ticks);
@@ -326,7 +327,9 @@ pub(super) fn link_log(linker: &mut Linker<Context>, import: &str) -> wasmtime::
                 LogLevel::Warn => Level::Warn,
                 LogLevel::Error => Level::Error,
             };
-            store.data_mut().print(level, &message);
+            let context = store.data_mut();
+            context.host_calls.take()?;
+            context.print(level, &message);
             Ok(())
         },
     )
@@ -335,6 +338,8 @@ pub(super) fn link_log(linker: &mut Linker<Context>, import: &str) -> wasmtime::
 /// The host's side of an instance.
 pub(super) struct Context {
     pub(super) born: Instant,
+    /// To be counted down first by every function that a guest may call.
+    pub(super) host_calls: HostCalls,
     filter: Arc<str>,
     log: Option<LogSink>,
     lines_left: u32,
@@ -350,6 +355,7 @@ impl Context {
     fn new(options: &InstanceOptions, log: LogSink, pulse: Arc<Pulse>) -> Self {
         Self {
             born: Instant::now(),
+            host_calls: HostCalls::new(options.limits.host_calls),
             filter: options.filter.clone(),
             log: options.capabilities.log.then_some(log),
             lines_left: LOG_LINES_MAX,

@@ -12,6 +12,7 @@ mod encode;
 mod engine;
 mod facts;
 mod fault;
+mod hostcalls;
 mod instance;
 mod log;
 mod module;
@@ -27,6 +28,7 @@ mod tests;
 pub(crate) mod wat;
 
 pub use bindings::{Diagnostic, Interest, Phases, Plan, PoolUse, Test};
+pub use deadline::processor_time;
 pub use engine::{Host, HostError, HostOptions};
 pub use facts::{Fact, Facts, Shown, ShownFields};
 pub use fault::{Fault, FaultKind};

@@ -190,6 +190,8 @@ pub(super) struct Exports {
     pub(super) configure: ComponentExportIndex,
     pub(super) schema: Option<ComponentExportIndex>,
     pub(super) phases: [Option<(Form, ComponentExportIndex)>; Phase::ALL.len()],
+    /// The newest version of the contract that is exported.
+    built: String,
 }
 
 impl Module {
@@ -253,6 +255,11 @@ impl Module {
 
     pub fn has_schema(&self) -> bool {
         self.exports.schema.is_some()
+    }
+
+    /// The version of the contract it was built for: the newest among its exports.
+    pub fn contract(&self) -> &str {
+        &self.exports.built
     }
 
     pub fn uses_wasi(&self) -> bool {
@@ -431,7 +438,20 @@ fn exports(host: &Host, component: &Component) -> Result<Exports, ModuleError> {
         configure,
         schema: find(("settings-schema", "schema")),
         phases,
+        built: newest(&ours),
     })
+}
+
+/// The newest version among names of the contract's package, which were checked.
+fn newest(names: &[&String]) -> String {
+    let versions = names
+        .iter()
+        .filter_map(|name| Some(name.split_once('@')?.1));
+    let number = |version: &&str| -> Vec<u64> {
+        let parts = version.split('.');
+        parts.map(|part| part.parse().unwrap_or(0)).collect()
+    };
+    versions.max_by_key(number).unwrap_or_default().to_owned()
 }
 
 /// Links what the component imports. Answers whether it imports the log and whether it imports WASI.
