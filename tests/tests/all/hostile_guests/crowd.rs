@@ -19,7 +19,7 @@ const BOUND: Duration = Duration::from_millis(5 * 10 + 50);
 /// client beside them waits, which is twice in an exchange: for the request and for the endpoint's answer.
 const ATTACKERS: usize = 1;
 /// Exchanges of the client beside them, and the pause between two.
-const EXCHANGES: usize = 200;
+const EXCHANGES: usize = 100;
 const PAUSE: Duration = Duration::from_millis(2);
 const MEBIBYTE: u64 = 1 << 20;
 /// One worker, two to spare, four being taken apart, of 16 MiB each; and what allocators keep.
