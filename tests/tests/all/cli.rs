@@ -204,10 +204,7 @@ fn a_module_tells_what_it_is() {
     let told = sluicegate(&["filter", "inspect", "builtin:sticky", "-o", "json"]);
     let told: serde_json::Value = serde_json::from_str(&told.stdout).expect("JSON");
     assert_eq!(told["phases"][0]["name"], "request");
-    assert_eq!(
-        told["settings"]["properties"]["by"]["description"].is_string(),
-        true
-    );
+    assert!(told["settings"]["properties"]["by"]["description"].is_string());
     assert_eq!(told["sha256"].as_str().map(str::len), Some(64));
 
     let folder = tempfile::tempdir().expect("a folder");
