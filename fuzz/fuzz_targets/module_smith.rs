@@ -19,8 +19,10 @@ fuzz_target!(|data: &[u8]| {
     };
     config.exports = Some(FILTER.to_vec());
     config.min_funcs = 0;
-    config.available_imports = Some(LOGS.to_vec());
-    config.max_imports = 1;
+    config.max_imports = 0;
+    if bool::arbitrary(&mut bytes).unwrap_or_default() {
+        config.available_imports = Some(LOGS.to_vec());
+    }
     config.max_memories = 1;
     config.gc_enabled = false;
     config.threads_enabled = false;
