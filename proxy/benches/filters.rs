@@ -67,9 +67,7 @@ fn load(host: &Host, text: &str) -> Arc<Module> {
 fn limits() -> FilterLimits {
     FilterLimits {
         memory: 64 * 1024 * 1024,
-        deadline: Duration::from_millis(10),
-        configure_deadline: Duration::from_secs(2),
-        output: 1024 * 1024,
+        ..FilterLimits::default()
     }
 }
 
@@ -82,6 +80,7 @@ fn link(module: Arc<Module>, settings: serde_json::Value) -> Link {
         name: "bench".into(),
         at: ConfigPath::default(),
         module: ModuleSource::Builtin("bench".into()),
+        sha256: None,
         settings,
         limits: limits(),
         capabilities: Capabilities::default(),

@@ -58,6 +58,8 @@ mod rig;
 mod scenarios;
 #[path = "all/semantics/mod.rs"]
 mod semantics;
+#[path = "all/soak.rs"]
+mod soak;
 #[path = "all/statuses.rs"]
 mod statuses;
 #[path = "all/telemetry.rs"]

@@ -255,6 +255,9 @@ impl Builder {
                 }
             },
         };
+        if let Some(problem) = unpinned(config, &name, &bytes) {
+            return Err(diagnose(vec![problem]));
+        }
         let host = self
             .host(all)
             .map_err(|error| problem("wasm-host", error))?;
@@ -354,6 +357,31 @@ fn load_client_tls(
             None
         }
     }
+}
+
+/// A module whose digest is not the one that the configuration pins. It is not even compiled.
+fn unpinned(config: &FilterConfig, name: &str, bytes: &[u8]) -> Option<Problem> {
+    let pinned = config.sha256?;
+    let found: [u8; 32] = <sha2::Sha256 as sha2::Digest>::digest(bytes).into();
+    (found != pinned).then(|| Problem {
+        at: ConfigPath(format!("{}/sha256", config.at.0)),
+        code: "digest-mismatch",
+        message: format!(
+            "the module {} is not the one that `sha256` pins:\nit has    {}\npinned is {}",
+            quoted(name),
+            hex(&found),
+            hex(&pinned)
+        ),
+        help: Some("if the file was changed on purpose, write its digest here".into()),
+    })
+}
+
+fn hex(digest: &[u8]) -> String {
+    use std::fmt::Write;
+    digest.iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 fn name_of(path: &std::path::Path) -> String {

@@ -74,6 +74,14 @@ impl Samples {
             if let Some(before) = serving.replaced.get(used.filter.name()) {
                 counts.add(before);
             }
+            let kinds = |uncalled: bool| {
+                FaultKind::ALL
+                    .iter()
+                    .filter(|kind| kind.is_uncalled() == uncalled)
+                    .map(|&kind| (kind.as_str(), counts.faults(kind)))
+                    .collect()
+            };
+            let module = used.filter.module();
             let sample = FilterSample {
                 calls: counts.calls,
                 seconds: counts.nanoseconds as f64 / 1e9,
@@ -81,10 +89,11 @@ impl Samples {
                     .iter()
                     .map(|&kind| (kind.as_str(), counts.verdicts(kind)))
                     .collect(),
-                faults: FaultKind::ALL
-                    .iter()
-                    .map(|&kind| (kind.as_str(), counts.faults(kind)))
-                    .collect(),
+                faults: kinds(false),
+                uncalled: kinds(true),
+                suspended: used.filter.suspended() as u64,
+                instances: used.filter.instances() as u64,
+                module: (module.name().to_owned(), module.digest_hex()),
             };
             visitor.filter(used.filter.name(), &sample);
             visitor.store(used.filter.name(), &used.store.sample());

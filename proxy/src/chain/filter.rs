@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::counters::{Counts, Shard};
 use super::plan::CheckedPlan;
 use super::problem::{problem as finding, setting};
+use super::seats::{Seat, Seated, Seats};
 use crate::config::{ConfigPath, FilterConfig, PoolConfig, Problem, quoted};
 use crate::wasm::{
     ConfigureError, Diagnostic, Fault, FaultKind, Instance, InstanceOptions, Module, Phases, Plan,
@@ -38,8 +39,9 @@ pub struct Filter {
     settings: String,
     plan: CheckedPlan,
     phases: Phases,
-    stock: Mutex<Vec<Instance>>,
-    spent: Mutex<Vec<Instance>>,
+    seats: Arc<Seats>,
+    stock: Mutex<Vec<Seated>>,
+    spent: Mutex<Vec<Seated>>,
     refill: Refill,
     refill_asked: AtomicBool,
     shards: Box<[Shard]>,
@@ -89,6 +91,7 @@ impl Filter {
             limits: config.limits.clone(),
             capabilities: config.capabilities,
         };
+        let seats = seats(&config, workers)?;
         let deadline = config.limits.configure_deadline;
         let began = Instant::now();
         let (first, plan) = make(&module, &options, &settings, deadline)
@@ -99,7 +102,14 @@ impl Filter {
 
         let filter = Arc::new(Self {
             shards: (0..workers.max(1)).map(|_| Shard::default()).collect(),
-            stock: Mutex::new(vec![first]),
+            stock: Mutex::new(
+                seats
+                    .take()
+                    .map(|seat| Seated::new(first, seat))
+                    .into_iter()
+                    .collect(),
+            ),
+            seats,
             spent: Mutex::default(),
             config,
             module,
@@ -174,6 +184,18 @@ impl Filter {
         Counts::sum(&self.shards)
     }
 
+    /// Instances that are alive, at work or to spare.
+    pub fn instances(&self) -> usize {
+        self.seats.taken()
+    }
+
+    /// Workers that leave the filter alone now, for it failed for everybody.
+    pub fn suspended(&self) -> usize {
+        let now = self.age_ms();
+        let suspended = |shard: &&Shard| shard.is_suspended(now);
+        self.shards.iter().filter(suspended).count()
+    }
+
     /// Fills the stock up after workers took from it. For the control thread.
     pub fn restock(&self) {
         self.refill_asked.store(false, Ordering::SeqCst);
@@ -185,7 +207,7 @@ impl Filter {
     }
 
     /// A ready instance from the stock. When it runs low the control thread is asked to fill it.
-    pub(super) fn stocked(self: &Arc<Self>) -> Option<Instance> {
+    pub(super) fn stocked(self: &Arc<Self>) -> Option<Seated> {
         let taken = {
             let mut stock = lock(&self.stock);
             let taken = stock.pop();
@@ -197,9 +219,10 @@ impl Filter {
         taken.0
     }
 
-    /// Takes back an instance that faulted. A large one is taken apart by the control thread, unless that is behind.
-    pub(super) fn discard(self: &Arc<Self>, instance: Instance) {
-        if instance.memory() < SPENT_BYTES {
+    /// Takes back an instance that faulted. A large one is taken apart by the control thread, unless that is behind or
+    /// its seat is needed.
+    pub(super) fn discard(self: &Arc<Self>, instance: Seated) {
+        if instance.memory() < SPENT_BYTES || self.seats.taken() >= self.seats.max() {
             return;
         }
         let mut spent = lock(&self.spent);
@@ -223,10 +246,29 @@ impl Filter {
         self.quickest_us.load(Ordering::Relaxed) <= deadline
     }
 
-    /// An instance made by the worker, within the deadline of a call.
-    pub(super) fn made_quickly(&self) -> Result<Instance, Fault> {
+    /// An instance made by the worker, within the deadline of a call; none when there are as many as may be.
+    pub(super) fn made_quickly(&self) -> Result<Option<Seated>, Fault> {
         let limits = &self.options.limits;
-        self.make(limits.deadline.min(limits.configure_deadline))
+        let deadline = limits.deadline.min(limits.configure_deadline);
+        let seat = self.seats.take();
+        seat.map(|seat| self.make(deadline, seat)).transpose()
+    }
+
+    /// Worker number `worker` leaves the filter alone for `length` after `fault`, the last of a row.
+    pub(super) fn suspended_by(&self, worker: usize, length: Duration, fault: &Fault) {
+        let until = self.age_ms() + length.as_millis() as u64;
+        self.shard(worker).suspend(until);
+        tracing::warn!(
+            filter = %self.config.name,
+            worker,
+            kind = fault.kind.as_str(),
+            "filter left alone for {} s: it failed for one client after the other; `on-error` applies meanwhile",
+            length.as_secs(),
+        );
+    }
+
+    fn age_ms(&self) -> u64 {
+        self.born.elapsed().as_millis() as u64
     }
 
     pub(super) fn shard(&self, worker: usize) -> &Shard {
@@ -236,7 +278,7 @@ impl Filter {
 
     /// One line about a fault, unless there was one in the last second.
     pub(super) fn warn(&self, phase: &'static str, fault: &Fault) {
-        let now = self.born.elapsed().as_millis() as u64 + 1;
+        let now = self.age_ms() + 1;
         let last = self.warned_ms.load(Ordering::Relaxed);
         let due = last == 0 || now.saturating_sub(last) >= WARN_INTERVAL_MS;
         let first = due
@@ -262,20 +304,24 @@ impl Filter {
         );
     }
 
+    /// Makes instances until so many wait, or as many are alive as may be.
     fn fill(&self, wanted: usize) -> Result<(), Fault> {
         loop {
             let stocked = lock(&self.stock).len();
             if stocked >= wanted {
                 return Ok(());
             }
-            let instance = self.make(self.options.limits.configure_deadline)?;
+            let Some(seat) = self.seats.take() else {
+                return Ok(());
+            };
+            let instance = self.make(self.options.limits.configure_deadline, seat)?;
             lock(&self.stock).push(instance);
         }
     }
 
     /// One more instance with the same settings. It must answer the same plan where instances are bound to it: an
     /// index into pools that come in another order would route to the wrong one.
-    fn make(&self, deadline: Duration) -> Result<Instance, Fault> {
+    fn make(&self, deadline: Duration, seat: Seat) -> Result<Seated, Fault> {
         let began = Instant::now();
         match make(&self.module, &self.options, &self.settings, deadline) {
             Ok((instance, plan))
@@ -283,7 +329,7 @@ impl Filter {
             {
                 let took = began.elapsed().as_micros() as u64;
                 self.quickest_us.fetch_min(took, Ordering::Relaxed);
-                Ok(instance)
+                Ok(Seated::new(instance, seat))
             }
             Ok(_) => Err(Fault::new(
                 FaultKind::Instance,
@@ -308,6 +354,27 @@ impl std::fmt::Debug for Filter {
             .field("name", &self.config.name)
             .finish_non_exhaustive()
     }
+}
+
+/// As many as the filter may have. Each worker needs one.
+fn seats(config: &FilterConfig, workers: usize) -> Result<Arc<Seats>, Vec<Problem>> {
+    let max = match config.limits.instances {
+        None => workers + SPARE + SPENT_MAX,
+        Some(count) => count as usize,
+    };
+    if max < workers {
+        let message = format!(
+            "filter {} may have {max} instances, fewer than the {workers} workers that call it",
+            quoted(&config.name)
+        );
+        let at = ConfigPath(format!("{}/limits/instances", config.at.0));
+        let help = format!(
+            "write at least {workers}, better {} so that some are to spare, or leave it out",
+            workers + SPARE
+        );
+        return Err(vec![finding(at, "too-few-instances", message).help(help)]);
+    }
+    Ok(Seats::new(max))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

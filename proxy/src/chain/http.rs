@@ -45,7 +45,7 @@ impl Watch {
 
     pub(super) fn lap(&mut self, slot: &Slot) {
         let now = Instant::now();
-        slot.shard().call(now - self.last);
+        slot.lapped(now - self.last, now);
         self.last = now;
     }
 

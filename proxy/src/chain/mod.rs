@@ -7,7 +7,9 @@
 //! Must not know: sockets, HTTP framing, pools beyond their index.
 
 mod apply;
+mod backoff;
 mod counters;
+mod cpu;
 mod facts;
 mod filter;
 mod glob;
@@ -15,6 +17,7 @@ mod http;
 mod plan;
 mod predicate;
 mod problem;
+mod seats;
 mod slot;
 mod state;
 mod stream;

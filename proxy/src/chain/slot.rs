@@ -5,12 +5,15 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::backoff::{Backoff, Client};
 use super::counters::{Shard, VerdictKind};
+use super::cpu::CpuBudget;
 use super::filter::Filter;
 use super::plan::CheckedPlan;
 use super::predicate::{Subject, TooSlow};
+use super::seats::Seated;
 use crate::config::OnError;
-use crate::wasm::{BadVerdict, Facts, Fault, FaultKind, Instance, Kind, Phase, Shown, Verdict};
+use crate::wasm::{BadVerdict, Fact, Facts, Fault, FaultKind, Kind, Phase, Shown, Verdict};
 
 /// How long a worker makes no instance of a filter itself after it failed to: each try may take as long as a call.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -24,11 +27,16 @@ pub struct Slot {
     filter: Arc<Filter>,
     worker: usize,
     /// None after a fault until one can be had.
-    instance: RefCell<Option<Instance>>,
+    instance: RefCell<Option<Seated>>,
     /// No instance could be made: this worker makes none before then.
     retry_at: Cell<Option<Instant>>,
     /// The block of an earlier verdict, for its allocation.
     spare: Cell<Vec<u8>>,
+    /// None: no limit.
+    cpu: Option<CpuBudget>,
+    backoff: Backoff,
+    /// A call was made whose time is not counted yet.
+    called: Cell<bool>,
 }
 
 /// What one call came to, when it did not fail or the policy is to go on.
@@ -41,7 +49,11 @@ pub(super) enum Answer {
 impl Slot {
     /// Takes an instance for worker number `worker`. When there is none, a later call tries again.
     pub fn new(filter: Arc<Filter>, worker: usize) -> Rc<Self> {
+        let limits = &filter.config().limits;
         let slot = Self {
+            cpu: limits.cpu.map(|rate| CpuBudget::new(rate, Instant::now())),
+            backoff: Backoff::new(limits.faults),
+            called: Cell::new(false),
             filter,
             worker,
             instance: RefCell::new(None),
@@ -65,13 +77,30 @@ impl Slot {
         self.filter.shard(self.worker)
     }
 
-    /// Calls the filter and checks what it answers.
+    /// The last call took `wall`, up to `now`. Nothing was taken when the filter was not called.
+    pub(super) fn lapped(&self, wall: Duration, now: Instant) {
+        if self.called.replace(false) {
+            self.shard().call(wall);
+            if let Some(cpu) = &self.cpu {
+                cpu.charge(wall, now);
+            }
+        }
+    }
+
+    /// Calls the filter and checks what it answers, unless it is to be left alone. [`Slot::lapped`] is to follow.
     pub(super) fn call(
         &self,
         phase: Phase,
         facts: &Facts<'_>,
         shown: Shown<'_>,
     ) -> Result<Answer, FaultKind> {
+        if let Some(fault) = self.withheld() {
+            return self.failed(phase, &fault);
+        }
+        self.called.set(true);
+        if let Some(cpu) = &self.cpu {
+            cpu.begin();
+        }
         let mut answer = self.spare.take();
         let called = self
             .invoke(phase, facts, shown, &mut answer)
@@ -91,11 +120,46 @@ impl Slot {
                 }
             });
         match called {
-            Ok(verdict) => Ok(Answer::Verdict(verdict)),
+            Ok(verdict) => {
+                self.backoff.well();
+                Ok(Answer::Verdict(verdict))
+            }
             Err(fault) => {
-                self.replace();
+                self.broken(facts, &fault);
                 self.failed(phase, &fault)
             }
+        }
+    }
+
+    /// Why the filter is not called now, if it is not.
+    fn withheld(&self) -> Option<Fault> {
+        if self.backoff.is_on(Instant::now) {
+            let message = "is left alone for a while, for it failed for everybody";
+            return Some(Fault::new(FaultKind::Backoff, message));
+        }
+        let cpu = self.cpu.as_ref()?;
+        cpu.is_spent(Instant::now).then(|| {
+            let message = format!(
+                "has used its processor time: `limits.cpu` gives it {} ms a second",
+                cpu.rate().as_millis()
+            );
+            Fault::new(FaultKind::Cpu, message)
+        })
+    }
+
+    /// Lets go of the instance that faulted and takes another one, unless the filter is to be left alone first.
+    fn broken(&self, facts: &Facts<'_>, fault: &Fault) {
+        // That there is no instance may be the doing of one client, and fails for all.
+        let left_alone = if fault.kind == FaultKind::Instance {
+            None
+        } else {
+            let client = Client::of(facts.value(Fact::ClientAddress));
+            self.backoff.fault(client, Instant::now())
+        };
+        self.let_go();
+        match left_alone {
+            None => self.replace(),
+            Some(length) => self.filter.suspended_by(self.worker, length, fault),
         }
     }
 
@@ -117,7 +181,9 @@ impl Slot {
     /// Counts and tells a fault, and says what the policy makes of it.
     fn failed(&self, phase: Phase, fault: &Fault) -> Result<Answer, FaultKind> {
         self.shard().fault(fault.kind);
-        self.filter.warn(phase.as_str(), fault);
+        if fault.kind != FaultKind::Backoff {
+            self.filter.warn(phase.as_str(), fault);
+        }
         match self.filter.config().on_error {
             OnError::Fail => Err(fault.kind),
             OnError::Bypass => Ok(Answer::Bypassed),
@@ -146,19 +212,21 @@ impl Slot {
         }
     }
 
-    /// Takes another instance; the one there was, if any, is gone. At once after a fault, so that the next exchange
-    /// finds it ready: from the stock, else made here when that takes no longer than a call may, else there is none
-    /// until the stock has one.
-    fn replace(&self) {
+    fn let_go(&self) {
         let faulted = self.instance.borrow_mut().take();
         if let Some(faulted) = faulted {
             self.filter.discard(faulted);
         }
+    }
+
+    /// Takes another instance. At once after a fault, so that the next exchange finds it ready: from the stock, else
+    /// made here when that takes no longer than a call may, else there is none until the stock has one.
+    fn replace(&self) {
         let mut taken = self.filter.stocked();
         let may_make = self.retry_at.get().is_none_or(|at| Instant::now() >= at);
         if taken.is_none() && may_make && self.filter.is_quick() {
             match self.filter.made_quickly() {
-                Ok(instance) => taken = Some(instance),
+                Ok(instance) => taken = instance,
                 Err(fault) => {
                     self.filter.warn("configure", &fault);
                     self.retry_at.set(Some(Instant::now() + RETRY_AFTER));

@@ -1,5 +1,7 @@
 //! Chains of hand-written guests.
 
+mod limits;
+
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,12 +22,14 @@ fn config(name: &str) -> FilterConfig {
         name: name.into(),
         at: ConfigPath(format!("/filters/{name}")),
         module: ModuleSource::Builtin("test".into()),
+        sha256: None,
         settings: serde_json::Value::Null,
         limits: FilterLimits {
             memory: 1024 * 1024,
             deadline: Duration::from_millis(10),
             configure_deadline: Duration::from_millis(500),
             output: 64 * 1024,
+            ..FilterLimits::default()
         },
         capabilities: Capabilities::default(),
         store: StoreConfig::Memory { bytes: 1 << 20 },

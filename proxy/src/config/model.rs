@@ -169,6 +169,8 @@ pub struct FilterConfig {
     pub name: Arc<str>,
     pub at: ConfigPath,
     pub module: ModuleSource,
+    /// The digest that the module's bytes must have.
+    pub sha256: Option<[u8; 32]>,
     /// Interpolated; `null` when absent.
     pub settings: serde_json::Value,
     pub limits: FilterLimits,
@@ -195,6 +197,47 @@ pub struct FilterLimits {
     pub configure_deadline: Duration,
     /// Bytes one call may answer; default 1 MiB.
     pub output: usize,
+    /// Processor time in each second, on each worker; default none: no limit.
+    pub cpu: Option<Duration>,
+    /// Calls into the host during one call; default 1000.
+    pub host_calls: u32,
+    /// Instances alive at once, over all workers; default none: as many as are of use.
+    pub instances: Option<u32>,
+    /// Suspended calls at once, on each worker; default 1024.
+    pub suspends: u32,
+    /// Bytes of state that a filter may hand to its successor at a swap; default 1 MiB.
+    pub state: usize,
+    /// From how many failures on a worker leaves the filter alone for a while; none: never.
+    pub faults: Option<FaultLimit>,
+}
+
+impl Default for FilterLimits {
+    fn default() -> Self {
+        Self {
+            memory: 16 << 20,
+            deadline: Duration::from_millis(10),
+            configure_deadline: Duration::from_secs(2),
+            output: 1 << 20,
+            cpu: None,
+            host_calls: 1000,
+            instances: None,
+            suspends: 1024,
+            state: 1 << 20,
+            faults: Some(FaultLimit {
+                count: 5,
+                within: Duration::from_secs(10),
+            }),
+        }
+    }
+}
+
+/// So many faults in a row within a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FaultLimit {
+    /// 1 to 100.
+    pub count: u32,
+    /// At least a millisecond.
+    pub within: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

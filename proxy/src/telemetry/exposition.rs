@@ -44,6 +44,14 @@ pub struct FilterSample {
     pub verdicts: Vec<(&'static str, u64)>,
     /// Failed calls by kind.
     pub faults: Vec<(&'static str, u64)>,
+    /// Times it was left alone and its policy applied, by kind.
+    pub uncalled: Vec<(&'static str, u64)>,
+    /// Workers that leave it alone now because it failed for everybody.
+    pub suspended: u64,
+    /// Instances alive.
+    pub instances: u64,
+    /// Name and SHA-256 of its module.
+    pub module: (String, String),
 }
 
 /// The store of a filter, as its room keeps it.
@@ -209,6 +217,30 @@ impl Visitor {
                 count,
             );
         }
+        for &(kind, count) in &sample.uncalled {
+            let labels = &[("filter", filter), ("kind", kind)];
+            self.counter(
+                "sluicegate_filter_uncalled",
+                "Times the filter was left alone and its policy applied without a call",
+                labels,
+                count,
+            );
+        }
+        self.gauge(
+            "sluicegate_filter_suspended",
+            "Workers that leave the filter alone for a while because it failed for everybody",
+            only,
+            sample.suspended as f64,
+        );
+        self.gauge(
+            "sluicegate_filter_instances",
+            "Instances of the filter that are alive",
+            only,
+            sample.instances as f64,
+        );
+        let (module, sha256) = &sample.module;
+        let labels = &[("filter", filter), ("module", module), ("sha256", sha256)];
+        self.info("sluicegate_filter", "The module of the filter", labels);
     }
 
     /// Every family about the store of a filter, once the filter has used it.
@@ -415,6 +447,10 @@ mod tests {
                 calls: 3,
                 verdicts: vec![("drop", 2)],
                 faults: vec![("trap", 1)],
+                uncalled: vec![("backoff", 4)],
+                suspended: 1,
+                instances: 3,
+                module: ("builtin:ua-block".to_owned(), "ab".to_owned()),
                 ..FilterSample::default()
             };
             v.filter("ua", &sample);
@@ -432,6 +468,10 @@ mod tests {
             "sluicegate_filter_calls_total{filter=\"ua\"} 3",
             "sluicegate_filter_verdicts_total{filter=\"ua\",verdict=\"drop\"} 2",
             "sluicegate_filter_faults_total{filter=\"ua\",kind=\"trap\"} 1",
+            "sluicegate_filter_uncalled_total{filter=\"ua\",kind=\"backoff\"} 4",
+            "sluicegate_filter_suspended{filter=\"ua\"} 1.0",
+            "sluicegate_filter_instances{filter=\"ua\"} 3.0",
+            "sluicegate_filter_info{filter=\"ua\",module=\"builtin:ua-block\",sha256=\"ab\"} 1",
         ] {
             assert!(out.lines().any(|l| l == line), "{line} in {out}");
         }

@@ -108,17 +108,22 @@ pub(super) struct Linked {
     pub(super) has_schema: bool,
     pub(super) phases: [bool; Phase::ALL.len()],
     pub(super) imports_log: bool,
+    /// The newest version of the contract that is exported.
+    pub(super) built: String,
 }
 
 impl Linked {
     pub(super) fn new(host: &Host, bytes: &[u8]) -> Result<Self, ModuleError> {
         let invalid = |e: wasmtime::Error| ModuleError::Invalid(format!("{e:#}"));
         let module = wasmtime::Module::from_binary(host.engine(), bytes).map_err(invalid)?;
-        for name in module.exports().map(|export| export.name()) {
-            if let Some((interface, _)) = name.split_once('#') {
-                super::module::check_version(interface)?;
-            }
+        let names = module.exports().map(|export| export.name());
+        let interfaces: Vec<String> = names
+            .filter_map(|name| Some(name.split_once('#')?.0.to_owned()))
+            .collect();
+        for interface in &interfaces {
+            super::module::check_version(interface)?;
         }
+        let ours = interfaces.iter().filter(|name| name.starts_with(PACKAGE));
         let exports = |interface: &str, function: &str| {
             let name = format!("{PACKAGE}{interface}@0.1.0#{function}");
             module.get_export_index(&name).is_some()
@@ -130,6 +135,7 @@ impl Linked {
         let mut linker = Linker::new(host.engine());
         link_log(&mut linker).map_err(invalid)?;
         Ok(Self {
+            built: super::module::newest(&ours.collect::<Vec<_>>()),
             has_schema: module.get_export_index(SCHEMA).is_some(),
             phases,
             imports_log: module.imports().any(|import| import.module() == LOG),
@@ -322,6 +328,7 @@ fn link_log(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
                 3 => Level::Error,
                 _ => return Err(wasmtime::Error::msg("no such level of the log")),
             };
+            caller.data_mut().host_calls.take()?;
             let message = text(&caller, at, length)?;
             caller.data_mut().print(level, &message);
             Ok(())

@@ -69,6 +69,7 @@ fn options() -> InstanceOptions {
             deadline: Duration::from_millis(20),
             configure_deadline: Duration::from_millis(500),
             output: 64 * 1024,
+            ..FilterLimits::default()
         },
         capabilities: Capabilities::default(),
     }

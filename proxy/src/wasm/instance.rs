@@ -12,6 +12,7 @@ use super::deadline::{Budget, Pulse};
 use super::direct::Direct;
 use super::facts::{Facts, Shown};
 use super::fault::{Fault, FaultKind};
+use super::hostcalls::HostCalls;
 use super::log::{Level, LogSink};
 use super::module::{Module, Phase, Way};
 use super::packed;
@@ -48,8 +49,7 @@ impl InstanceOptions {
             limits: FilterLimits {
                 memory: 64 * 1024 * 1024,
                 deadline: Duration::from_millis(100),
-                configure_deadline: Duration::from_secs(2),
-                output: 1024 * 1024,
+                ..FilterLimits::default()
             },
             capabilities: Capabilities { log: true },
         }
@@ -238,6 +238,7 @@ fn begin(store: &mut Store<Context>, deadline: Duration) {
     let context = store.data_mut();
     context.memory_refused = false;
     context.lines_left = LOG_LINES_MAX;
+    context.host_calls.begin();
     context.budget = budget;
     context.pulse.arm();
     store.set_epoch_deadline(ticks);
@@ -263,7 +264,9 @@ pub(super) fn link_log(linker: &mut Linker<Context>, import: &str) -> wasmtime::
                 LogLevel::Warn => Level::Warn,
                 LogLevel::Error => Level::Error,
             };
-            store.data_mut().print(level, &message);
+            let context = store.data_mut();
+            context.host_calls.take()?;
+            context.print(level, &message);
             Ok(())
         },
     )
@@ -272,6 +275,8 @@ pub(super) fn link_log(linker: &mut Linker<Context>, import: &str) -> wasmtime::
 /// The host's side of an instance.
 pub(super) struct Context {
     pub(super) born: Instant,
+    /// To be counted down first by every function that a guest may call.
+    pub(super) host_calls: HostCalls,
     filter: Arc<str>,
     /// Of a guest that is called in one crossing, for its host functions.
     pub(super) memory: Option<Memory>,
@@ -289,6 +294,7 @@ impl Context {
     fn new(options: &InstanceOptions, log: LogSink, pulse: Arc<Pulse>) -> Self {
         Self {
             born: Instant::now(),
+            host_calls: HostCalls::new(options.limits.host_calls),
             filter: options.filter.clone(),
             memory: None,
             log: options.capabilities.log.then_some(log),

@@ -15,6 +15,7 @@ mod encode;
 mod engine;
 mod facts;
 mod fault;
+mod hostcalls;
 mod instance;
 mod log;
 mod module;
@@ -35,6 +36,7 @@ pub use bindings::{
     BodyMode, Diagnostic, Effects, FactSet, Interest, OverCap, Phases, Plan, PoolUse, Test,
     WholeBody,
 };
+pub use deadline::processor_time;
 pub use engine::{Host, HostError, HostOptions};
 pub use facts::{Fact, Facts, Shown, ShownFacts, ShownFields};
 pub use fault::{Fault, FaultKind};

@@ -258,6 +258,8 @@ pub(super) struct Exports {
     pub(super) resume: Option<ComponentExportIndex>,
     /// `save` and `restore`.
     pub(super) handover: Option<(ComponentExportIndex, ComponentExportIndex)>,
+    /// The newest version of the contract that is exported.
+    built: String,
 }
 
 impl Module {
@@ -344,6 +346,14 @@ impl Module {
     /// It is called in one crossing, which a call of a component takes three of.
     pub fn is_direct(&self) -> bool {
         matches!(self.way, Way::Direct(_))
+    }
+
+    /// The version of the contract it was built for: the newest among its exports.
+    pub fn contract(&self) -> &str {
+        match &self.way {
+            Way::Direct(linked) => &linked.built,
+            Way::Component { exports, .. } => &exports.built,
+        }
     }
 
     pub fn uses_wasi(&self) -> bool {
@@ -520,7 +530,20 @@ fn exports(host: &Host, component: &Component) -> Result<Exports, ModuleError> {
         phases,
         resume: find(("resume", "on-resume")),
         handover: find(("handover", "save")).zip(find(("handover", "restore"))),
+        built: newest(&ours),
     })
+}
+
+/// The newest version among names of the contract's package, which were checked.
+pub(super) fn newest(names: &[&String]) -> String {
+    let versions = names
+        .iter()
+        .filter_map(|name| Some(name.split_once('@')?.1));
+    let number = |version: &&str| -> Vec<u64> {
+        let parts = version.split('.');
+        parts.map(|part| part.parse().unwrap_or(0)).collect()
+    };
+    versions.max_by_key(number).unwrap_or_default().to_owned()
 }
 
 /// Links what the component imports. Answers whether it imports the log and whether it imports WASI.

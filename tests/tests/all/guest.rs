@@ -34,6 +34,7 @@ pub struct Guest {
     first_bytes: u32,
     configure: Option<String>,
     items: Vec<String>,
+    imports: String,
 }
 
 impl Guest {
@@ -95,6 +96,14 @@ impl Guest {
     /// `configure` runs `body`, which leaves the address of its result on the stack, instead of answering the plan.
     pub fn configures(mut self, body: &str) -> Self {
         self.configure = Some(body.to_owned());
+        self
+    }
+
+    /// The capability `log`, as the function `$log`.
+    pub fn logs(mut self) -> Self {
+        self.imports.push_str(
+            "(import \"sluicegate:filter/log@0.1.0\" \"log\" (func $log (param i32 i32 i32)))",
+        );
         self
     }
 
@@ -175,6 +184,7 @@ impl Guest {
             .collect();
         format!(
             r#"(module $guest
+              {imports}
               (memory (export "memory") 4)
               (global $heap (mut i32) (i32.const {HEAP}))
               (func $realloc (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
@@ -187,6 +197,7 @@ impl Guest {
                 (global.set $heap (i32.const {HEAP})) {configure})
               {items}
               (data (i32.const {DATA}) "{data}"))"#,
+            imports = self.imports,
             items = self.items.join("\n"),
         )
     }

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::{Diagnostic, Resolver, clean, closest, quoted};
 use crate::config::model::{
-    Capabilities, ConfigPath, FilterConfig, FilterLimits, ModuleSource, ModulesConfig, OnError,
+    Capabilities, ConfigPath, FilterConfig, ModuleSource, ModulesConfig, OnError,
 };
 use crate::config::raw::{RawCapability, RawFilter, RawModules, RawOnError, RawSize};
 use crate::config::store::{self, STORE_BYTES_MAX, STORE_BYTES_MIN, StoreConfig, StoreProblem};
@@ -72,36 +71,15 @@ impl Resolver<'_> {
         at: ConfigPath,
         modules: &ModulesConfig,
     ) -> FilterConfig {
-        let limits = at.join("limits");
-        let millisecond = Duration::from_millis(1);
         FilterConfig {
             name,
             module: self.module(&raw.module, &at.join("module"), modules),
+            sha256: raw
+                .sha256
+                .as_deref()
+                .and_then(|text| self.sha256(text, &at.join("sha256"))),
             settings: raw.settings.clone(),
-            limits: FilterLimits {
-                memory: self.size(
-                    &raw.limits.memory,
-                    &limits.join("memory"),
-                    64 << 10,
-                    4 << 30,
-                ),
-                deadline: self.duration(
-                    &raw.limits.deadline,
-                    &limits.join("deadline"),
-                    millisecond,
-                ),
-                configure_deadline: self.duration(
-                    &raw.limits.configure_deadline,
-                    &limits.join("configure-deadline"),
-                    millisecond,
-                ),
-                output: self.size(
-                    &raw.limits.output,
-                    &limits.join("output"),
-                    1 << 10,
-                    64 << 20,
-                ),
-            },
+            limits: self.filter_limits(&raw.limits, &at.join("limits")),
             capabilities: Capabilities {
                 log: raw
                     .capabilities

@@ -3,6 +3,7 @@
 
 mod chain;
 mod filters;
+mod limits;
 mod listeners;
 mod pools;
 mod process;

@@ -199,7 +199,7 @@ fn a_flood_of_log_lines_is_cut_in_each_call() {
         (i64.store (i32.const 512) (i64.const 0)) (i32.const 512))
       (data (i32.const 2048) "flood\0a2026 forged: \1b[2J!"))"#;
     let rig = Plan::new(&[backend.address()])
-        .listener("filters: [{module: g.wasm, capabilities: [log]}]")
+        .listener("filters: [{module: g.wasm, capabilities: [log], limits: {host-calls: 1001}}]")
         .run_with(Start::new().file("g.wasm", wat::parse_str(guest).expect("a guest")));
     for n in 0..3 {
         assert_eq!(rig.get(&format!("/{n}")).text(), "web1");
