@@ -108,9 +108,9 @@ fn rules(count: usize) -> serde_json::Value {
     let rule = |n: usize| {
         let path = match n + 1 == count {
             true => "/a/page".to_owned(),
-            false => format!("/service-{n}/page"),
+            false => format!("/s-{n}"),
         };
-        serde_json::json!({"match": {"host": "www.example.com", "path-prefix": path}, "pool": "web"})
+        serde_json::json!({"match": {"path-prefix": path}, "pool": "web"})
     };
     serde_json::json!({"rules": (0..count).map(rule).collect::<Vec<_>>()})
 }

@@ -33,6 +33,11 @@ impl Crossing {
         room.as_mut_ptr()
     }
 
+    /// Gives the room back: what is written next is much smaller.
+    pub fn clear(&self) {
+        self.room.take();
+    }
+
     /// Runs `f` over what the host wrote and keeps its answer; says where that is.
     pub fn answer(&self, length: usize, f: impl FnOnce(&[u8]) -> Vec<u8>) -> (*const u8, usize) {
         let room = self.room.borrow();
@@ -81,7 +86,7 @@ macro_rules! __one_crossing {
             #[unsafe(export_name = "sluicegate:one-crossing@0.1.0#configure")]
             extern "C" fn export_configure(length: i32) -> i64 {
                 packed(CROSSING.with(|crossing| {
-                    crossing.answer(length as u32 as usize, |settings| {
+                    let answer = crossing.answer(length as u32 as usize, |settings| {
                         let settings = ::std::string::String::from_utf8_lossy(settings);
                         match sdk::configure::<$filter>(&settings) {
                             Ok((filter, plan)) => {
@@ -90,7 +95,9 @@ macro_rules! __one_crossing {
                             }
                             Err(problems) => outcome(Err(&problems)),
                         }
-                    })
+                    });
+                    crossing.clear();
+                    answer
                 }))
             }
 

@@ -80,7 +80,7 @@ impl Filter {
         let settings = config.settings.to_string();
         if settings.len() > SETTINGS_BYTES_MAX {
             let message = format!(
-                "the settings have {} bytes, more than 1 MiB",
+                "the settings have {} bytes, more than 8 MiB",
                 settings.len()
             );
             let at = setting(&config.at, "");

@@ -216,6 +216,8 @@ impl Direct {
         self.room(store, settings.len())?
             .copy_from_slice(settings.as_bytes());
         let packed = self.configure.call(&mut *store, settings.len() as i32)?;
+        // Settings may be much larger than heads: the guest may have given their room back.
+        self.room = (0, 0);
         let answer = match self.range(store, packed, PLAN_BYTES_MAX) {
             Ok(answer) => answer,
             Err(fault) => return Ok(Err(fault)),

@@ -19,7 +19,7 @@ use super::packed;
 use crate::config::{Capabilities, FilterLimits};
 
 /// Settings are larger than this in no sane configuration.
-pub const SETTINGS_BYTES_MAX: usize = 1024 * 1024;
+pub const SETTINGS_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Lines a guest may log in one call; further ones are dropped.
 const LOG_LINES_MAX: u32 = 64;
 /// What one call may copy out of a guest at least: a log line must fit, whatever the output limit is.
