@@ -12,6 +12,7 @@ mod encode;
 mod engine;
 mod facts;
 mod fault;
+mod handler;
 mod instance;
 mod log;
 mod module;
@@ -30,6 +31,9 @@ pub use bindings::{Diagnostic, Interest, Phases, Plan, PoolUse, Test};
 pub use engine::{Host, HostError, HostOptions};
 pub use facts::{Fact, Facts, Shown, ShownFields};
 pub use fault::{Fault, FaultKind};
+pub use handler::{
+    Call, HANDLER_INSTANCES_MAX, Handler, HandlerError, HandlerFault, HandlerHost, Piece,
+};
 pub use instance::{ConfigureError, Instance, InstanceOptions, SETTINGS_BYTES_MAX};
 pub use log::{Level, LogSink};
 pub use module::{Form, MODULE_BYTES_MAX, Module, ModuleError, Phase};
