@@ -6,7 +6,7 @@ use super::h1::parse::ParsedResponse;
 use super::h2::header_map;
 use super::h2_upstream::{self, Target};
 use crate::error::Reason;
-use crate::head::{Fields, HeadLimits, RequestHead};
+use crate::head::{Fields, HeadLimits, RequestHead, Version};
 use crate::upstream::{Lease, Pool};
 use crate::wasm::{Call, HandlerFault, Piece};
 use std::task::{Context, Poll, ready};
@@ -93,11 +93,13 @@ impl Upstream {
         for name in HOP_BY_HOP {
             head.headers.remove(name);
         }
-        let parsed = h2_upstream::parsed(head.status, &head.headers, limits, head_request)
+        let mut parsed = h2_upstream::parsed(head.status, &head.headers, limits, head_request)
             .map_err(|_| Reason::HandlerFault)?;
         if parsed.head.status < 200 {
             return Poll::Ready(Err(Reason::HandlerFault));
         }
+        // It speaks no version; what stands in Via is the proxy's own.
+        parsed.head.version = Version::Http11;
         self.promised = match parsed.framing {
             Framing::Length(n) => Some(n),
             _ => None,
