@@ -204,7 +204,8 @@ impl Call {
             Poll::Ready(frame) => frame,
         };
         Poll::Ready(match frame {
-            None => Ok(Piece::End),
+            // A guest that is ended lets go of its body, which looks like the body's end.
+            None => self.fault.map_or(Ok(Piece::End), Err),
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => Ok(Piece::Data(data)),
                 Err(frame) => match frame.into_trailers() {
