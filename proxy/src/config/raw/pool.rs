@@ -22,7 +22,8 @@ pub(in crate::config) struct RawPool {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub check: Option<RawCheck>,
     /// Bounds of requests in `wasm:` endpoints.
-    pub handler: RawHandler,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handler: Option<RawHandler>,
     /// What endpoints speak, when the listener speaks HTTP.
     pub protocol: RawPoolProtocol,
     /// Connections to the endpoints are TLS. `tls: {}` verifies their certificates by the system's authorities.
@@ -54,7 +55,7 @@ impl Default for RawPool {
             endpoints: Vec::new(),
             balance: RawBalance::RoundRobin,
             check: None,
-            handler: RawHandler::default(),
+            handler: None,
             protocol: RawPoolProtocol::Http1,
             tls: None,
             connect_timeout: "5s".into(),

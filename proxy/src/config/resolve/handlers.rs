@@ -33,7 +33,14 @@ impl Resolver<'_> {
         })
     }
 
-    pub(super) fn handler_limits(&mut self, raw: &RawHandler, at: &ConfigPath) -> HandlerLimits {
+    pub(super) fn handler_limits(
+        &mut self,
+        raw: Option<&RawHandler>,
+        at: &ConfigPath,
+    ) -> HandlerLimits {
+        let Some(raw) = raw else {
+            return HandlerLimits::default();
+        };
         let millisecond = Duration::from_millis(1);
         HandlerLimits {
             memory: self.size(&raw.memory, &at.join("memory"), 64 << 10, 4 << 30),
@@ -52,7 +59,7 @@ impl Resolver<'_> {
     ) {
         let is_handler = |e: &EndpointConfig| matches!(e.address, EndpointAddress::Handler { .. });
         let Some(first) = endpoints.iter().find(|e| is_handler(e)) else {
-            if self.has(&at.join("handler")) && !endpoints.is_empty() {
+            if raw.handler.is_some() && !endpoints.is_empty() {
                 let message = "`handler` is not used: no endpoint is a `wasm:` component";
                 self.push(
                     Diagnostic::warning("unused", message.to_owned()).help("remove it"),

@@ -41,7 +41,7 @@ impl Resolver<'_> {
         self.name("pool", name, &at);
         let endpoints = self.endpoints(&raw.endpoints, &at.join("endpoints"), modules);
         self.kind_of_pool(raw, &endpoints, &at);
-        let handler = self.handler_limits(&raw.handler, &at.join("handler"));
+        let handler = self.handler_limits(raw.handler.as_ref(), &at.join("handler"));
         let handled = matches!(
             endpoints.first(),
             Some(EndpointConfig {
