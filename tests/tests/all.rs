@@ -26,6 +26,8 @@ mod framing;
 mod from_scratch;
 #[path = "all/guest.rs"]
 mod guest;
+#[path = "all/handlers.rs"]
+mod handlers;
 #[path = "all/headers.rs"]
 mod headers;
 #[path = "all/hostile_backends/mod.rs"]

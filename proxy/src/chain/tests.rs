@@ -52,6 +52,7 @@ fn pool(name: &str) -> Arc<PoolConfig> {
         max_connections: None,
         retries: 0,
         panic: Panic::Fail,
+        handler: Default::default(),
         resolve_interval: Duration::from_secs(1),
         host: HostPolicy::Preserve,
     })

@@ -42,6 +42,8 @@ pub struct PoolConfig {
     pub endpoints: Vec<EndpointConfig>,
     pub balance: Balance,
     pub check: Option<CheckConfig>,
+    /// Bounds of requests in endpoints that are handlers.
+    pub handler: HandlerLimits,
     /// What endpoints speak to an `http` listener; default HTTP/1.1.
     pub protocol: PoolProtocol,
     /// TLS towards the endpoints.
@@ -62,6 +64,37 @@ pub struct PoolConfig {
     pub resolve_interval: Duration,
     /// The Host field sent upstream; default preserve.
     pub host: HostPolicy,
+}
+
+impl PoolConfig {
+    /// Its endpoints are components that the proxy runs; all of them or none.
+    pub fn is_handled(&self) -> bool {
+        let first = self.endpoints.first();
+        first.is_some_and(|e| matches!(e.address, EndpointAddress::Handler { .. }))
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HandlerLimits {
+    /// Linear memory of one instance, in bytes; default 64 MiB.
+    pub memory: usize,
+    /// From the request's head to the end of its response; default 30 s.
+    pub deadline: Duration,
+    /// Processor time of one request; default 1 s.
+    pub cpu: Duration,
+    /// Requests at one time, per endpoint and over all workers; default 128.
+    pub instances: u32,
+}
+
+impl Default for HandlerLimits {
+    fn default() -> Self {
+        Self {
+            memory: 64 << 20,
+            deadline: Duration::from_secs(30),
+            cpu: Duration::from_secs(1),
+            instances: 128,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +135,13 @@ pub enum EndpointAddress {
     Name {
         host: String,
         port: u16,
+    },
+    /// A wasi:http component that the proxy runs.
+    Handler {
+        /// Absolute, found by the search rules; exists at load.
+        path: PathBuf,
+        /// `wasm:` and the path as it was written.
+        text: Arc<str>,
     },
 }
 

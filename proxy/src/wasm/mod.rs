@@ -15,6 +15,7 @@ mod encode;
 mod engine;
 mod facts;
 mod fault;
+mod handler;
 mod hostcalls;
 mod instance;
 mod log;
@@ -40,6 +41,9 @@ pub use deadline::processor_time;
 pub use engine::{Host, HostError, HostOptions};
 pub use facts::{Fact, Facts, Shown, ShownFacts, ShownFields};
 pub use fault::{Fault, FaultKind};
+pub use handler::{
+    HANDLER_INSTANCES_MAX, Handler, HandlerCall, HandlerError, HandlerFault, HandlerHost, Piece,
+};
 pub use instance::{ConfigureError, Instance, InstanceOptions, SETTINGS_BYTES_MAX};
 pub use log::{Level, LogSink};
 pub use module::{Form, MODULE_BYTES_MAX, Module, ModuleError, Phase};

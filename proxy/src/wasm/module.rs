@@ -404,7 +404,7 @@ impl std::fmt::Debug for Module {
 }
 
 /// Refuses what is no wasm binary, and says what it looks like.
-fn sniff(bytes: &[u8]) -> Result<(), ModuleError> {
+pub(super) fn sniff(bytes: &[u8]) -> Result<(), ModuleError> {
     if bytes.is_empty() {
         return Err(ModuleError::Empty);
     }

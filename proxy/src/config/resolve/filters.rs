@@ -117,7 +117,12 @@ impl Resolver<'_> {
         StoreConfig::Memory { bytes }
     }
 
-    fn module(&mut self, text: &str, at: &ConfigPath, modules: &ModulesConfig) -> ModuleSource {
+    pub(super) fn module(
+        &mut self,
+        text: &str,
+        at: &ConfigPath,
+        modules: &ModulesConfig,
+    ) -> ModuleSource {
         if let Some(name) = text.strip_prefix("builtin:") {
             if !self.env.builtins.iter().any(|builtin| builtin == name) {
                 let message = format!("there is no builtin module {}", quoted(name));

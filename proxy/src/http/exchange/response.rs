@@ -78,6 +78,9 @@ impl<C: ClientSide> Exchange<'_, C> {
             if let Poll::Ready(done) = self.poll_download(cx, upstream, &mut ended, idle) {
                 return Poll::Ready(done);
             }
+            if let Poll::Ready(reason) = upstream.poll_overdue(cx) {
+                return Poll::Ready(Err(reason));
+            }
             // A response that pauses, such as an event stream, would not notice by writing that nobody listens.
             if self.upload == Upload::Done && self.side.poll_gone(cx).is_ready() {
                 return Poll::Ready(Err(Reason::ClientGone));
@@ -138,7 +141,7 @@ impl<C: ClientSide> Exchange<'_, C> {
                     self.side.send_end(trailers);
                     *ended = true;
                 }
-                Err(_) => return Poll::Ready(Err(Reason::UpstreamTruncated)),
+                Err(_) => return Poll::Ready(Err(upstream.truncation())),
             }
         }
     }

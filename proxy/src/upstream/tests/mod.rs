@@ -36,6 +36,7 @@ pub fn config(weights: &[u32], balance: Balance) -> PoolConfig {
         max_connections: None,
         retries: 2,
         panic: Panic::Fail,
+        handler: Default::default(),
         resolve_interval: Duration::from_secs(30),
         host: HostPolicy::Preserve,
     }
