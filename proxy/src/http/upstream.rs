@@ -166,6 +166,13 @@ impl Upstream {
         }
     }
 
+    /// The client did not take the last piece at once.
+    pub fn ease(&mut self) {
+        if let Upstream::Http1(upstream) = self {
+            upstream.body.ease();
+        }
+    }
+
     /// More of the body can be had only by reading.
     pub fn must_read(&self) -> bool {
         match self {

@@ -113,8 +113,13 @@ impl<C: ClientSide> Exchange<'_, C> {
         loop {
             if *ended || upstream.must_read() {
                 // What is queued goes out before more is read, so that one piece at most is held.
-                if ready!(self.side.poll_flush(cx)).is_err() {
-                    return Poll::Ready(Err(Reason::ClientGone));
+                match self.side.poll_flush(cx) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Reason::ClientGone)),
+                    Poll::Pending => {
+                        upstream.ease();
+                        return Poll::Pending;
+                    }
                 }
             }
             if *ended {

@@ -341,6 +341,10 @@ impl ClientSide for Http1Client<'_> {
             .poll_pull(cx, self.transport, &self.worker.scratch, take)
     }
 
+    fn ease_body(&mut self) {
+        self.body.ease();
+    }
+
     fn body_done(&self) -> bool {
         self.body.is_done()
     }
