@@ -49,6 +49,7 @@ fn limits() -> FilterLimits {
         deadline: Duration::from_millis(10),
         configure_deadline: Duration::from_secs(2),
         output: 1024 * 1024,
+        suspends: 1024,
     }
 }
 

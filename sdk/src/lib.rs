@@ -99,14 +99,17 @@ extern crate self as sluicegate_sdk;
 #[path = "guest.rs"]
 pub mod __private;
 mod bindings;
+pub mod effect;
 pub mod field;
 mod filter;
 mod glob;
 mod head;
+pub mod http;
 pub mod log;
 mod plan;
 mod predicate;
 pub mod settings;
+pub mod store;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
 mod text;
@@ -127,8 +130,8 @@ pub use plan::{
 pub use predicate::{Match, Test};
 pub use text::Text;
 pub use verdict::{
-    Http, OnRequest, OnResponse, OnStream, Pool, Reply, RequestVerdict, ResponseVerdict, Routes,
-    StreamVerdict, Value, Verdict,
+    CalledPool, Http, OnRequest, OnResponse, OnStream, Pool, Reply, RequestVerdict,
+    ResponseVerdict, Routes, StreamVerdict, Value, Verdict,
 };
 pub use view::{Record, Request, Response, Stream};
 

@@ -408,6 +408,7 @@ pub fn module(data: &[u8]) {
             deadline,
             configure_deadline: deadline,
             output: 1 << 16,
+            suspends: 1024,
         },
         capabilities: Capabilities { log: true },
     };

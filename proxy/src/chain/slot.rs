@@ -25,6 +25,10 @@ pub struct Slot {
     worker: usize,
     /// None after a fault until one can be had.
     instance: RefCell<Option<Instance>>,
+    /// Counts instances, so that a suspended call knows whether it is still the one that it waits in.
+    serial: Cell<u64>,
+    /// Suspended calls.
+    suspended: Cell<u32>,
     /// No instance could be made: this worker makes none before then.
     retry_at: Cell<Option<Instant>>,
 }
@@ -43,6 +47,8 @@ impl Slot {
             filter,
             worker,
             instance: RefCell::new(None),
+            serial: Cell::new(0),
+            suspended: Cell::new(0),
             retry_at: Cell::new(None),
         };
         slot.replace();
@@ -69,12 +75,81 @@ impl Slot {
         facts: &Facts<'_>,
         shown: Shown<'_>,
     ) -> Result<Answer, FaultKind> {
-        let called = self.invoke(phase, facts, shown).and_then(|block| {
+        let called = self.invoke(phase, facts, shown);
+        self.settled(phase, called, shown)
+    }
+
+    /// Calls the filter with the results of what a call suspended for, and checks what it answers like the call itself.
+    /// `serial` is the number of the instance that waits for them.
+    pub(super) fn resume(
+        &self,
+        phase: Phase,
+        serial: u64,
+        block: &[u8],
+        shown: Shown<'_>,
+    ) -> Result<Answer, FaultKind> {
+        let called = match &mut *self.instance.borrow_mut() {
+            Some(instance) if serial == self.serial.get() => instance.resume(block),
+            // The one there is has done nothing wrong.
+            _ => {
+                let why = "its instance failed, or was replaced, while the call was suspended";
+                return self.failed(phase, &Fault::new(FaultKind::Instance, why));
+            }
+        };
+        self.settled(phase, called, shown)
+    }
+
+    /// Tells the filter that nobody waits for what a call suspended for, so that it lets go of what it kept.
+    pub(super) fn cancel(&self, phase: Phase, serial: u64, block: &[u8]) {
+        let began = Instant::now();
+        let called = match self.instance.try_borrow_mut().as_deref_mut() {
+            Ok(Some(instance)) if serial == self.serial.get() => instance.resume(block),
+            // With the instance went what it kept.
+            _ => return,
+        };
+        self.shard().call(began.elapsed());
+        if let Err(fault) = called {
+            self.replace();
+            // There is no exchange that it could end.
+            let _ = self.failed(phase, &fault);
+        }
+    }
+
+    /// The number of the present instance.
+    pub(super) fn serial(&self) -> u64 {
+        self.serial.get()
+    }
+
+    /// Counts one more suspended call, if that may be.
+    pub(super) fn seat(&self) -> bool {
+        let free = self.suspended.get() < self.filter.config().limits.suspends;
+        if free {
+            self.suspended.set(self.suspended.get() + 1);
+        }
+        free
+    }
+
+    pub(super) fn unseat(&self) {
+        self.suspended.set(self.suspended.get().saturating_sub(1));
+    }
+
+    /// Checks what a call answered.
+    fn settled(
+        &self,
+        phase: Phase,
+        called: Result<Vec<u8>, Fault>,
+        shown: Shown<'_>,
+    ) -> Result<Answer, FaultKind> {
+        let called = called.and_then(|block| {
             match Verdict::read(block, self.plan().rules(phase)).and_then(|v| has_room(v, shown)) {
-                Ok(verdict) if verdict.kind == Kind::Suspend => Err(Fault::new(
-                    FaultKind::Verdict,
-                    "it suspends where it cannot be resumed",
-                )),
+                Ok(verdict)
+                    if verdict.kind == Kind::Suspend && !self.filter.module().can_resume() =>
+                {
+                    Err(Fault::new(
+                        FaultKind::Verdict,
+                        "it suspends, and does not export `resume`",
+                    ))
+                }
                 Ok(verdict) => {
                     self.shard().verdict(kind(&verdict));
                     Ok(verdict)
@@ -107,7 +182,7 @@ impl Slot {
     }
 
     /// Counts and tells a fault, and says what the policy makes of it.
-    fn failed(&self, phase: Phase, fault: &Fault) -> Result<Answer, FaultKind> {
+    pub(super) fn failed(&self, phase: Phase, fault: &Fault) -> Result<Answer, FaultKind> {
         self.shard().fault(fault.kind);
         self.filter.warn(phase.as_str(), fault);
         match self.filter.config().on_error {
@@ -146,6 +221,7 @@ impl Slot {
                 }
             }
         }
+        self.serial.set(self.serial.get() + 1);
         *self.instance.borrow_mut() = taken;
     }
 }

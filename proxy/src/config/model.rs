@@ -192,11 +192,16 @@ pub struct FilterLimits {
     pub configure_deadline: Duration,
     /// Bytes one call may answer; default 1 MiB.
     pub output: usize,
+    /// Suspended calls at once, on each worker; default 1024.
+    pub suspends: u32,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Capabilities {
     pub log: bool,
+    pub key_value: bool,
+    /// Pools that the filter may call itself.
+    pub http_call: Vec<Arc<str>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

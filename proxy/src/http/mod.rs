@@ -8,6 +8,7 @@ pub mod h1;
 pub mod h2;
 pub mod h2_upstream;
 pub mod respond;
+pub mod suspended;
 pub mod upstream;
 
 use crate::connection::Connection;

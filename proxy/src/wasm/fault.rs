@@ -23,18 +23,21 @@ pub enum FaultKind {
     Output,
     /// What it answered is no valid verdict.
     Verdict,
-    /// No instance could be made.
+    /// No instance could be made, or the one that a suspended call waits in is gone.
     Instance,
+    /// More calls are suspended at one time, or one is more often, than may be.
+    Suspends,
 }
 
 impl FaultKind {
-    pub const ALL: [FaultKind; 6] = [
+    pub const ALL: [FaultKind; 7] = [
         FaultKind::Trap,
         FaultKind::Deadline,
         FaultKind::Memory,
         FaultKind::Output,
         FaultKind::Verdict,
         FaultKind::Instance,
+        FaultKind::Suspends,
     ];
 
     /// The word logs and metrics use.
@@ -46,6 +49,7 @@ impl FaultKind {
             FaultKind::Output => "output",
             FaultKind::Verdict => "verdict",
             FaultKind::Instance => "instance",
+            FaultKind::Suspends => "suspends",
         }
     }
 }

@@ -52,8 +52,12 @@ impl InstanceOptions {
                 deadline: Duration::from_millis(100),
                 configure_deadline: Duration::from_secs(2),
                 output: 1024 * 1024,
+                suspends: 1024,
             },
-            capabilities: Capabilities { log: true },
+            capabilities: Capabilities {
+                log: true,
+                ..Capabilities::default()
+            },
         }
     }
 }
@@ -79,6 +83,7 @@ pub struct Instance {
 struct Functions {
     configure: TypedFunc<(&'static str,), (Result<Plan, Vec<Diagnostic>>,)>,
     schema: Option<TypedFunc<(), (String,)>>,
+    resume: Option<TypedFunc<(&'static [u8],), (Vec<u8>,)>>,
     phases: [Option<Function>; Phase::ALL.len()],
 }
 
@@ -223,6 +228,22 @@ impl Instance {
                 )
                 .map(|(verdict,)| readable::pack_response(verdict)),
         };
+        self.answered(answer)
+    }
+
+    /// Hands the results of a suspended call's effects over, packed. What comes back is a verdict of the phase that was
+    /// suspended, not looked at yet. After a fault the instance is not to be called again.
+    pub fn resume(&mut self, block: &[u8]) -> Result<Vec<u8>, Fault> {
+        let Some(resume) = self.functions.resume else {
+            return Err(Fault::new(FaultKind::Verdict, "does not export `resume`"));
+        };
+        begin(&mut self.store, self.limits.deadline);
+        let resume: TypedFunc<(&[u8],), (Vec<u8>,)> = resume;
+        let answer = resume.call(&mut self.store, (block,));
+        self.answered(answer.map(|(verdict,)| verdict))
+    }
+
+    fn answered(&self, answer: wasmtime::Result<Vec<u8>>) -> Result<Vec<u8>, Fault> {
         match answer {
             Ok(verdict) if verdict.len() > self.limits.output => Err(Fault::new(
                 FaultKind::Output,
@@ -292,6 +313,10 @@ fn functions(
         configure: typed(instance, store, &exports.configure, "configure")?,
         schema: match &exports.schema {
             Some(index) => Some(typed(instance, store, index, "schema")?),
+            None => None,
+        },
+        resume: match &exports.resume {
+            Some(index) => Some(typed(instance, store, index, "resume")?),
             None => None,
         },
         phases,

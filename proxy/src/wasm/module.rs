@@ -308,6 +308,11 @@ impl Module {
         self.exports.phases[phase as usize].map(|(form, _)| form)
     }
 
+    /// A phase may suspend: there is a way to resume it.
+    pub fn can_resume(&self) -> bool {
+        self.exports.resume.is_some()
+    }
+
     pub fn has_schema(&self) -> bool {
         self.exports.schema.is_some()
     }

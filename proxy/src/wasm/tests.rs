@@ -21,6 +21,7 @@ fn options() -> InstanceOptions {
             deadline: Duration::from_millis(10),
             configure_deadline: Duration::from_millis(500),
             output: 64 * 1024,
+            suspends: 1024,
         },
         capabilities: Capabilities::default(),
     }

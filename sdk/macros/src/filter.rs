@@ -151,6 +151,8 @@ fn guest(name: &Type, phases: &[&Phase]) -> TokenStream {
     let mut world = vec![
         "export configuration;".to_owned(),
         "export settings-schema;".to_owned(),
+        // Any phase may answer later.
+        "export resume;".to_owned(),
     ];
     world.extend(phases.iter().map(|p| format!("export {};", p.interface)));
     let bindings = contract::bindings(
@@ -207,6 +209,12 @@ fn guest(name: &Type, phases: &[&Phase]) -> TokenStream {
             impl bindings::exports::sluicegate::filter::settings_schema::Guest for Component {
                 fn schema() -> ::std::string::String {
                     ::sluicegate_sdk::__private::schema::<ThisFilter>()
+                }
+            }
+
+            impl bindings::exports::sluicegate::filter::resume::Guest for Component {
+                fn on_resume(block: ::std::vec::Vec<u8>) -> ::std::vec::Vec<u8> {
+                    ::sluicegate_sdk::__private::resume(&block)
                 }
             }
 

@@ -59,6 +59,9 @@ pub(in crate::config) struct RawFilterLimits {
     pub configure_deadline: RawDuration,
     /// What one call may answer.
     pub output: RawSize,
+    /// Calls that wait for something at one time, on each worker.
+    #[schemars(range(min = 1, max = 65_536), extend("x-unit" = "calls"))]
+    pub suspends: u32,
 }
 
 impl Default for RawFilterLimits {
@@ -68,16 +71,21 @@ impl Default for RawFilterLimits {
             deadline: "10ms".into(),
             configure_deadline: "2s".into(),
             output: "1MiB".into(),
+            suspends: 1024,
         }
     }
 }
 
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(inline)]
 pub(in crate::config) enum RawCapability {
     /// Write lines into the proxy's log.
     Log,
+    /// Read and write the store.
+    KeyValue,
+    /// Call HTTP services: the pools it may call.
+    HttpCall(Vec<String>),
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
