@@ -84,9 +84,15 @@ pub(in crate::config) enum RawCapability {
     Log,
     /// Read and write the store.
     KeyValue,
-    /// Call HTTP services: the pools it may call.
-    HttpCall(Vec<String>),
+    /// Call HTTP services.
+    HttpCall(RawCalledPools),
 }
+
+/// Names of the pools that the filter may call itself.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(inline)]
+pub(in crate::config) struct RawCalledPools(pub Vec<String>);
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

@@ -123,7 +123,7 @@ impl Resolver<'_> {
             let RawCapability::HttpCall(names) = capability else {
                 continue;
             };
-            for (j, name) in names.iter().enumerate() {
+            for (j, name) in names.0.iter().enumerate() {
                 if !pools.contains(name) {
                     let path = at.join(i).join("http-call").join(j);
                     let message = format!("pool {} is not defined", quoted(name));
