@@ -3,7 +3,7 @@
 CARGO ?= cargo
 FUZZ_SECONDS ?= 60
 # Debian packages with the clients and servers that the tests are run against.
-PACKAGES := curl openssl openssh-server openssh-client nghttp2-client nghttp2-server python3 slowhttptest
+PACKAGES := curl openssl openssh-server openssh-client nghttp2-client nghttp2-server python3 slowhttptest redis-server
 export CARGO_TERM_COLOR ?= auto
 
 .PHONY: setup demo test conformance lint build bench fuzz clean fmt reference

@@ -10,7 +10,7 @@ use std::time::Duration;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use sluicegate::chain::{Chain, ExchangeState, Filter, Link, RequestFacts, ResponseFacts, Slot};
 use sluicegate::config::{
-    Capabilities, ConfigPath, FilterConfig, FilterLimits, ModuleSource, OnError,
+    Capabilities, ConfigPath, FilterConfig, FilterLimits, ModuleSource, OnError, StoreConfig,
 };
 use sluicegate::connection::Connection;
 use sluicegate::head::{Fields, RequestHead, ResponseHead, Version};
@@ -65,6 +65,7 @@ fn link(module: Arc<Module>, settings: serde_json::Value) -> Link {
         settings,
         limits: limits(),
         capabilities: Capabilities::default(),
+        store: StoreConfig::Memory { bytes: 1 << 20 },
         on_error: OnError::Fail,
     };
     let filter =

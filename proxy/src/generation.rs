@@ -8,6 +8,7 @@ use crate::chain::{Chain, Filter, Link, Slots};
 use crate::config::{Config, ListenerConfig};
 use crate::head::HeadLimits;
 use crate::io::{Io, Scratch};
+use crate::store::{Connections, Handle, Store};
 use crate::telemetry::{ListenerMetrics, Record, WorkerLog};
 use crate::tls::ServerTls;
 use crate::upstream::{EndpointId, Kept, Pool, Shared, Wire};
@@ -54,12 +55,21 @@ impl Generation {
         });
         links.collect()
     }
+
+    /// The stores of the filters of `listener` in order, as a worker with these `connections` uses them.
+    pub fn stores(&self, listener: &Listener, connections: &Connections) -> Box<[Handle]> {
+        let filters = listener.config.filters.iter();
+        filters
+            .filter_map(|&index| Some(connections.handle(&self.filters.get(index)?.store)))
+            .collect()
+    }
 }
 
-/// A filter with the pools it names, as indices into this generation's.
+/// A filter with the pools it names, as indices into this generation's, and its store.
 pub struct FilterUse {
     pub filter: Arc<Filter>,
     pub pools: Arc<[usize]>,
+    pub store: Arc<Store>,
 }
 
 /// A listener with what was loaded for it.
@@ -84,6 +94,8 @@ pub struct Service {
     pub generation: Arc<Generation>,
     pub listener: Arc<Listener>,
     pub chain: Chain,
+    /// The stores of the chain's filters, in the same order.
+    pub stores: Box<[Handle]>,
     pub metrics: Rc<ListenerMetrics>,
     pub worker: Rc<Worker>,
 }
@@ -113,6 +125,8 @@ pub struct Worker {
     kept: RefCell<Kept<KeptConnection>>,
     /// HTTP/2 connections to endpoints.
     pub shared: Shared<Multiplexed>,
+    /// Connections to stores.
+    pub stores: Connections,
     log: RefCell<Option<WorkerLog>>,
     buffers: RefCell<Vec<Vec<u8>>>,
     waiting: RefCell<slab::Slab<Option<Waker>>>,
@@ -133,6 +147,7 @@ impl Worker {
             ids: RequestIds::new(),
             kept: RefCell::new(Kept::new(KEPT_MAX)),
             shared: Shared::new(),
+            stores: Connections::default(),
             log: RefCell::new(log),
             buffers: RefCell::default(),
             waiting: RefCell::default(),

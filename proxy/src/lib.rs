@@ -10,7 +10,7 @@
 //! | 4 | [`http`], [`l4`] |
 //! | 3 | [`generation`] |
 //! | 2 | [`chain`], [`upstream`] |
-//! | 1 | [`wasm`], [`discovery`], [`tls`] |
+//! | 1 | [`wasm`], [`discovery`], [`tls`], [`store`] |
 //! | 0 | [`config`], [`telemetry`], [`io`], [`connection`], [`head`], [`error`], [`builtin`] |
 
 pub mod admin;
@@ -29,6 +29,7 @@ pub mod http;
 pub mod io;
 pub mod l4;
 pub mod listen;
+pub mod store;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;

@@ -7,6 +7,7 @@ use crate::config::{
 };
 use crate::error::why;
 use crate::generation::{FilterUse, Generation, Listener};
+use crate::store::Store;
 use crate::tls::{ClientTls, ServerTls};
 use crate::upstream::{Pool, Registry};
 use crate::wasm::{Host, MODULE_BYTES_MAX, Module, ModuleError, Phase};
@@ -287,7 +288,16 @@ impl Builder {
             true => filter.pool_table(config, &all.pools).map_err(diagnose)?,
             false => Arc::default(),
         };
-        Ok(FilterUse { filter, pools })
+        let before = previous.and_then(|g| {
+            let same_name = g.filters.iter().find(|f| *f.filter.name() == config.name);
+            same_name.map(|f| &f.store)
+        });
+        let store = Store::open(&config.name, &config.store, before);
+        Ok(FilterUse {
+            filter,
+            pools,
+            store,
+        })
     }
 
     /// The wasm host, made when the first filter needs it: a proxy without filters pays nothing for it.

@@ -87,6 +87,7 @@ impl Samples {
                     .collect(),
             };
             visitor.filter(used.filter.name(), &sample);
+            visitor.store(used.filter.name(), &used.store.sample());
         }
     }
 }

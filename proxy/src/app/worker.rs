@@ -204,6 +204,7 @@ impl Post {
             generation: generation.clone(),
             listener: listener.clone(),
             chain,
+            stores: generation.stores(listener, &self.worker.stores),
             metrics,
             worker: self.worker.clone(),
         })

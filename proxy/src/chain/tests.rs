@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::*;
 use crate::config::{
     Balance, Capabilities, ConfigPath, FilterConfig, FilterLimits, HostPolicy, ModuleSource,
-    OnError, Panic, PoolConfig, PoolProtocol, Problem,
+    OnError, Panic, PoolConfig, PoolProtocol, Problem, StoreConfig,
 };
 use crate::connection::Connection;
 use crate::head::{Fields, RequestHead, ResponseHead, Version};
@@ -29,6 +29,7 @@ fn config(name: &str) -> FilterConfig {
             suspends: 1024,
         },
         capabilities: Capabilities::default(),
+        store: StoreConfig::Memory { bytes: 1 << 20 },
         on_error: OnError::Fail,
     }
 }

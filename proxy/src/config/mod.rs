@@ -16,6 +16,7 @@ pub mod render;
 mod resolve;
 mod schema;
 mod source;
+mod store;
 mod syntax;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ pub use node::{Kind, Location, Node};
 pub use reference::reference;
 pub use schema::{ModuleSchema, schema};
 pub use source::{Input, Sources};
+pub use store::{RedisConfig, StoreConfig};
 
 use serde_json::Value as Json;
 

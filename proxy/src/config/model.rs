@@ -2,6 +2,7 @@
 //!
 //! References between objects are indices into the vectors of [`Config`], resolved once at load.
 
+use super::store::StoreConfig;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -172,6 +173,8 @@ pub struct FilterConfig {
     pub settings: serde_json::Value,
     pub limits: FilterLimits,
     pub capabilities: Capabilities,
+    /// Where it keeps what outlives an exchange; default in memory, 16 MiB.
+    pub store: StoreConfig,
     pub on_error: OnError,
 }
 

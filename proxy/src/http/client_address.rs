@@ -54,6 +54,15 @@ impl Client {
         }
     }
 
+    /// A client of whom nothing else is to be told.
+    pub fn at(ip: IpAddr) -> Self {
+        Self {
+            ip,
+            port: 0,
+            text: None,
+        }
+    }
+
     pub fn text<'a>(&'a self, connection: &'a Connection) -> &'a str {
         self.text.as_deref().unwrap_or(&connection.peer_text)
     }

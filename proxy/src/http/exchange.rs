@@ -1,5 +1,6 @@
 //! One request and its response, phase by phase. `Exchange::phases` is the whole path in order; the steps lie in `exchange/`.
 
+mod call;
 mod connect;
 mod ends;
 mod record;
@@ -8,6 +9,7 @@ mod suspended;
 mod tries;
 mod upload;
 
+pub use call::call;
 pub use connect::{allowed_upgrade, body_framing, host_for};
 pub use record::record_refused;
 
@@ -85,6 +87,8 @@ struct Exchange<'a, C: ClientSide> {
     trailers: Option<Fields>,
     upload: Upload,
     journal: Journal,
+    /// The proxy itself asks, for a filter: there is no record to write.
+    is_call: bool,
     /// The response filters have run.
     responded: bool,
     ended: bool,
@@ -128,11 +132,23 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
         side: &'a mut C,
         incoming: Incoming,
     ) -> Self {
-        let mut head = incoming.head;
+        let mut incoming = incoming;
         let options = &service.listener.config.http;
-        let Arrived { client, id, hop } = forward::arrive(connection, options, &mut head.fields);
-        let id = id.unwrap_or_else(|| service.worker.ids.next());
+        let arrived = forward::arrive(connection, options, &mut incoming.head.fields);
         service.metrics.exchange_started();
+        Self::of(service, connection, timer, side, incoming, arrived)
+    }
+
+    /// An exchange before its first phase.
+    fn of(
+        service: &'a Rc<Service>,
+        connection: &'a Rc<Connection>,
+        timer: &'a Timer,
+        side: &'a mut C,
+        incoming: Incoming,
+        arrived: Arrived,
+    ) -> Self {
+        let Arrived { client, id, hop } = arrived;
         Self {
             service,
             connection,
@@ -140,7 +156,7 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
             side,
             framing: incoming.framing,
             expect_continue: incoming.expect_continue,
-            id,
+            id: id.unwrap_or_else(|| service.worker.ids.next()),
             client,
             hop,
             response_hop: Hop::default(),
@@ -163,7 +179,8 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
                 head_sent: false,
                 fields: None,
             },
-            head,
+            head: incoming.head,
+            is_call: false,
             responded: false,
             ended: false,
         }

@@ -1,7 +1,9 @@
 //! HTTP from the client's bytes to the upstream and back. `exchange` shows every phase in order; the rest are its steps.
 
+pub mod call;
 pub mod client_address;
 pub mod client_side;
+pub mod effects;
 pub mod exchange;
 pub mod forward;
 pub mod h1;
@@ -10,6 +12,9 @@ pub mod h2_upstream;
 pub mod respond;
 pub mod suspended;
 pub mod upstream;
+
+#[cfg(test)]
+mod call_tests;
 
 use crate::connection::Connection;
 use crate::generation::ServiceSlot;

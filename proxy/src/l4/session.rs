@@ -34,13 +34,14 @@ struct Journal {
 /// Performs what filters suspend for: the results, in order. What can be asked for is more than this room knows.
 pub type Perform = for<'a> fn(
     &'a Rc<Service>,
+    &'a Rc<Connection>,
     &'a Suspension,
 ) -> Pin<Box<dyn Future<Output = Vec<EffectResult>> + 'a>>;
 
 struct Session<'a> {
     service: &'a Rc<Service>,
     perform: Perform,
-    connection: &'a Connection,
+    connection: &'a Rc<Connection>,
     state: ExchangeState,
     journal: Journal,
     /// Bytes delivered, true at every moment.
@@ -154,7 +155,7 @@ impl Session<'_> {
                 StreamOutcome::Reset => return Err(Reason::FilterReset),
                 StreamOutcome::Fault { .. } => return Err(Reason::FilterFault),
                 StreamOutcome::Suspend(suspension) => {
-                    let mut work = (self.perform)(service, &suspension);
+                    let mut work = (self.perform)(service, self.connection, &suspension);
                     let results = poll_fn(|cx| match work.as_mut().poll(cx) {
                         Poll::Ready(results) => Poll::Ready(Some(results)),
                         Poll::Pending => poll_reset(io, cx).map(|()| None),

@@ -46,6 +46,18 @@ pub struct FilterSample {
     pub faults: Vec<(&'static str, u64)>,
 }
 
+/// The store of a filter, as its room keeps it.
+#[derive(Debug, Clone, Default)]
+pub struct StoreSample {
+    /// Else what it holds is not known here.
+    pub in_memory: bool,
+    pub entries: u64,
+    pub bytes: u64,
+    pub evictions: u64,
+    /// Operations by kind and result, those that there were.
+    pub operations: Vec<(&'static str, &'static str, u64)>,
+}
+
 #[derive(Debug)]
 struct Family {
     help: &'static str,
@@ -194,6 +206,43 @@ impl Visitor {
                 "sluicegate_filter_faults",
                 "Calls that failed",
                 labels,
+                count,
+            );
+        }
+    }
+
+    /// Every family about the store of a filter, once the filter has used it.
+    pub fn store(&mut self, filter: &str, sample: &StoreSample) {
+        if sample.operations.is_empty() {
+            return;
+        }
+        let only = &[("filter", filter)];
+        if sample.in_memory {
+            let help = "Entries in the filter's store in memory";
+            self.gauge(
+                "sluicegate_store_entries",
+                help,
+                only,
+                sample.entries as f64,
+            );
+            let help = "What the filter's store in memory takes";
+            self.gauge("sluicegate_store_bytes", help, only, sample.bytes as f64);
+            self.counter(
+                "sluicegate_store_evictions",
+                "Entries that made room for others before their time",
+                only,
+                sample.evictions,
+            );
+        }
+        for &(operation, result, count) in &sample.operations {
+            self.counter(
+                "sluicegate_store_operations",
+                "Operations on the filter's store",
+                &[
+                    ("filter", filter),
+                    ("operation", operation),
+                    ("result", result),
+                ],
                 count,
             );
         }

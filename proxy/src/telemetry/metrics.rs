@@ -175,6 +175,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::exposition::StoreSample;
     use super::super::listener::Handshake;
     use super::*;
     use crate::error::Reason;
@@ -262,6 +263,17 @@ mod tests {
         metrics.generation_serves(7);
         metrics.reload_failed();
         metrics.register(Box::new(|v| v.gauge("sluicegate_x", "X", &[], 3.0)));
+        metrics.register(Box::new(|v| {
+            let used = StoreSample {
+                in_memory: true,
+                entries: 2,
+                bytes: 400,
+                evictions: 1,
+                operations: vec![("get", "absent", 5)],
+            };
+            v.store("f", &used);
+            v.store("unused", &StoreSample::default());
+        }));
         metrics.access_log_dropped().store(4, Ordering::Relaxed);
         for line in [
             "sluicegate_sessions_active{listener=\"ssh\"} 1.0",
@@ -271,10 +283,15 @@ mod tests {
             "sluicegate_config_reloads_total{result=\"ok\"} 1",
             "sluicegate_access_log_dropped_total 4",
             "sluicegate_x 3.0",
+            "sluicegate_store_entries{filter=\"f\"} 2.0",
+            "sluicegate_store_bytes{filter=\"f\"} 400.0",
+            "sluicegate_store_evictions_total{filter=\"f\"} 1",
+            "sluicegate_store_operations_total{filter=\"f\",operation=\"get\",result=\"absent\"} 5",
             "# EOF",
         ] {
             has(&metrics, line);
         }
+        assert!(!metrics.expose().contains("unused"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// that may use each other: the shared nouns lie there.
 const LAYERS: [&[&str]; 9] = [
     &["config", "telemetry", "io", "connection", "head", "error"],
-    &["wasm", "discovery", "tls", "builtin"],
+    &["wasm", "discovery", "tls", "store", "builtin"],
     &["chain", "upstream"],
     &["generation"],
     &["http", "l4"],
@@ -17,8 +17,9 @@ const LAYERS: [&[&str]; 9] = [
 ];
 
 /// Words that only the named room may have in its code.
-const KNOWN_TO_ONE: [(&str, &str); 5] = [
+const KNOWN_TO_ONE: [(&str, &str); 6] = [
     ("wasmtime", "wasm"),
+    ("MultiplexedConnection", "store"),
     ("serde_yaml", "config"),
     ("saphyr_parser", "config"),
     ("ServerConfig::builder", "tls"),

@@ -21,6 +21,10 @@ pub(in crate::config) struct RawFilter {
     pub limits: RawFilterLimits,
     /// What the module may do besides answering. It is refused when it needs more.
     pub capabilities: Vec<RawCapability>,
+    /// Where the filter's keys and values are kept: `memory`, which this proxy's workers share, or
+    /// `redis://[user:password@]host[:port][/db]`, which other proxies may share too. In Redis, every key begins with
+    /// `sluicegate:` and the filter's name.
+    pub store: String,
     /// What happens to an exchange when the filter fails.
     pub on_error: RawOnError,
 }
@@ -32,6 +36,7 @@ impl Default for RawFilter {
             settings: Json::Null,
             limits: RawFilterLimits::default(),
             capabilities: Vec::new(),
+            store: "memory".into(),
             on_error: RawOnError::Fail,
         }
     }
@@ -62,6 +67,8 @@ pub(in crate::config) struct RawFilterLimits {
     /// Calls that wait for something at one time, on each worker.
     #[schemars(range(min = 1, max = 65_536), extend("x-unit" = "calls"))]
     pub suspends: u32,
+    /// What the store in memory may hold, over all workers; `64KiB` to `16GiB`. A store in Redis has its bound there.
+    pub store: RawSize,
 }
 
 impl Default for RawFilterLimits {
@@ -72,6 +79,7 @@ impl Default for RawFilterLimits {
             configure_deadline: "2s".into(),
             output: "1MiB".into(),
             suspends: 1024,
+            store: "16MiB".into(),
         }
     }
 }

@@ -9,7 +9,8 @@ use super::{Diagnostic, Resolver, clean, closest, quoted};
 use crate::config::model::{
     Capabilities, ConfigPath, FilterConfig, FilterLimits, ModuleSource, ModulesConfig, OnError,
 };
-use crate::config::raw::{RawCapability, RawFilter, RawModules, RawOnError};
+use crate::config::raw::{RawCapability, RawFilter, RawModules, RawOnError, RawSize};
+use crate::config::store::{self, STORE_BYTES_MAX, STORE_BYTES_MIN, StoreConfig, StoreProblem};
 
 /// Searched after the configuration's own directory and `modules.paths`.
 const MODULE_DIRS: [&str; 2] = ["/usr/lib/sluicegate/filters", "/var/lib/sluicegate/filters"];
@@ -103,6 +104,7 @@ impl Resolver<'_> {
                 suspends: raw.limits.suspends,
             },
             capabilities: self.capabilities(&raw.capabilities, &at.join("capabilities")),
+            store: self.store(&raw.store, &raw.limits.store, &at),
             on_error: match raw.on_error {
                 RawOnError::Fail => OnError::Fail,
                 RawOnError::Bypass => OnError::Bypass,
@@ -134,6 +136,28 @@ impl Resolver<'_> {
             }
         }
         capabilities
+    }
+
+    fn store(&mut self, text: &str, limit: &RawSize, at: &ConfigPath) -> StoreConfig {
+        let limit_at = at.join("limits").join("store");
+        let bytes = self.size(limit, &limit_at, STORE_BYTES_MIN, STORE_BYTES_MAX);
+        let help = "a store is \"memory\" or \"redis://[user:password@]host[:port][/db]\"";
+        // The text may have a password: it is not repeated.
+        let (message, help) = match store::parse(text, bytes) {
+            Ok(config) => return config,
+            Err(StoreProblem::Unknown) => ("there is no such store".to_owned(), help.to_owned()),
+            Err(StoreProblem::Scheme(scheme)) => {
+                let message = format!("there is no store for {}", quoted(&scheme));
+                (message, help.to_owned())
+            }
+            Err(StoreProblem::Url(why)) => {
+                let message = "this is not the URL of a Redis".to_owned();
+                (message, format!("{why}\n{help}"))
+            }
+        };
+        let problem = Diagnostic::error("bad-store", message).help(help);
+        self.push(problem, &at.join("store"));
+        StoreConfig::Memory { bytes }
     }
 
     fn module(&mut self, text: &str, at: &ConfigPath, modules: &ModulesConfig) -> ModuleSource {

@@ -208,10 +208,9 @@ fn the_defaults_are_those_of_the_model() {
         "pool: web",
         "pool: web, filters: [{module: builtin:sticky}]",
     );
-    assert_eq!(
-        loaded(&bench, &with_filter).config.filters[0].limits,
-        limits
-    );
+    let filter = loaded(&bench, &with_filter).config.filters[0].clone();
+    assert_eq!(filter.limits, limits);
+    assert_eq!(filter.store, StoreConfig::Memory { bytes: 16 << 20 });
 }
 
 #[test]

@@ -197,6 +197,20 @@ listeners:
 }
 
 #[test]
+fn stores() {
+    check(
+        "bad_stores",
+        "\
+filters:
+  a: {module: my.wasm, store: disk}
+  b: {module: my.wasm, store: 'rediss://cache'}
+  c: {module: my.wasm, store: 'redis://cache:port'}
+  d: {module: my.wasm, limits: {store: 1KiB}}
+",
+    );
+}
+
+#[test]
 fn variables() {
     check(
         "variables",

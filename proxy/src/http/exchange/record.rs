@@ -134,6 +134,17 @@ pub fn record_refused(service: &Service, connection: &Connection, reason: Reason
 
 impl<C: ClientSide> Drop for Exchange<'_, C> {
     fn drop(&mut self) {
+        if !self.is_call {
+            self.close();
+        }
+        let fields = std::mem::take(&mut self.head.fields);
+        self.service.worker.give_back(fields.into_arena());
+    }
+}
+
+impl<C: ClientSide> Exchange<'_, C> {
+    /// The end of a client's exchange, however it came.
+    fn close(&mut self) {
         if !self.ended && self.journal.reason.is_none() {
             // The connection's task was ended under us: a drain deadline, or HTTP/2 cancelling the stream.
             let drained = self.service.worker.is_draining();
@@ -147,7 +158,5 @@ impl<C: ClientSide> Drop for Exchange<'_, C> {
             }
         }
         self.record();
-        let fields = std::mem::take(&mut self.head.fields);
-        self.service.worker.give_back(fields.into_arena());
     }
 }

@@ -4,10 +4,11 @@ use super::{Exchange, request_facts};
 use crate::chain::{Outcome, ResponseFacts, Suspension};
 use crate::error::Reason;
 use crate::head::ResponseHead;
+use crate::http::call::Caller;
 use crate::http::client_side::ClientSide;
-use crate::http::suspended::Work;
-use crate::wasm::EffectResult;
+use crate::http::suspended::{Results, perform};
 use std::future::poll_fn;
+use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -55,12 +56,17 @@ impl<C: ClientSide> Exchange<'_, C> {
     }
 
     /// Performs all effects side by side, within the exchange's total time, as long as the client is there.
-    async fn perform(&mut self, suspension: &Suspension) -> Result<Vec<EffectResult>, Reason> {
+    async fn perform(&mut self, suspension: &Suspension) -> Result<Results, Reason> {
         self.timer.set(self.until_total(Duration::MAX)?);
-        let mut work = Work::begin(self.service, suspension);
+        let caller = Caller {
+            service: self.service,
+            connection: self.connection,
+            client: self.client.ip,
+        };
+        let mut work = pin!(perform(&caller, suspension));
         let (timer, side) = (self.timer, &mut *self.side);
         let waited = timer.run(poll_fn(|cx| {
-            if let Poll::Ready(results) = work.poll(cx) {
+            if let Poll::Ready(results) = work.as_mut().poll(cx) {
                 return Poll::Ready(Ok(results));
             }
             // A client whose body was not read yet is not asked whether it is there.
