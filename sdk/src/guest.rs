@@ -30,6 +30,11 @@ pub fn configure<F: Filter + Exports>(text: &str) -> Result<(F, Plan), Vec<Diagn
     }
 }
 
+/// Goes on with a verdict that comes later: the host's results in, the answer of the suspended call out.
+pub fn resume(results: &[u8]) -> Vec<u8> {
+    crate::effect::executor::resume(results)
+}
+
 /// The JSON Schema of the settings.
 pub fn schema<F: Filter>() -> String {
     schemars::schema_for!(F::Settings).as_value().to_string()

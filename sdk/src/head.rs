@@ -193,6 +193,11 @@ impl<'a> Head<'a> {
             .map(|(_, value)| value)
     }
 
+    /// In a resume: of the call that was suspended.
+    pub(crate) fn token(&self) -> u64 {
+        self.u64(56)
+    }
+
     pub(crate) fn flags(&self) -> u16 {
         self.u16(14)
     }
@@ -263,6 +268,14 @@ impl<'a> Tls<'a> {
     pub fn client_subject(&self) -> Option<&'a str> {
         self.head.fact(slot::CLIENT_SUBJECT)?.to_str()
     }
+}
+
+/// What stands behind the header of a block that has neither facts nor fields.
+pub(crate) fn behind_header(block: &[u8]) -> &[u8] {
+    let header = u32_at(block, 8).and_then(|size| usize::try_from(size).ok());
+    header
+        .and_then(|header| block.get(header..))
+        .unwrap_or_default()
 }
 
 fn u16_at(block: &[u8], at: usize) -> Option<u16> {

@@ -102,14 +102,17 @@ pub mod __crossing;
 #[path = "guest.rs"]
 pub mod __private;
 mod bindings;
+pub mod effect;
 pub mod field;
 mod filter;
 mod glob;
 mod head;
+pub mod http;
 pub mod log;
 mod plan;
 mod predicate;
 pub mod settings;
+pub mod store;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
 mod text;
@@ -130,8 +133,8 @@ pub use plan::{
 pub use predicate::{Match, Test};
 pub use text::Text;
 pub use verdict::{
-    Http, OnRequest, OnResponse, OnStream, Pool, Reply, RequestVerdict, ResponseVerdict, Routes,
-    StreamVerdict, Value, Verdict,
+    CalledPool, Http, OnRequest, OnResponse, OnStream, Pool, Reply, RequestVerdict,
+    ResponseVerdict, Routes, StreamVerdict, Value, Verdict,
 };
 pub use view::{Record, Request, Response, Stream};
 

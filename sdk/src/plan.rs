@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use crate::predicate::{Match, Test};
-use crate::verdict::Pool;
+use crate::verdict::{CalledPool, Pool};
 
 /// A phase of an exchange or a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -361,6 +361,22 @@ impl Setup {
             called: false,
         });
         Pool(index)
+    }
+
+    /// Declares a pool that the filter calls itself, by [`http::call`](crate::http::call), and announces that to the
+    /// proxy: the YAML has to grant `{http-call: [NAME]}`. `path` points at the setting that names it.
+    pub fn called_pool(&mut self, name: &str, path: impl Into<Pointer>) -> CalledPool {
+        let Pool(index) = self.pool(name, path);
+        if let Some(declared) = self.plan.pools.get_mut(index as usize) {
+            declared.called = true;
+        }
+        self.plan.effects.http_call = true;
+        CalledPool(index)
+    }
+
+    /// Announces that the filter uses the [`store`](crate::store): the YAML has to grant `key-value`.
+    pub fn uses_store(&mut self) {
+        self.plan.effects.key_value = true;
     }
 
     /// Show the phases these facts; the views answer nothing for the others.

@@ -1,7 +1,10 @@
 //! What a filter answers, written straight into the packed block that goes back to the host.
 
 use std::cell::RefCell;
+use std::future::Future;
 use std::marker::PhantomData;
+
+use crate::effect::executor;
 
 /// A larger block is given back to the allocator.
 const SPARE_BYTES_MAX: usize = 64 * 1024;
@@ -10,6 +13,7 @@ pub(crate) const NEXT: u8 = 0;
 pub(crate) const REPLY: u8 = 1;
 pub(crate) const DROP: u8 = 2;
 pub(crate) const RESET: u8 = 3;
+pub(crate) const SUSPEND: u8 = 4;
 
 /// The operations of PACKED.md.
 pub(crate) mod op {
@@ -33,6 +37,17 @@ pub(crate) mod op {
 /// A pool that [`Setup::pool`](crate::Setup::pool) declared: its index in the plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Pool(pub(crate) u32);
+
+/// A pool that [`Setup::called_pool`](crate::Setup::called_pool) declared: one to [call](crate::http::call), and to route
+/// to like any other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CalledPool(pub(crate) u32);
+
+impl From<CalledPool> for Pool {
+    fn from(pool: CalledPool) -> Self {
+        Self(pool.0)
+    }
+}
 
 /// Marks verdicts of the request phase.
 #[derive(Debug, Clone, Copy)]
@@ -108,14 +123,55 @@ impl<P> Verdict<P> {
         Self::of(RESET)
     }
 
+    /// Decides later: `future` may await effects ([`effect`](crate::effect), [`http`](crate::http),
+    /// [`store`](crate::store)), which the proxy performs while it calls the filter for other exchanges. It owns what it
+    /// uses: what it shares with the filter goes in as an `Rc`, what it needs of a view as a copy.
+    ///
+    /// The answer is what the future answers, as if the call had taken that long. A future that does not wait is decided
+    /// at once, and costs no more than that.
+    ///
+    /// ```
+    /// use sluicegate_sdk::{Reply, Request, RequestVerdict, store};
+    /// use std::time::Duration;
+    ///
+    /// fn at_most_a_hundred_a_minute(request: &Request<'_>) -> RequestVerdict {
+    ///     let key = format!("seen {}", request.client_address());
+    ///     RequestVerdict::later(async move {
+    ///         match store::increment(key, 1, Duration::from_secs(60)).await {
+    ///             Ok(101..) => Reply::new(429).into(),
+    ///             _ => RequestVerdict::next(),
+    ///         }
+    ///     })
+    /// }
+    /// ```
+    pub fn later(future: impl Future<Output = Self> + 'static) -> Self
+    where
+        P: 'static,
+    {
+        Self {
+            block: executor::begin(Box::pin(async move { future.await.block })),
+            phase: PhantomData,
+        }
+    }
+
     /// Remembers `state` for the later phases of this exchange.
     pub fn state(self, state: u64) -> Self {
         self.put(op::STATE, "", &state.to_le_bytes())
     }
 
-    /// The packed block.
+    /// The packed block, which goes back to the host now: what was begun by [`later`](Self::later) in this call and is not
+    /// it will not be asked for.
     pub fn into_bytes(self) -> Vec<u8> {
+        executor::settle(&self.block);
         self.block
+    }
+
+    /// The host would refuse it, without saying where the mistake is.
+    fn expect_decided(&self, code: u8) {
+        assert!(
+            code == op::STATE || self.block.first() != Some(&SUSPEND),
+            "edits of a verdict that comes later belong into its future"
+        );
     }
 
     fn of(verdict: u8) -> Self {
@@ -126,6 +182,7 @@ impl<P> Verdict<P> {
     }
 
     fn put(mut self, code: u8, name: &str, value: &[u8]) -> Self {
+        self.expect_decided(code);
         write(&mut self.block, code, name, |out| {
             out.extend_from_slice(value)
         });
@@ -170,6 +227,7 @@ impl<P: Http> Verdict<P> {
     }
 
     fn put_with(mut self, code: u8, name: &str, value: impl FnOnce(&mut Value<'_>)) -> Self {
+        self.expect_decided(code);
         write(&mut self.block, code, name, |out| value(&mut Value { out }));
         self
     }

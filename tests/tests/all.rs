@@ -64,6 +64,8 @@ mod semantics;
 mod soak;
 #[path = "all/statuses.rs"]
 mod statuses;
+#[path = "all/suspend.rs"]
+mod suspend;
 #[path = "all/telemetry.rs"]
 mod telemetry;
 #[path = "all/timeouts.rs"]

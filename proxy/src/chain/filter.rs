@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::counters::{Counts, Shard};
+use super::grants;
 use super::plan::CheckedPlan;
 use super::problem::{problem as finding, setting};
 use super::seats::{Seat, Seated, Seats};
@@ -89,7 +90,7 @@ impl Filter {
         let options = InstanceOptions {
             filter: config.name.clone(),
             limits: config.limits.clone(),
-            capabilities: config.capabilities,
+            capabilities: config.capabilities.clone(),
         };
         let seats = seats(&config, workers)?;
         let deadline = config.limits.configure_deadline;
@@ -99,6 +100,7 @@ impl Filter {
         let took = began.elapsed().as_micros() as u64;
         let phases = plan.phases;
         let plan = CheckedPlan::check(plan, &module, &config.at)?;
+        grants::check(&plan, &module, &config)?;
 
         let filter = Arc::new(Self {
             shards: (0..workers.max(1)).map(|_| Shard::default()).collect(),

@@ -13,6 +13,7 @@ mod cpu;
 mod facts;
 mod filter;
 mod glob;
+mod grants;
 mod http;
 mod plan;
 mod predicate;
@@ -21,6 +22,7 @@ mod seats;
 mod slot;
 mod state;
 mod stream;
+mod suspension;
 
 #[cfg(test)]
 mod tests;
@@ -33,3 +35,4 @@ pub use plan::{CheckedPlan, FIRST_BYTES_MAX};
 pub use predicate::{Predicate, PredicateError, Subject};
 pub use slot::{Slot, Slots};
 pub use state::{ExchangeState, Outcome, Reply, Route, StreamOutcome};
+pub use suspension::Suspension;

@@ -280,9 +280,12 @@ pub struct FaultLimit {
     pub within: Duration,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Capabilities {
     pub log: bool,
+    pub key_value: bool,
+    /// Pools that the filter may call itself.
+    pub http_call: Vec<Arc<str>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

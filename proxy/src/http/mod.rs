@@ -11,6 +11,7 @@ pub mod h2;
 pub mod h2_upstream;
 mod handler_upstream;
 pub mod respond;
+pub mod suspended;
 pub mod upstream;
 
 #[cfg(test)]

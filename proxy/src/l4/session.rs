@@ -1,7 +1,7 @@
 //! One relayed connection, phase by phase: stream filters, the pool, the endpoint, then bytes both ways.
 
 use super::relay::{RelayEnd, RelayOptions, Tally, relay};
-use crate::chain::{ExchangeState, StreamFacts, StreamOutcome};
+use crate::chain::{ExchangeState, StreamFacts, StreamOutcome, Suspension};
 use crate::connection::Connection;
 use crate::error::Reason;
 use crate::generation::Service;
@@ -9,12 +9,16 @@ use crate::io::{DropBounds, Io, Timer, drop_quietly, reset_on_close};
 use crate::telemetry::Record;
 use crate::tls::Offer;
 use crate::upstream::{EndpointId, Lease, Pick, PickError, Pool, backoff};
-use crate::wasm::Phase;
+use crate::wasm::{EffectResult, Phase};
 use smallvec::SmallVec;
+use std::future::poll_fn;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, ReadBuf};
 
 /// How the session ended, for its record.
 struct Journal {
@@ -27,9 +31,17 @@ struct Journal {
     reason: Option<Reason>,
 }
 
+/// Performs what filters suspend for: the results, in order. What can be asked for is more than this room knows.
+pub type Perform = for<'a> fn(
+    &'a Rc<Service>,
+    &'a Rc<Connection>,
+    &'a Suspension,
+) -> Pin<Box<dyn Future<Output = Vec<EffectResult>> + 'a>>;
+
 struct Session<'a> {
     service: &'a Rc<Service>,
-    connection: &'a Connection,
+    perform: Perform,
+    connection: &'a Rc<Connection>,
     state: ExchangeState,
     journal: Journal,
     /// Bytes delivered, true at every moment.
@@ -38,10 +50,11 @@ struct Session<'a> {
 }
 
 /// Serves the session to its end and writes its record.
-pub async fn serve(service: Rc<Service>, connection: Rc<Connection>, io: Io) {
+pub async fn serve(service: Rc<Service>, connection: Rc<Connection>, io: Io, perform: Perform) {
     service.metrics.session_started();
     let mut session = Session {
         service: &service,
+        perform,
         connection: &connection,
         state: ExchangeState::default(),
         journal: Journal {
@@ -92,7 +105,8 @@ impl Session<'_> {
             sni: None,
             offered_alpn: None,
         };
-        decided(chain.connect(&mut self.state, &facts))?;
+        let outcome = chain.connect(&mut self.state, &facts);
+        self.decided(outcome, io, &facts, &[]).await?;
         let deadline = tokio::time::Instant::now() + service.listener.config.timeouts.head;
         if chain.wants(Phase::ClientHello)
             && let Io::Tcp(stream) = io
@@ -111,16 +125,49 @@ impl Session<'_> {
                     offered_alpn: Some(&offered),
                     ..facts
                 };
-                decided(chain.client_hello(&mut self.state, &facts))?;
+                let outcome = chain.client_hello(&mut self.state, &facts);
+                self.decided(outcome, io, &facts, &[]).await?;
             }
         }
         let wanted = chain.first_bytes();
         if wanted > 0 {
             read_at_least(io, initial, wanted, deadline).await?;
             let shown = &initial[..initial.len().min(wanted)];
-            decided(chain.first_bytes_seen(&mut self.state, &facts, shown))?;
+            let outcome = chain.first_bytes_seen(&mut self.state, &facts, shown);
+            self.decided(outcome, io, &facts, shown).await?;
         }
         Ok(())
+    }
+
+    /// What comes of a phase, once everything is there that its filters wait for.
+    async fn decided(
+        &mut self,
+        mut outcome: StreamOutcome,
+        io: &mut Io,
+        facts: &StreamFacts<'_>,
+        bytes: &[u8],
+    ) -> Result<(), Reason> {
+        let service = self.service;
+        loop {
+            outcome = match outcome {
+                StreamOutcome::Continue => return Ok(()),
+                StreamOutcome::Drop => return Err(Reason::FilterDrop),
+                StreamOutcome::Reset => return Err(Reason::FilterReset),
+                StreamOutcome::Fault { .. } => return Err(Reason::FilterFault),
+                StreamOutcome::Suspend(suspension) => {
+                    let mut work = (self.perform)(service, self.connection, &suspension);
+                    let results = poll_fn(|cx| match work.as_mut().poll(cx) {
+                        Poll::Ready(results) => Poll::Ready(Some(results)),
+                        Poll::Pending => poll_reset(io, cx).map(|()| None),
+                    })
+                    .await
+                    .ok_or(Reason::ClientGone)?;
+                    drop(work);
+                    let (chain, state) = (&service.chain, &mut self.state);
+                    chain.resume_stream(state, facts, bytes, suspension, &results)
+                }
+            };
+        }
     }
 
     // ------------------------------------------------------------ upstream
@@ -249,6 +296,7 @@ impl Session<'_> {
             endpoint: journal.endpoint.as_deref(),
             tries: journal.tries,
             filter_time: self.state.filter_time,
+            filter_wait: self.state.filter_wait,
             upstream_time: journal.upstream_time,
             reason: journal.reason,
             tls_version: connection.tls.as_ref().map(|tls| tls.version),
@@ -267,12 +315,12 @@ impl Drop for Session<'_> {
     }
 }
 
-fn decided(outcome: StreamOutcome) -> Result<(), Reason> {
-    match outcome {
-        StreamOutcome::Continue => Ok(()),
-        StreamOutcome::Drop => Err(Reason::FilterDrop),
-        StreamOutcome::Reset => Err(Reason::FilterReset),
-        StreamOutcome::Fault { .. } => Err(Reason::FilterFault),
+/// Ready when the connection broke. A client that only ended its side may be waiting for what the endpoint says first.
+fn poll_reset(io: &Io, cx: &mut Context<'_>) -> Poll<()> {
+    let mut byte = [MaybeUninit::uninit()];
+    match io.tcp().poll_peek(cx, &mut ReadBuf::uninit(&mut byte)) {
+        Poll::Ready(Err(_)) => Poll::Ready(()),
+        _ => Poll::Pending,
     }
 }
 

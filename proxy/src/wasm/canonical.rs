@@ -16,15 +16,18 @@ pub(super) struct Canonical {
     configure: TypedFunc<(&'static str,), (Result<Plan, Vec<Diagnostic>>,)>,
     schema: Option<TypedFunc<(), (String,)>>,
     phases: [Option<Function>; Phase::ALL.len()],
+    resume: Option<Blocks>,
     /// The block of the last call, kept for its allocation.
     block: Vec<u8>,
 }
 
+/// A function from block to block.
+type Blocks = TypedFunc<(&'static [u8],), (Vec<u8>,)>;
 type ReadableResponseParams = (ReadableFacts, u16, Option<String>, Vec<Field>);
 
 #[derive(Clone, Copy)]
 enum Function {
-    Packed(TypedFunc<(&'static [u8],), (Vec<u8>,)>),
+    Packed(Blocks),
     Log(TypedFunc<(&'static [u8],), ()>),
     ReadableRequest(TypedFunc<(ReadableFacts, Vec<Field>), (RequestVerdict,)>),
     ReadableResponse(TypedFunc<ReadableResponseParams, (ResponseVerdict,)>),
@@ -60,6 +63,10 @@ impl Canonical {
                 Some(index) => Some(typed(&instance, store, index, "schema")?),
                 None => None,
             },
+            resume: match &exports.resume {
+                Some(index) => Some(typed(&instance, store, index, "resume")?),
+                None => None,
+            },
             phases,
             block: Vec::new(),
         })
@@ -79,6 +86,21 @@ impl Canonical {
             Some(schema) => schema.call(store, ()).map(|(schema,)| Some(schema)),
             None => Ok(None),
         }
+    }
+
+    /// Hands results over; a module without the function answers next, and is not asked.
+    pub(super) fn resume(
+        &mut self,
+        store: &mut Store<Context>,
+        block: &[u8],
+        answer: &mut Vec<u8>,
+    ) -> wasmtime::Result<()> {
+        answer.clear();
+        if let Some(resume) = self.resume {
+            let resume: TypedFunc<(&[u8],), (Vec<u8>,)> = resume;
+            *answer = resume.call(store, (block,))?.0;
+        }
+        Ok(())
     }
 
     /// Puts the verdict over what `answer` held.

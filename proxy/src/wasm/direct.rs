@@ -17,6 +17,8 @@ use super::module::{LOG, ModuleError, PACKAGE, Phase};
 const BLOCK: &str = "sluicegate:one-crossing@0.1.0#block";
 const CONFIGURE: &str = "sluicegate:one-crossing@0.1.0#configure";
 const CALL: &str = "sluicegate:one-crossing@0.1.0#call";
+/// The number of `on-resume`.
+pub(super) const RESUME: i32 = 13;
 const SCHEMA: &str = "sluicegate:filter/settings-schema@0.1.0#schema";
 /// Bytes a guest may pass to a host function as one text, beyond which the rest is not looked at.
 const TEXT_BYTES_MAX: usize = 64 * 1024;
@@ -106,6 +108,7 @@ fn kind(module: &[u8]) -> Kind {
 pub(super) struct Linked {
     pre: wasmtime::InstancePre<Context>,
     pub(super) has_schema: bool,
+    pub(super) can_resume: bool,
     pub(super) phases: [bool; Phase::ALL.len()],
     pub(super) imports_log: bool,
     /// The newest version of the contract that is exported.
@@ -137,6 +140,7 @@ impl Linked {
         Ok(Self {
             built: super::module::newest(&ours.collect::<Vec<_>>()),
             has_schema: module.get_export_index(SCHEMA).is_some(),
+            can_resume: exports("resume", "on-resume"),
             phases,
             imports_log: module.imports().any(|import| import.module() == LOG),
             pre: linker.instantiate_pre(&module).map_err(invalid)?,

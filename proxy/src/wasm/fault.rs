@@ -26,8 +26,10 @@ pub enum FaultKind {
     Verdict,
     /// It called the host more often than its limit.
     HostCalls,
-    /// No instance could be made.
+    /// No instance could be made, or the one that a suspended call waits in is gone.
     Instance,
+    /// More calls are suspended at one time, or one is more often, than may be.
+    Suspends,
     /// Not called: its processor time is spent.
     Cpu,
     /// Not called: it failed too often.
@@ -35,7 +37,7 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
-    pub const ALL: [FaultKind; 9] = [
+    pub const ALL: [FaultKind; 10] = [
         FaultKind::Trap,
         FaultKind::Deadline,
         FaultKind::Memory,
@@ -45,6 +47,7 @@ impl FaultKind {
         FaultKind::Instance,
         FaultKind::Cpu,
         FaultKind::Backoff,
+        FaultKind::Suspends,
     ];
 
     /// The filter was let alone on purpose: its policy was applied without a call. Counted apart from failures.
@@ -64,6 +67,7 @@ impl FaultKind {
             FaultKind::Instance => "instance",
             FaultKind::Cpu => "cpu",
             FaultKind::Backoff => "backoff",
+            FaultKind::Suspends => "suspends",
         }
     }
 }

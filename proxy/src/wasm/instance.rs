@@ -9,7 +9,7 @@ use wasmtime::{Memory, ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
 use super::bindings::{Diagnostic, LogLevel, Plan};
 use super::canonical::Canonical;
 use super::deadline::{Budget, Pulse};
-use super::direct::Direct;
+use super::direct::{self, Direct};
 use super::facts::{Facts, Shown};
 use super::fault::{Fault, FaultKind};
 use super::hostcalls::HostCalls;
@@ -51,7 +51,10 @@ impl InstanceOptions {
                 deadline: Duration::from_millis(100),
                 ..FilterLimits::default()
             },
-            capabilities: Capabilities { log: true },
+            capabilities: Capabilities {
+                log: true,
+                ..Capabilities::default()
+            },
         }
     }
 }
@@ -213,6 +216,26 @@ impl Instance {
         }
     }
 
+    /// Hands the results of a suspended call's effects over, packed. What is put into `answer` is a verdict of the phase
+    /// that was suspended, not looked at yet. After a fault the instance is not to be called again.
+    pub fn resume_into(&mut self, block: &[u8], answer: &mut Vec<u8>) -> Result<(), Fault> {
+        begin(&mut self.store, self.limits.deadline);
+        let (store, max) = (&mut self.store, self.limits.output);
+        let called = match &mut self.functions {
+            Functions::Direct(direct) => {
+                let write = |room: &mut [u8]| room.copy_from_slice(block);
+                direct.call(store, direct::RESUME, block.len(), write, answer, max)
+            }
+            Functions::Component(canonical) => canonical
+                .resume(store, block, answer)
+                .map(|()| within(answer, max)),
+        };
+        match called {
+            Ok(answered) => answered,
+            Err(error) => Err(self.fault(&error)),
+        }
+    }
+
     /// Linear memory in use, in bytes.
     pub fn memory(&self) -> usize {
         self.store.data().memory_used
@@ -242,6 +265,15 @@ fn begin(store: &mut Store<Context>, deadline: Duration) {
     context.budget = budget;
     context.pulse.arm();
     store.set_epoch_deadline(ticks);
+}
+
+/// An answer may have so many bytes.
+fn within(answer: &[u8], max: usize) -> Result<(), Fault> {
+    if answer.len() <= max {
+        return Ok(());
+    }
+    let message = format!("answered with {} bytes, its limit is {max}", answer.len());
+    Err(Fault::new(FaultKind::Output, message))
 }
 
 /// Answers to `configure`, and schemas, may be larger than those of calls.

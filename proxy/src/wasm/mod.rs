@@ -22,6 +22,7 @@ mod log;
 mod module;
 mod packed;
 mod readable;
+mod results;
 mod verdict;
 mod wasi;
 mod words;
@@ -52,6 +53,7 @@ pub(crate) use verdict::Writer;
 /// The version of the filter contract this build serves.
 pub const CONTRACT_VERSION: &str = "0.1.0";
 
-pub use effect::{Call, Effect};
+pub use effect::{Call, EFFECTS_MAX, Effect};
+pub use results::{EffectError, EffectResult, Resumed, flags_of, pack_results};
 pub use verdict::{BadVerdict, Kind, Op, Rules, Verdict, is_authority, is_target};
 pub use words::{tame, tame_lines};

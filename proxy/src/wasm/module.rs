@@ -336,6 +336,14 @@ impl Module {
         }
     }
 
+    /// A phase may suspend: there is a way to resume it.
+    pub fn can_resume(&self) -> bool {
+        match &self.way {
+            Way::Direct(linked) => linked.can_resume,
+            Way::Component { exports, .. } => exports.resume.is_some(),
+        }
+    }
+
     pub fn has_schema(&self) -> bool {
         match &self.way {
             Way::Direct(linked) => linked.has_schema,

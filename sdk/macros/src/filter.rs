@@ -159,6 +159,8 @@ fn guest(name: &Type, phases: &[&Phase]) -> TokenStream {
     let mut world = vec![
         "export configuration;".to_owned(),
         "export settings-schema;".to_owned(),
+        // Any phase may answer later.
+        "export resume;".to_owned(),
     ];
     world.extend(phases.iter().map(|p| format!("export {};", p.interface)));
     let bindings = contract::bindings(
@@ -231,12 +233,19 @@ fn guest(name: &Type, phases: &[&Phase]) -> TokenStream {
                 }
             }
 
+            impl bindings::exports::sluicegate::filter::resume::Guest for Component {
+                fn on_resume(block: ::std::vec::Vec<u8>) -> ::std::vec::Vec<u8> {
+                    ::sluicegate_sdk::__private::resume(&block)
+                }
+            }
+
             #(#exports)*
 
             /// A host calls nothing that is not exported.
             fn call(function: i32, block: &[u8]) -> ::std::vec::Vec<u8> {
                 match function {
                     #(#numbered)*
+                    13 => ::sluicegate_sdk::__private::resume(block),
                     _ => ::std::unreachable!(),
                 }
             }

@@ -261,10 +261,11 @@ impl TestRequest {
 /// A response.
 #[derive(Debug, Clone)]
 pub struct TestResponse {
-    status: u16,
+    pub(crate) status: u16,
     endpoint: Option<String>,
     pool: Option<String>,
     pub(crate) fields: Fields,
+    pub(crate) body: Vec<u8>,
 }
 
 impl TestResponse {
@@ -274,6 +275,7 @@ impl TestResponse {
             endpoint: None,
             pool: None,
             fields: Vec::new(),
+            body: Vec::new(),
         }
     }
 
@@ -282,6 +284,13 @@ impl TestResponse {
     pub fn field(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.fields
             .push((name.to_ascii_lowercase(), value.as_ref().to_vec()));
+        self
+    }
+
+    /// Of the answer to a filter's call: other responses are shown by their head.
+    #[must_use]
+    pub fn body(mut self, body: impl AsRef<[u8]>) -> Self {
+        self.body = body.as_ref().to_vec();
         self
     }
 

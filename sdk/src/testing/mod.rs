@@ -35,22 +35,28 @@
 
 mod answer;
 mod block;
+mod effects;
 mod matching;
 mod message;
 
 use std::cell::RefCell;
 use std::fmt;
+use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::effect::{Error, executor};
 use crate::filter::{Exports, Filter};
 use crate::log::Level;
 use crate::plan::{Diagnostic, Phase, Plan};
 use crate::view::{Record, Request, Response, Stream};
 
+use effects::World;
+
 pub use serde_json::json;
 
 pub use answer::{Answer, Kind};
+pub use effects::TestCall;
 pub use message::{TestEnd, TestRequest, TestResponse, TestStream};
 
 thread_local! {
@@ -71,13 +77,52 @@ pub(crate) fn collect(level: Level, message: String) {
 pub struct Harness<F> {
     filter: F,
     plan: Plan,
+    world: World,
 }
 
 impl<F: Filter + Exports> Harness<F> {
     /// Configures the filter, or tells what is wrong with the settings.
     pub fn new(settings: Value) -> Result<Self, Vec<Diagnostic>> {
         let (filter, plan) = crate::__private::configure::<F>(&settings.to_string())?;
-        Ok(Self { filter, plan })
+        Ok(Self {
+            filter,
+            plan,
+            world: World::default(),
+        })
+    }
+
+    /// Says what the services answer that the filter [calls](crate::http::call).
+    pub fn on_call(
+        &mut self,
+        answers: impl FnMut(&TestCall) -> Result<TestResponse, Error> + 'static,
+    ) {
+        self.world.answers = Some(Box::new(answers));
+    }
+
+    /// Puts a value into the filter's [store](crate::store), which is empty at first.
+    pub fn store(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
+        self.world.put(key.as_ref(), value.as_ref(), 0);
+    }
+
+    /// What the store has at `key`, in the harness's time.
+    pub fn stored(&self, key: impl AsRef<[u8]>) -> Option<&[u8]> {
+        self.world.stored(key.as_ref())
+    }
+
+    /// The time that has passed for the filter: sleeps, and calls that time out, take it at once.
+    pub fn elapsed(&self) -> Duration {
+        Duration::from_millis(self.world.now_ms)
+    }
+
+    /// Lets time pass, for what the store keeps for a while.
+    pub fn pass(&mut self, time: Duration) {
+        let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.world.now_ms = self.world.now_ms.saturating_add(ms);
+    }
+
+    /// How many verdicts are waited for. None is left once every exchange is decided or abandoned.
+    pub fn waiting(&self) -> usize {
+        executor::waiting()
     }
 
     /// What the filter asked of the host.
@@ -149,7 +194,20 @@ impl<F: Filter + Exports> Exchange<'_, F> {
             .block(self.state, &self.harness.plan.request_fields);
         let block = block::hide(block, self.harness.plan.facts);
         let verdict = self.harness.filter.request(&Request::new(&block));
-        self.settle(Phase::Request, &verdict.into_bytes(), fields)
+        self.settle(Phase::Request, verdict.into_bytes(), fields)
+    }
+
+    /// The request phase of a client that leaves while the filter waits for its first effects.
+    pub fn abandon_request(&mut self) {
+        if !self.matches() || !self.harness.wants(Phase::Request) {
+            return;
+        }
+        let block = self
+            .request
+            .block(self.state, &self.harness.plan.request_fields);
+        let verdict = self.harness.filter.request(&Request::new(&block));
+        let block = verdict.into_bytes();
+        self.harness.world.cancel(self.state, &block);
     }
 
     /// The response phase. The answer shows the response as the client would see it.
@@ -162,7 +220,7 @@ impl<F: Filter + Exports> Exchange<'_, F> {
         let block = response.block(&self.request, self.state, interest);
         let block = block::hide(block, self.harness.plan.facts);
         let verdict = self.harness.filter.response(&Response::new(&block));
-        self.settle(Phase::Response, &verdict.into_bytes(), fields)
+        self.settle(Phase::Response, verdict.into_bytes(), fields)
     }
 
     /// The log phase.
@@ -183,8 +241,12 @@ impl<F: Filter + Exports> Exchange<'_, F> {
             .get_or_insert_with(|| matching::matches(&plan.matches, request))
     }
 
-    fn settle(&mut self, phase: Phase, verdict: &[u8], fields: message::Fields) -> Answer {
-        let answer = Answer::decode(phase, verdict, fields, &self.harness.plan.pools);
+    #[track_caller]
+    fn settle(&mut self, phase: Phase, verdict: Vec<u8>, fields: message::Fields) -> Answer {
+        let Harness { plan, world, .. } = &mut *self.harness;
+        let (verdict, state) = world.decide(plan, self.state, verdict);
+        self.state = state;
+        let answer = Answer::decode(phase, &verdict, fields, &plan.pools);
         self.state = answer.state().unwrap_or(self.state);
         answer
     }
@@ -224,8 +286,10 @@ impl<F: Filter + Exports> Session<'_, F> {
             Phase::ClientHello => filter.client_hello(&view),
             _ => filter.first_bytes(&view),
         };
-        let pools = &self.harness.plan.pools;
-        let answer = Answer::decode(phase, &verdict.into_bytes(), Vec::new(), pools);
+        let Harness { plan, world, .. } = &mut *self.harness;
+        let (verdict, state) = world.decide(plan, self.state, verdict.into_bytes());
+        self.state = state;
+        let answer = Answer::decode(phase, &verdict, Vec::new(), &plan.pools);
         self.state = answer.state().unwrap_or(self.state);
         answer
     }
