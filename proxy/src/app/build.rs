@@ -273,12 +273,16 @@ impl Builder {
             Some(same) => same.filter.clone(),
             None => {
                 // A module that lacks a grant is refused below, before anything of it runs.
-                if module.missing_capability(&config.capabilities).is_none()
+                if module.missing_capabilities(&config.capabilities).is_empty()
                     && let Some(wrong) = wrong_settings(&module, config, sources)
                 {
                     return Err(wrong);
                 }
-                Filter::load(module, config.clone(), all.workers, self.refill.clone())
+                let replaced = previous
+                    .and_then(|g| g.filters.iter().find(|f| f.filter.name() == &config.name))
+                    .map(|used| &*used.filter);
+                let refill = self.refill.clone();
+                Filter::load_after(replaced, module, config.clone(), all.workers, refill)
                     .map_err(diagnose)?
             }
         };

@@ -9,8 +9,8 @@ use super::plan::CheckedPlan;
 use super::problem::{problem as finding, setting};
 use crate::config::{ConfigPath, FilterConfig, PoolConfig, Problem, quoted};
 use crate::wasm::{
-    ConfigureError, Diagnostic, Fault, FaultKind, Instance, InstanceOptions, Module, Phases, Plan,
-    SETTINGS_BYTES_MAX, tame, tame_lines,
+    ConfigureError, Diagnostic, Fault, FaultKind, FilterMetrics, Instance, InstanceOptions, Module,
+    Phases, Plan, SETTINGS_BYTES_MAX, tame, tame_lines,
 };
 
 /// Ready instances kept beside those in use, for workers whose instance faulted.
@@ -61,19 +61,20 @@ impl Filter {
         workers: usize,
         refill: Refill,
     ) -> Result<Arc<Self>, Vec<Problem>> {
-        if let Some(missing) = module.missing_capability(&config.capabilities) {
-            let message = format!(
-                "the module of filter {} uses the capability {}, which is not granted",
-                quoted(&config.name),
-                quoted(missing)
-            );
-            let granted = ConfigPath(format!("{}/capabilities", config.at.0));
-            let help = format!(
-                "if it may, write `capabilities: [{missing}]` into the filter, beside its `module`"
-            );
-            return Err(vec![
-                finding(granted, "missing-capability", message).help(help),
-            ]);
+        Self::load_after(None, module, config, workers, refill)
+    }
+
+    /// As [`Filter::load`], in the place of a filter of the same name, whose metrics go on where they stay the same.
+    pub fn load_after(
+        replaced: Option<&Filter>,
+        module: Arc<Module>,
+        config: Arc<FilterConfig>,
+        workers: usize,
+        refill: Refill,
+    ) -> Result<Arc<Self>, Vec<Problem>> {
+        let missing = module.missing_capabilities(&config.capabilities);
+        if !missing.is_empty() {
+            return Err(vec![not_granted(&config, &missing)]);
         }
         let settings = config.settings.to_string();
         if settings.len() > SETTINGS_BYTES_MAX {
@@ -88,6 +89,9 @@ impl Filter {
             filter: config.name.clone(),
             limits: config.limits.clone(),
             capabilities: config.capabilities,
+            metrics: Arc::new(FilterMetrics::after(
+                replaced.map(|old| &*old.options.metrics),
+            )),
         };
         let deadline = config.limits.configure_deadline;
         let began = Instant::now();
@@ -96,6 +100,9 @@ impl Filter {
         let took = began.elapsed().as_micros() as u64;
         let phases = plan.phases;
         let plan = CheckedPlan::check(plan, &module, &config.at)?;
+        if plan.tick_ms > 0 && !config.capabilities.tick {
+            return Err(vec![not_granted(&config, &["tick"])]);
+        }
 
         let filter = Arc::new(Self {
             shards: (0..workers.max(1)).map(|_| Shard::default()).collect(),
@@ -172,6 +179,11 @@ impl Filter {
     /// The sums over all workers since the filter was loaded.
     pub fn counts(&self) -> Counts {
         Counts::sum(&self.shards)
+    }
+
+    /// The metrics it defined.
+    pub fn metrics(&self) -> &FilterMetrics {
+        &self.options.metrics
     }
 
     /// Fills the stock up after workers took from it. For the control thread.
@@ -308,6 +320,31 @@ impl std::fmt::Debug for Filter {
             .field("name", &self.config.name)
             .finish_non_exhaustive()
     }
+}
+
+/// The module needs capabilities that the configuration does not grant; the help is what to write instead.
+fn not_granted(config: &FilterConfig, missing: &[&str]) -> Problem {
+    let names: Vec<_> = missing
+        .iter()
+        .map(|name| quoted(name).to_string())
+        .collect();
+    let (word, verb) = match missing {
+        [_] => ("capability", "is"),
+        _ => ("capabilities", "are"),
+    };
+    let message = format!(
+        "the module of filter {} uses the {word} {}, which {verb} not granted",
+        quoted(&config.name),
+        names.join(", ")
+    );
+    let mut all: Vec<&str> = config.capabilities.names().collect();
+    all.extend(missing);
+    let help = format!(
+        "if it may, write `capabilities: [{}]` into the filter, beside its `module`",
+        all.join(", ")
+    );
+    let at = ConfigPath(format!("{}/capabilities", config.at.0));
+    finding(at, "missing-capability", message).help(help)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

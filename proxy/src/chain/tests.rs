@@ -26,6 +26,7 @@ fn config(name: &str) -> FilterConfig {
             deadline: Duration::from_millis(10),
             configure_deadline: Duration::from_millis(500),
             output: 64 * 1024,
+            state: 64 * 1024,
         },
         capabilities: Capabilities::default(),
         on_error: OnError::Fail,

@@ -192,11 +192,51 @@ pub struct FilterLimits {
     pub configure_deadline: Duration,
     /// Bytes one call may answer; default 1 MiB.
     pub output: usize,
+    /// Bytes that an instance may hand over to the one that replaces it; default 1 MiB.
+    pub state: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Capabilities {
     pub log: bool,
+    pub metrics: bool,
+    pub clock: bool,
+    pub random: bool,
+    pub tick: bool,
+}
+
+impl Capabilities {
+    /// Everything that can be granted.
+    pub const ALL: Self = Self {
+        log: true,
+        metrics: true,
+        clock: true,
+        random: true,
+        tick: true,
+    };
+
+    /// Every name, as `capabilities:` spells it.
+    const NAMES: [&str; 5] = ["log", "metrics", "clock", "random", "tick"];
+
+    /// The names of those that are granted.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        let granted = *self;
+        Self::NAMES
+            .into_iter()
+            .filter(move |name| granted.has(name))
+    }
+
+    /// Whether the capability that `capabilities:` spells so is granted.
+    pub fn has(&self, name: &str) -> bool {
+        match name {
+            "log" => self.log,
+            "metrics" => self.metrics,
+            "clock" => self.clock,
+            "random" => self.random,
+            "tick" => self.tick,
+            _ => false,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

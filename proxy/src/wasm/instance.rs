@@ -3,26 +3,21 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wasmtime::component::{
-    ComponentExportIndex, ComponentNamedList, Lift, Linker, Lower, TypedFunc,
-};
-use wasmtime::{ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
+use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Lift, Lower, TypedFunc};
+use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
 
-use super::bindings::{
-    Diagnostic, Field, LogLevel, Plan, ReadableFacts, RequestVerdict, ResponseVerdict,
-};
+use super::bindings::{Diagnostic, Field, Plan, ReadableFacts, RequestVerdict, ResponseVerdict};
 use super::deadline::{Budget, Pulse};
 use super::facts::{Facts, Shown};
 use super::fault::{Fault, FaultKind};
-use super::log::{Level, LogSink};
+use super::host::{Clock, FilterMetrics, Log, Metrics, Random};
+use super::log::LogSink;
 use super::module::{Form, Module, Phase};
 use super::{packed, readable};
 use crate::config::{Capabilities, FilterLimits};
 
 /// Settings are larger than this in no sane configuration.
 pub const SETTINGS_BYTES_MAX: usize = 1024 * 1024;
-/// Lines a guest may log in one call; further ones are dropped.
-const LOG_LINES_MAX: u32 = 64;
 /// What one call may copy out of a guest at least: a log line must fit, whatever the output limit is.
 const COPIED_BYTES_MIN: usize = 64 * 1024;
 /// What the answer to `configure`, or a schema, may take.
@@ -40,6 +35,8 @@ pub struct InstanceOptions {
     pub filter: Arc<str>,
     pub limits: FilterLimits,
     pub capabilities: Capabilities,
+    /// Shared by the filter's instances.
+    pub metrics: Arc<FilterMetrics>,
 }
 
 impl InstanceOptions {
@@ -52,8 +49,10 @@ impl InstanceOptions {
                 deadline: Duration::from_millis(100),
                 configure_deadline: Duration::from_secs(2),
                 output: 1024 * 1024,
+                state: 1024 * 1024,
             },
-            capabilities: Capabilities { log: true },
+            capabilities: Capabilities::ALL,
+            metrics: Arc::default(),
         }
     }
 }
@@ -98,7 +97,9 @@ impl Instance {
         options: &InstanceOptions,
         deadline: Duration,
     ) -> Result<Self, Fault> {
-        if let Some(missing) = module.missing_capability(&options.capabilities) {
+        let missing = module.missing_capabilities(&options.capabilities);
+        if !missing.is_empty() {
+            let missing = missing.join(", ");
             return Err(Fault::new(
                 FaultKind::Instance,
                 format!("imports {missing}, which it was not granted"),
@@ -261,7 +262,7 @@ fn begin(store: &mut Store<Context>, deadline: Duration) {
     let ticks = budget.ticks();
     let context = store.data_mut();
     context.memory_refused = false;
-    context.lines_left = LOG_LINES_MAX;
+    context.log.begin();
     context.budget = budget;
     context.pulse.arm();
     store.set_epoch_deadline(ticks);
@@ -315,29 +316,14 @@ where
     })
 }
 
-/// The host functions of the capability `log`.
-pub(super) fn link_log(linker: &mut Linker<Context>, import: &str) -> wasmtime::Result<()> {
-    linker.instance(import)?.func_wrap(
-        "log",
-        |mut store: StoreContextMut<'_, Context>, (level, message): (LogLevel, String)| {
-            let level = match level {
-                LogLevel::Debug => Level::Debug,
-                LogLevel::Info => Level::Info,
-                LogLevel::Warn => Level::Warn,
-                LogLevel::Error => Level::Error,
-            };
-            store.data_mut().print(level, &message);
-            Ok(())
-        },
-    )
-}
-
 /// The host's side of an instance.
 pub(super) struct Context {
     pub(super) born: Instant,
     filter: Arc<str>,
-    log: Option<LogSink>,
-    lines_left: u32,
+    pub(super) log: Log,
+    pub(super) metrics: Metrics,
+    pub(super) clock: Clock,
+    pub(super) random: Random,
     memory_max: usize,
     memory_used: usize,
     /// Memory was denied during the running call.
@@ -351,33 +337,18 @@ impl Context {
         Self {
             born: Instant::now(),
             filter: options.filter.clone(),
-            log: options.capabilities.log.then_some(log),
-            lines_left: LOG_LINES_MAX,
+            log: Log::new(
+                options.filter.clone(),
+                options.capabilities.log.then_some(log),
+            ),
+            metrics: Metrics::new(options.metrics.clone()),
+            clock: Clock::new(),
+            random: Random::new(),
             memory_max: options.limits.memory,
             memory_used: 0,
             memory_refused: false,
             budget: Budget::new(options.limits.configure_deadline),
             pulse,
-        }
-    }
-
-    /// One line of the guest's, if it may log and has not logged too much in this call.
-    pub(super) fn print(&mut self, level: Level, message: &str) {
-        let Some(log) = &self.log else { return };
-        match self.lines_left {
-            0 => {}
-            1 => {
-                self.lines_left = 0;
-                log.write(
-                    &self.filter,
-                    Level::Warn,
-                    "further lines of this call are dropped",
-                );
-            }
-            _ => {
-                self.lines_left -= 1;
-                log.write(&self.filter, level, message);
-            }
         }
     }
 

@@ -13,6 +13,7 @@ mod encode;
 mod engine;
 mod facts;
 mod fault;
+mod host;
 mod instance;
 mod log;
 mod module;
@@ -34,6 +35,7 @@ pub use bindings::{
 pub use engine::{Host, HostError, HostOptions};
 pub use facts::{Fact, Facts, Shown, ShownFields};
 pub use fault::{Fault, FaultKind};
+pub use host::{FilterMetrics, MetricKind, MetricLabels, MetricValue};
 pub use instance::{ConfigureError, Instance, InstanceOptions, SETTINGS_BYTES_MAX};
 pub use log::{Level, LogSink};
 pub use module::{Form, MODULE_BYTES_MAX, Module, ModuleError, Phase};

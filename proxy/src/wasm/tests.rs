@@ -21,8 +21,10 @@ fn options() -> InstanceOptions {
             deadline: Duration::from_millis(10),
             configure_deadline: Duration::from_millis(500),
             output: 64 * 1024,
+            state: 64 * 1024,
         },
         capabilities: Capabilities::default(),
+        metrics: Arc::default(),
     }
 }
 

@@ -59,6 +59,8 @@ pub(in crate::config) struct RawFilterLimits {
     pub configure_deadline: RawDuration,
     /// What one call may answer.
     pub output: RawSize,
+    /// What an instance may hand over to the one that replaces it after a reload.
+    pub state: RawSize,
 }
 
 impl Default for RawFilterLimits {
@@ -68,6 +70,7 @@ impl Default for RawFilterLimits {
             deadline: "10ms".into(),
             configure_deadline: "2s".into(),
             output: "1MiB".into(),
+            state: "1MiB".into(),
         }
     }
 }
@@ -78,6 +81,14 @@ impl Default for RawFilterLimits {
 pub(in crate::config) enum RawCapability {
     /// Write lines into the proxy's log.
     Log,
+    /// Have metrics of its own in the proxy's.
+    Metrics,
+    /// Read the time.
+    Clock,
+    /// Have random numbers.
+    Random,
+    /// Be called at intervals, without an exchange.
+    Tick,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]

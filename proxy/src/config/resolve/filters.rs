@@ -100,13 +100,9 @@ impl Resolver<'_> {
                     1 << 10,
                     64 << 20,
                 ),
+                state: self.size(&raw.limits.state, &limits.join("state"), 1 << 10, 64 << 20),
             },
-            capabilities: Capabilities {
-                log: raw
-                    .capabilities
-                    .iter()
-                    .any(|c| matches!(c, RawCapability::Log)),
-            },
+            capabilities: capabilities(&raw.capabilities),
             on_error: match raw.on_error {
                 RawOnError::Fail => OnError::Fail,
                 RawOnError::Bypass => OnError::Bypass,
@@ -163,4 +159,18 @@ impl Resolver<'_> {
             .chain(MODULE_DIRS.iter().map(PathBuf::from));
         dirs.map(|dir| clean(&dir.join(text))).collect()
     }
+}
+
+fn capabilities(raw: &[RawCapability]) -> Capabilities {
+    let mut granted = Capabilities::default();
+    for capability in raw {
+        match capability {
+            RawCapability::Log => granted.log = true,
+            RawCapability::Metrics => granted.metrics = true,
+            RawCapability::Clock => granted.clock = true,
+            RawCapability::Random => granted.random = true,
+            RawCapability::Tick => granted.tick = true,
+        }
+    }
+    granted
 }

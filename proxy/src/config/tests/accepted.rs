@@ -202,6 +202,7 @@ fn the_defaults_are_those_of_the_model() {
         deadline: Duration::from_millis(10),
         configure_deadline: seconds(2),
         output: 1 << 20,
+        state: 1 << 20,
     };
     let with_filter = SMALL.replace(
         "pool: web",
