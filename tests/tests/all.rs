@@ -1,5 +1,7 @@
 //! Every integration test, in one binary: a module per topic.
 
+#[path = "all/capabilities.rs"]
+mod capabilities;
 #[path = "all/check.rs"]
 mod check;
 #[path = "all/cli.rs"]
@@ -26,6 +28,8 @@ mod framing;
 mod from_scratch;
 #[path = "all/guest.rs"]
 mod guest;
+#[path = "all/handover.rs"]
+mod handover;
 #[path = "all/headers.rs"]
 mod headers;
 #[path = "all/hostile_backends/mod.rs"]
@@ -60,8 +64,12 @@ mod scenarios;
 mod semantics;
 #[path = "all/statuses.rs"]
 mod statuses;
+#[path = "all/stream_data.rs"]
+mod stream_data;
 #[path = "all/telemetry.rs"]
 mod telemetry;
+#[path = "all/tick.rs"]
+mod tick;
 #[path = "all/timeouts.rs"]
 mod timeouts;
 #[path = "all/upgrade.rs"]

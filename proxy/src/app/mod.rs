@@ -7,6 +7,7 @@ mod build;
 mod control;
 mod samples;
 mod sockets;
+mod ticks;
 mod watch;
 mod worker;
 

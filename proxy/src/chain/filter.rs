@@ -42,6 +42,8 @@ pub struct Filter {
     spent: Mutex<Vec<Instance>>,
     refill: Refill,
     refill_asked: AtomicBool,
+    /// It was told that the filter starts without the state of the one before.
+    emptiness_told: AtomicBool,
     shards: Box<[Shard]>,
     born: Instant,
     /// When a fault was last warned about (ms after `born`, plus one), and how many were not since.
@@ -116,6 +118,7 @@ impl Filter {
             phases,
             refill,
             refill_asked: AtomicBool::new(false),
+            emptiness_told: AtomicBool::new(false),
             born: Instant::now(),
             warned_ms: AtomicU64::new(0),
             silent: AtomicU64::new(0),
@@ -244,6 +247,32 @@ impl Filter {
     pub(super) fn shard(&self, worker: usize) -> &Shard {
         // `load` makes at least one shard.
         &self.shards[worker % self.shards.len()]
+    }
+
+    /// The number of the worker that ticks this filter.
+    pub(super) fn elected(&self) -> usize {
+        // FNV-1a: stable over reloads and builds, and the name is short.
+        let hash = self
+            .config
+            .name
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            });
+        // `load` makes at least one shard.
+        (hash % self.shards.len() as u64) as usize
+    }
+
+    /// One line for all workers: the filter does not get the state of the one that it replaces.
+    pub(super) fn starts_empty(&self, step: &'static str, why: &str) {
+        if !self.emptiness_told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                filter = %self.config.name,
+                step,
+                module = self.module.name(),
+                "the filter starts without the state of the one it replaces: {why}"
+            );
+        }
     }
 
     /// One line about a fault, unless there was one in the last second.

@@ -11,6 +11,7 @@ mod counters;
 mod facts;
 mod filter;
 mod glob;
+mod handover;
 mod http;
 mod plan;
 mod predicate;
@@ -18,6 +19,8 @@ mod problem;
 mod slot;
 mod state;
 mod stream;
+mod stream_data;
+mod tick;
 
 #[cfg(test)]
 mod tests;
@@ -30,3 +33,4 @@ pub use plan::{CheckedPlan, FIRST_BYTES_MAX};
 pub use predicate::{Predicate, PredicateError, Subject};
 pub use slot::{Slot, Slots};
 pub use state::{ExchangeState, Outcome, Reply, Route, StreamOutcome};
+pub use stream_data::Piece;

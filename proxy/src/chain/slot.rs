@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::counters::{Shard, VerdictKind};
 use super::filter::Filter;
+use super::handover::hand_over;
 use super::plan::CheckedPlan;
 use super::predicate::{Subject, TooSlow};
 use crate::config::OnError;
@@ -127,10 +128,20 @@ impl Slot {
         }
     }
 
+    /// This worker is the one that ticks the filter: a filter's ticks come from one worker of the process.
+    pub(super) fn is_elected(&self) -> bool {
+        self.worker == self.filter.elected()
+    }
+
+    /// Calls `f` with the instance, when there is one.
+    pub(super) fn with_instance<T>(&self, f: impl FnOnce(&mut Instance) -> T) -> Option<T> {
+        self.instance.borrow_mut().as_mut().map(f)
+    }
+
     /// Takes another instance; the one there was, if any, is gone. At once after a fault, so that the next exchange
     /// finds it ready: from the stock, else made here when that takes no longer than a call may, else there is none
     /// until the stock has one.
-    fn replace(&self) {
+    pub(super) fn replace(&self) {
         let faulted = self.instance.borrow_mut().take();
         if let Some(faulted) = faulted {
             self.filter.discard(faulted);
@@ -189,7 +200,8 @@ impl Slots {
         }
     }
 
-    /// The worker's slot of `filter`, made when there is none.
+    /// The worker's slot of `filter`, made when there is none; then a filter of the same name that is still there hands
+    /// its state over to it.
     pub fn slot(&self, filter: &Arc<Filter>) -> Rc<Slot> {
         let mut slots = self.slots.borrow_mut();
         slots.retain(|slot| slot.strong_count() > 0);
@@ -199,6 +211,12 @@ impl Slots {
             .find(|slot| Arc::ptr_eq(&slot.filter, filter));
         known.unwrap_or_else(|| {
             let slot = Slot::new(filter.clone(), self.worker);
+            // The last made is the one that a reload replaces: earlier ones only finish what they began.
+            let replaced = slots.iter().rev().filter_map(Weak::upgrade);
+            let mut replaced = replaced.filter(|old| old.filter.name() == filter.name());
+            if let Some(old) = replaced.next() {
+                hand_over(&old, &slot);
+            }
             slots.push(Rc::downgrade(&slot));
             slot
         })

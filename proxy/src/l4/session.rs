@@ -1,5 +1,6 @@
 //! One relayed connection, phase by phase: stream filters, the pool, the endpoint, then bytes both ways.
 
+use super::pieces::{Filtered, Pieces};
 use super::relay::{RelayEnd, RelayOptions, Tally, relay};
 use crate::chain::{ExchangeState, StreamFacts, StreamOutcome};
 use crate::connection::Connection;
@@ -11,6 +12,7 @@ use crate::tls::Offer;
 use crate::upstream::{EndpointId, Lease, Pick, PickError, Pool, backoff};
 use crate::wasm::Phase;
 use smallvec::SmallVec;
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -30,7 +32,7 @@ struct Journal {
 struct Session<'a> {
     service: &'a Rc<Service>,
     connection: &'a Connection,
-    state: ExchangeState,
+    state: RefCell<ExchangeState>,
     journal: Journal,
     /// Bytes delivered, true at every moment.
     tally: Tally,
@@ -43,7 +45,7 @@ pub async fn serve(service: Rc<Service>, connection: Rc<Connection>, io: Io) {
     let mut session = Session {
         service: &service,
         connection: &connection,
-        state: ExchangeState::default(),
+        state: RefCell::default(),
         journal: Journal {
             started: Instant::now(),
             started_at: SystemTime::now(),
@@ -84,15 +86,9 @@ impl Session<'_> {
         if chain.is_empty() {
             return Ok(());
         }
-        let facts = StreamFacts {
-            connection,
-            client: connection.peer.ip(),
-            client_text: &connection.peer_text,
-            client_port: connection.peer.port(),
-            sni: None,
-            offered_alpn: None,
-        };
-        decided(chain.connect(&mut self.state, &facts))?;
+        let facts = facts_of(connection);
+        let state = self.state.get_mut();
+        decided(chain.connect(state, &facts))?;
         let deadline = tokio::time::Instant::now() + service.listener.config.timeouts.head;
         if chain.wants(Phase::ClientHello)
             && let Io::Tcp(stream) = io
@@ -111,14 +107,14 @@ impl Session<'_> {
                     offered_alpn: Some(&offered),
                     ..facts
                 };
-                decided(chain.client_hello(&mut self.state, &facts))?;
+                decided(chain.client_hello(state, &facts))?;
             }
         }
         let wanted = chain.first_bytes();
         if wanted > 0 {
             read_at_least(io, initial, wanted, deadline).await?;
             let shown = &initial[..initial.len().min(wanted)];
-            decided(chain.first_bytes_seen(&mut self.state, &facts, shown))?;
+            decided(chain.first_bytes_seen(state, &facts, shown))?;
         }
         Ok(())
     }
@@ -128,9 +124,8 @@ impl Session<'_> {
     /// Dials endpoint after endpoint until one takes the connection.
     async fn upstream(&mut self) -> Result<(Io, Lease), Reason> {
         let service = self.service;
-        let index = self
-            .state
-            .route
+        let route = self.state.get_mut().route.clone();
+        let index = route
             .pool
             .or(service.listener.config.pool)
             .ok_or(Reason::NoRoute)?;
@@ -145,12 +140,12 @@ impl Session<'_> {
             pool.first_checks().await;
         }
         let mut tried: SmallVec<[EndpointId; 4]> = SmallVec::new();
-        let mut left = self.state.route.retries.unwrap_or(pool.config.retries);
+        let mut left = route.retries.unwrap_or(pool.config.retries);
         let mut last = None;
         loop {
             let pick = pool.pick(&Pick {
-                sticky: self.state.route.sticky_key.as_deref(),
-                hint: self.state.route.endpoint.as_deref(),
+                sticky: route.sticky_key.as_deref(),
+                hint: route.endpoint.as_deref(),
                 client: self.connection.peer.ip(),
                 exclude: &tried,
             });
@@ -196,12 +191,14 @@ impl Session<'_> {
         let config = &self.service.listener.config;
         let worker = &self.service.worker;
         let timer = Timer::new();
+        let filtered = Filtered::new(&self.service.chain, facts_of(self.connection), &self.state);
         let options = RelayOptions {
             scratch: &worker.scratch,
             pipes: config.tcp.splice.then_some(&worker.pipes),
             idle: config.timeouts.stream_idle,
             timer: &timer,
             tally: &self.tally,
+            pieces: filtered.as_ref().map(|filtered| filtered as &dyn Pieces),
         };
         let end = match (&mut io, &mut upstream) {
             (Io::Tcp(client), Io::Tcp(upstream)) => {
@@ -214,10 +211,16 @@ impl Session<'_> {
             RelayEnd::ClientReset => Some(Reason::ClientGone),
             RelayEnd::UpstreamReset => Some(Reason::UpstreamTruncated),
             RelayEnd::Idle => Some(Reason::IdleTimeout),
+            RelayEnd::Refused => {
+                let refused = filtered.and_then(|filtered| filtered.refused.get());
+                return self
+                    .refuse(io, refused.unwrap_or(Reason::FilterFault))
+                    .await;
+            }
         };
     }
 
-    /// Ends a connection that will not be relayed: before any byte, quietly or with a reset.
+    /// Ends a connection that will not be relayed, or not any more: quietly or with a reset.
     async fn refuse(&mut self, io: Io, reason: Reason) {
         self.journal.reason = Some(reason);
         if reason == Reason::FilterReset {
@@ -248,7 +251,7 @@ impl Session<'_> {
             pool: journal.pool.as_ref().map(|pool| &*pool.config.name),
             endpoint: journal.endpoint.as_deref(),
             tries: journal.tries,
-            filter_time: self.state.filter_time,
+            filter_time: self.state.borrow().filter_time,
             upstream_time: journal.upstream_time,
             reason: journal.reason,
             tls_version: connection.tls.as_ref().map(|tls| tls.version),
@@ -267,7 +270,19 @@ impl Drop for Session<'_> {
     }
 }
 
-fn decided(outcome: StreamOutcome) -> Result<(), Reason> {
+/// What filters are told of a session by its connection alone.
+fn facts_of(connection: &Connection) -> StreamFacts<'_> {
+    StreamFacts {
+        connection,
+        client: connection.peer.ip(),
+        client_text: &connection.peer_text,
+        client_port: connection.peer.port(),
+        sni: None,
+        offered_alpn: None,
+    }
+}
+
+pub(super) fn decided(outcome: StreamOutcome) -> Result<(), Reason> {
     match outcome {
         StreamOutcome::Continue => Ok(()),
         StreamOutcome::Drop => Err(Reason::FilterDrop),

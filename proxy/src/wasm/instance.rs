@@ -13,7 +13,7 @@ use super::fault::{Fault, FaultKind};
 use super::host::{Clock, FilterMetrics, Log, Metrics, Random};
 use super::log::LogSink;
 use super::module::{Form, Module, Phase};
-use super::{packed, readable};
+use super::{handover, packed, readable};
 use crate::config::{Capabilities, FilterLimits};
 
 /// Settings are larger than this in no sane configuration.
@@ -22,6 +22,8 @@ pub const SETTINGS_BYTES_MAX: usize = 1024 * 1024;
 const COPIED_BYTES_MIN: usize = 64 * 1024;
 /// What the answer to `configure`, or a schema, may take.
 const PLAN_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes shown of a guest's reason not to take a state.
+const REASON_SHOWN: usize = 256;
 const TABLE_ELEMENTS_MAX: usize = 20_000;
 const CORE_INSTANCES_MAX: usize = 32;
 const MEMORIES_MAX: usize = 8;
@@ -79,6 +81,7 @@ struct Functions {
     configure: TypedFunc<(&'static str,), (Result<Plan, Vec<Diagnostic>>,)>,
     schema: Option<TypedFunc<(), (String,)>>,
     phases: [Option<Function>; Phase::ALL.len()],
+    handover: Option<(handover::Save, handover::Restore)>,
 }
 
 type ReadableResponseParams = (ReadableFacts, u16, Option<String>, Vec<Field>);
@@ -238,6 +241,45 @@ impl Instance {
         }
     }
 
+    /// What the instance hands over to the one that takes its place, headed by a version of its own; none when it keeps
+    /// nothing. After a fault of any kind but output it is not to be called again.
+    pub fn save(&mut self) -> Result<Option<Vec<u8>>, Fault> {
+        let Some((save, _)) = self.functions.handover else {
+            return Ok(None);
+        };
+        let fuel = self.store.hostcall_fuel();
+        let bytes_max = self.limits.state;
+        self.store
+            .set_hostcall_fuel(bytes_max.max(COPIED_BYTES_MIN));
+        begin(&mut self.store, self.limits.deadline);
+        let answer = save.call(&mut self.store, ());
+        self.store.set_hostcall_fuel(fuel);
+        match answer {
+            Ok((state,)) => handover::checked(state, bytes_max),
+            Err(error) => match self.fault(&error) {
+                fault if fault.kind == FaultKind::Output => Err(handover::too_large(bytes_max)),
+                fault => Err(fault),
+            },
+        }
+    }
+
+    /// Hands over what another instance saved. Inside is the guest's reason when it does not take it.
+    pub fn restore(&mut self, state: &[u8]) -> Result<Result<(), String>, Fault> {
+        let Some((_, restore)) = self.functions.handover else {
+            return Ok(Ok(()));
+        };
+        begin(&mut self.store, self.limits.deadline);
+        let restore: TypedFunc<(&[u8],), (Vec<u8>,)> = restore;
+        match restore.call(&mut self.store, (state,)) {
+            Ok((reason,)) if reason.is_empty() => Ok(Ok(())),
+            Ok((reason,)) => {
+                let reason = String::from_utf8_lossy(&reason);
+                Ok(Err(super::words::tame(&reason, REASON_SHOWN)))
+            }
+            Err(error) => Err(self.fault(&error)),
+        }
+    }
+
     /// Linear memory in use, in bytes.
     pub fn memory(&self) -> usize {
         self.store.data().memory_used
@@ -296,6 +338,13 @@ fn functions(
             None => None,
         },
         phases,
+        handover: match &exports.handover {
+            Some((save, restore)) => Some((
+                typed(instance, store, save, "save")?,
+                typed(instance, store, restore, "restore")?,
+            )),
+            None => None,
+        },
     })
 }
 

@@ -13,6 +13,7 @@ mod encode;
 mod engine;
 mod facts;
 mod fault;
+mod handover;
 mod host;
 mod instance;
 mod log;

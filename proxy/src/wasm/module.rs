@@ -312,6 +312,11 @@ impl Module {
         self.exports.schema.is_some()
     }
 
+    /// It hands its state over on reload.
+    pub fn hands_over(&self) -> bool {
+        self.exports.handover.is_some()
+    }
+
     pub fn uses_wasi(&self) -> bool {
         self.uses_wasi
     }

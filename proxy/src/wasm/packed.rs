@@ -11,6 +11,7 @@ const ABSENT: u32 = u32::MAX;
 const FLAG_TLS: u16 = 1;
 const FLAG_HTTP2: u16 = 2;
 const FLAG_BODY: u16 = 4;
+const FLAG_LAST: u16 = 8;
 
 /// Writes the block over what `out` held, in one pass over a buffer of the right size. Allocates only when `out` is too
 /// small.
@@ -50,7 +51,8 @@ pub(super) fn encode(facts: &Facts<'_>, shown: Shown<'_>, out: &mut Vec<u8>) {
 fn header_of(facts: &Facts<'_>, fields: u32) -> [u8; HEADER] {
     let flags = (if facts.tls { FLAG_TLS } else { 0 })
         | (if facts.http2 { FLAG_HTTP2 } else { 0 })
-        | (if facts.has_body { FLAG_BODY } else { 0 });
+        | (if facts.has_body { FLAG_BODY } else { 0 })
+        | (if facts.last { FLAG_LAST } else { 0 });
     let mut header = [0; HEADER];
     header[0..2].copy_from_slice(&FORMAT.to_le_bytes());
     header[2..4].copy_from_slice(&(FACTS as u16).to_le_bytes());
@@ -122,6 +124,7 @@ mod tests {
             status: 404,
             tls: true,
             has_body: true,
+            last: true,
             state: 7,
             client_port: 1,
             peer_port: 2,
@@ -142,10 +145,10 @@ mod tests {
             which: &ShownFields::All,
         };
         encode(&facts, shown, &mut block);
-        assert_eq!(block[0..4], [1, 0, 20, 0]);
+        assert_eq!(block[0..4], [1, 0, 21, 0]);
         assert_eq!(u32_at(&block, 4), 3);
         assert_eq!(u32_at(&block, 8), 64);
-        assert_eq!(block[12..16], [0x94, 1, 5, 0]);
+        assert_eq!(block[12..16], [0x94, 1, 13, 0]);
         assert_eq!(block[16..24], 7u64.to_le_bytes());
         assert_eq!(block[24..32], [1, 0, 2, 0, 3, 0, 0, 0]);
         assert_eq!(block[32..40], 11u64.to_le_bytes());
@@ -154,7 +157,7 @@ mod tests {
         assert_eq!(text(&block, 64 + 8), None);
         assert_eq!(text(&block, 64 + 3 * 8), Some(&b"/"[..]));
         assert_eq!(text(&block, 64 + 4 * 8), Some(&b""[..]));
-        let entries = 64 + 20 * 8;
+        let entries = 64 + 21 * 8;
         assert_eq!(text(&block, entries + 16), Some(&b"user-agent"[..]));
         assert_eq!(text(&block, entries + 24), Some(&b"curl/8"[..]));
         assert_eq!(text(&block, entries + 40), Some(&b"text/html"[..]));
