@@ -414,7 +414,9 @@ fn misplaced(
     sources: &Sources,
 ) -> Vec<Diagnostic> {
     let has = |belongs: fn(Phase) -> bool| {
-        let mut phases = Phase::ALL.into_iter().filter(|&phase| belongs(phase));
+        // Ticks come whatever is spoken.
+        let fits = |&phase: &Phase| belongs(phase) || phase == Phase::Tick;
+        let mut phases = Phase::ALL.into_iter().filter(fits);
         phases.any(|phase| filter.module().phase(phase).is_some())
     };
     let (http, stream) = (has(Phase::is_http), has(Phase::is_stream));
