@@ -48,6 +48,7 @@ fn limits() -> FilterLimits {
         memory: 64 * 1024 * 1024,
         deadline: Duration::from_millis(10),
         configure_deadline: Duration::from_secs(2),
+        state: 1 << 20,
         output: 1024 * 1024,
     }
 }
@@ -239,6 +240,7 @@ fn filters(criterion: &mut Criterion) {
 
     let module = module(&host, 0, 2);
     let options = InstanceOptions {
+        metrics: Default::default(),
         filter: "bench".into(),
         limits: limits(),
         capabilities: Capabilities::default(),
