@@ -59,6 +59,10 @@ pub enum OnResponse {}
 #[derive(Debug, Clone, Copy)]
 pub enum OnStream {}
 
+/// Marks verdicts of the phases of a stream's data.
+#[derive(Debug, Clone, Copy)]
+pub enum OnStreamData {}
+
 /// Phases in which fields can be edited and a reply given.
 pub trait Http: sealed::Sealed {}
 impl Http for OnRequest {}
@@ -82,6 +86,9 @@ pub type RequestVerdict = Verdict<OnRequest>;
 pub type ResponseVerdict = Verdict<OnResponse>;
 /// Answers of the stream phases.
 pub type StreamVerdict = Verdict<OnStream>;
+
+/// Answers of the phases of a stream's data.
+pub type StreamDataVerdict = Verdict<OnStreamData>;
 
 /// A verdict, with the edits that go with it. Edits apply in the order they are written.
 ///
@@ -252,6 +259,13 @@ impl<P: Routes> Verdict<P> {
     /// Prefers the endpoint at `address:port`. Ignored when the pool has no such endpoint that can be used.
     pub fn endpoint(self, address: &str) -> Self {
         self.put(op::ENDPOINT, "", address.as_bytes())
+    }
+}
+
+impl Verdict<OnStreamData> {
+    /// Sends these bytes in place of the piece; none at all make it vanish.
+    pub fn replace(self, bytes: impl AsRef<[u8]>) -> Self {
+        self.put(op::BODY, "", bytes.as_ref())
     }
 }
 

@@ -1,5 +1,7 @@
 //! Every integration test, in one binary: a module per topic.
 
+#[path = "all/capabilities.rs"]
+mod capabilities;
 #[path = "all/check.rs"]
 mod check;
 #[path = "all/cli.rs"]
@@ -28,6 +30,8 @@ mod from_scratch;
 mod guest;
 #[path = "all/handlers.rs"]
 mod handlers;
+#[path = "all/handover.rs"]
+mod handover;
 #[path = "all/headers.rs"]
 mod headers;
 #[path = "all/hostile_backends/mod.rs"]
@@ -64,10 +68,14 @@ mod semantics;
 mod soak;
 #[path = "all/statuses.rs"]
 mod statuses;
+#[path = "all/stream_data.rs"]
+mod stream_data;
 #[path = "all/suspend.rs"]
 mod suspend;
 #[path = "all/telemetry.rs"]
 mod telemetry;
+#[path = "all/tick.rs"]
+mod tick;
 #[path = "all/timeouts.rs"]
 mod timeouts;
 #[path = "all/upgrade.rs"]

@@ -284,12 +284,16 @@ impl Builder {
             Some(same) => same.filter.clone(),
             None => {
                 // A module that lacks a grant is refused below, before anything of it runs.
-                if module.missing_capability(&config.capabilities).is_none()
+                if module.missing_capabilities(&config.capabilities).is_empty()
                     && let Some(wrong) = wrong_settings(&module, config, sources)
                 {
                     return Err(wrong);
                 }
-                Filter::load(module, config.clone(), all.workers, self.refill.clone())
+                let replaced = previous
+                    .and_then(|g| g.filters.iter().find(|f| f.filter.name() == &config.name))
+                    .map(|used| &*used.filter);
+                let refill = self.refill.clone();
+                Filter::load_after(replaced, module, config.clone(), all.workers, refill)
                     .map_err(diagnose)?
             }
         };
@@ -455,7 +459,9 @@ fn misplaced(
     sources: &Sources,
 ) -> Vec<Diagnostic> {
     let has = |belongs: fn(Phase) -> bool| {
-        let mut phases = Phase::ALL.into_iter().filter(|&phase| belongs(phase));
+        // Ticks come whatever is spoken.
+        let fits = |&phase: &Phase| belongs(phase) || phase == Phase::Tick;
+        let mut phases = Phase::ALL.into_iter().filter(fits);
         phases.any(|phase| filter.module().phase(phase).is_some())
     };
     let (http, stream) = (has(Phase::is_http), has(Phase::is_stream));

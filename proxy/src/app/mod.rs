@@ -8,6 +8,7 @@ mod control;
 mod handlers;
 mod samples;
 mod sockets;
+mod ticks;
 mod watch;
 mod worker;
 

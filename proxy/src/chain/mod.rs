@@ -14,6 +14,7 @@ mod facts;
 mod filter;
 mod glob;
 mod grants;
+mod handover;
 mod http;
 mod plan;
 mod predicate;
@@ -22,7 +23,9 @@ mod seats;
 mod slot;
 mod state;
 mod stream;
+mod stream_data;
 mod suspension;
+mod tick;
 
 #[cfg(test)]
 mod tests;
@@ -35,4 +38,5 @@ pub use plan::{CheckedPlan, FIRST_BYTES_MAX};
 pub use predicate::{Predicate, PredicateError, Subject};
 pub use slot::{Slot, Slots};
 pub use state::{ExchangeState, Outcome, Reply, Route, StreamOutcome};
+pub use stream_data::Piece;
 pub use suspension::Suspension;

@@ -9,11 +9,14 @@ use super::backoff::{Backoff, Client};
 use super::counters::{Shard, VerdictKind};
 use super::cpu::CpuBudget;
 use super::filter::Filter;
+use super::handover::hand_over;
 use super::plan::CheckedPlan;
 use super::predicate::{Subject, TooSlow};
 use super::seats::Seated;
 use crate::config::OnError;
-use crate::wasm::{BadVerdict, Fact, Facts, Fault, FaultKind, Kind, Phase, Shown, Verdict};
+use crate::wasm::{
+    BadVerdict, Fact, Facts, Fault, FaultKind, Instance, Kind, Phase, Shown, Verdict,
+};
 
 /// How long a worker makes no instance of a filter itself after it failed to: each try may take as long as a call.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -156,8 +159,7 @@ impl Slot {
         self.spare.set(ignored);
         self.shard().call(began.elapsed());
         if let Err(fault) = called {
-            self.let_go();
-            self.replace();
+            self.renew();
             // There is no exchange that it could end.
             let _ = self.failed(phase, &fault);
         }
@@ -298,6 +300,22 @@ impl Slot {
         }
     }
 
+    /// This worker is the one that ticks the filter: a filter's ticks come from one worker of the process.
+    pub(super) fn is_elected(&self) -> bool {
+        self.worker == self.filter.elected()
+    }
+
+    /// Calls `f` with the instance, when there is one.
+    pub(super) fn with_instance<T>(&self, f: impl FnOnce(&mut Instance) -> T) -> Option<T> {
+        self.instance.borrow_mut().as_deref_mut().map(f)
+    }
+
+    /// Another instance in the place of one that failed outside of any exchange.
+    pub(super) fn renew(&self) {
+        self.let_go();
+        self.replace();
+    }
+
     fn let_go(&self) {
         let faulted = self.instance.borrow_mut().take();
         if let Some(faulted) = faulted {
@@ -363,7 +381,8 @@ impl Slots {
         }
     }
 
-    /// The worker's slot of `filter`, made when there is none.
+    /// The worker's slot of `filter`, made when there is none; then a filter of the same name that is still there hands
+    /// its state over to it.
     pub fn slot(&self, filter: &Arc<Filter>) -> Rc<Slot> {
         let mut slots = self.slots.borrow_mut();
         slots.retain(|slot| slot.strong_count() > 0);
@@ -373,6 +392,12 @@ impl Slots {
             .find(|slot| Arc::ptr_eq(&slot.filter, filter));
         known.unwrap_or_else(|| {
             let slot = Slot::new(filter.clone(), self.worker);
+            // The last made is the one that a reload replaces: earlier ones only finish what they began.
+            let replaced = slots.iter().rev().filter_map(Weak::upgrade);
+            let mut replaced = replaced.filter(|old| old.filter.name() == filter.name());
+            if let Some(old) = replaced.next() {
+                hand_over(&old, &slot);
+            }
             slots.push(Rc::downgrade(&slot));
             slot
         })

@@ -283,9 +283,47 @@ pub struct FaultLimit {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Capabilities {
     pub log: bool,
+    pub metrics: bool,
+    pub clock: bool,
+    pub random: bool,
+    pub tick: bool,
     pub key_value: bool,
     /// Pools that the filter may call itself.
     pub http_call: Vec<Arc<str>>,
+}
+
+impl Capabilities {
+    /// Everything that a module may import, and ticks.
+    pub const ALL: Self = Self {
+        log: true,
+        metrics: true,
+        clock: true,
+        random: true,
+        tick: true,
+        key_value: true,
+        http_call: Vec::new(),
+    };
+
+    /// Every name that stands alone, as `capabilities:` spells it.
+    const NAMES: [&str; 6] = ["log", "metrics", "clock", "random", "tick", "key-value"];
+
+    /// The names of those that are granted, but for calls.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        Self::NAMES.into_iter().filter(|name| self.has(name))
+    }
+
+    /// Whether the capability that `capabilities:` spells so is granted.
+    pub fn has(&self, name: &str) -> bool {
+        match name {
+            "log" => self.log,
+            "metrics" => self.metrics,
+            "clock" => self.clock,
+            "random" => self.random,
+            "tick" => self.tick,
+            "key-value" => self.key_value,
+            _ => false,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

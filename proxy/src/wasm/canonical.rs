@@ -7,6 +7,7 @@ use wasmtime::component::{
 
 use super::bindings::{Diagnostic, Field, Plan, ReadableFacts, RequestVerdict, ResponseVerdict};
 use super::facts::{Facts, Shown};
+use super::handover::{Restore, Save};
 use super::instance::Context;
 use super::module::{Exports, Form, Phase};
 use super::{packed, readable};
@@ -17,6 +18,7 @@ pub(super) struct Canonical {
     schema: Option<TypedFunc<(), (String,)>>,
     phases: [Option<Function>; Phase::ALL.len()],
     resume: Option<Blocks>,
+    handover: Option<(Save, Restore)>,
     /// The block of the last call, kept for its allocation.
     block: Vec<u8>,
 }
@@ -67,6 +69,13 @@ impl Canonical {
                 Some(index) => Some(typed(&instance, store, index, "resume")?),
                 None => None,
             },
+            handover: match &exports.handover {
+                Some((save, restore)) => Some((
+                    typed(&instance, store, save, "save")?,
+                    typed(&instance, store, restore, "restore")?,
+                )),
+                None => None,
+            },
             phases,
             block: Vec::new(),
         })
@@ -99,6 +108,32 @@ impl Canonical {
         if let Some(resume) = self.resume {
             let resume: TypedFunc<(&[u8],), (Vec<u8>,)> = resume;
             *answer = resume.call(store, (block,))?.0;
+        }
+        Ok(())
+    }
+
+    /// What it keeps for the instance that takes its place; nothing where it has no such function.
+    pub(super) fn save(
+        &self,
+        store: &mut Store<Context>,
+        state: &mut Vec<u8>,
+    ) -> wasmtime::Result<()> {
+        if let Some((save, _)) = self.handover {
+            *state = save.call(store, ())?.0;
+        }
+        Ok(())
+    }
+
+    /// Hands over what another saved; `reason` is why it was not taken, empty when it was.
+    pub(super) fn restore(
+        &self,
+        store: &mut Store<Context>,
+        state: &[u8],
+        reason: &mut Vec<u8>,
+    ) -> wasmtime::Result<()> {
+        if let Some((_, restore)) = self.handover {
+            let restore: TypedFunc<(&[u8],), (Vec<u8>,)> = restore;
+            *reason = restore.call(store, (state,))?.0;
         }
         Ok(())
     }

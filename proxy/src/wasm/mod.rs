@@ -16,6 +16,8 @@ mod engine;
 mod facts;
 mod fault;
 mod handler;
+mod handover;
+mod host;
 mod hostcalls;
 mod instance;
 mod log;
@@ -45,6 +47,7 @@ pub use fault::{Fault, FaultKind};
 pub use handler::{
     HANDLER_INSTANCES_MAX, Handler, HandlerCall, HandlerError, HandlerFault, HandlerHost, Piece,
 };
+pub use host::{FilterMetrics, MetricKind, MetricLabels, MetricValue};
 pub use instance::{ConfigureError, Instance, InstanceOptions, SETTINGS_BYTES_MAX};
 pub use log::{Level, LogSink};
 pub use module::{Form, MODULE_BYTES_MAX, Module, ModuleError, Phase};

@@ -32,6 +32,8 @@ pub struct Guest {
     data: Vec<u8>,
     pools: Vec<[u32; 5]>,
     first_bytes: u32,
+    tick_ms: u32,
+    imports: Vec<String>,
     configure: Option<String>,
     items: Vec<String>,
     imports: String,
@@ -93,7 +95,20 @@ impl Guest {
         self
     }
 
-    /// `configure` runs `body`, which leaves the address of its result on the stack, instead of answering the plan.
+    /// The interval of ticks.
+    pub fn every_ms(mut self, ms: u32) -> Self {
+        self.tick_ms = ms;
+        self
+    }
+
+    /// An import, in the text format.
+    pub fn import(mut self, import: &str) -> Self {
+        self.imports.push(import.to_owned());
+        self
+    }
+
+    /// `configure` runs `body`, which leaves the address of its result on the stack, instead of answering the plan, whose
+    /// address stands for `$plan`.
     pub fn configures(mut self, body: &str) -> Self {
         self.configure = Some(body.to_owned());
         self
@@ -171,12 +186,12 @@ impl Guest {
             0,
             0,
             0,
-            0,
+            self.tick_ms,
         ]);
-        let configure = self
-            .configure
-            .clone()
-            .unwrap_or_else(|| format!("i32.const {plan}"));
+        let configure = match &self.configure {
+            Some(own) => own.replace("$plan", &plan.to_string()),
+            None => format!("i32.const {plan}"),
+        };
         let data: String = guest
             .data
             .iter()

@@ -125,6 +125,14 @@ impl Default for RawFilterLimits {
 pub(in crate::config) enum RawCapability {
     /// Write lines into the proxy's log.
     Log,
+    /// Have metrics of its own in the proxy's.
+    Metrics,
+    /// Read the time.
+    Clock,
+    /// Have random numbers.
+    Random,
+    /// Be called at intervals, without an exchange.
+    Tick,
     /// Read and write the store.
     KeyValue,
     /// Call HTTP services.

@@ -94,6 +94,10 @@ impl Resolver<'_> {
         let has = |wanted: fn(&RawCapability) -> bool| raw.iter().any(wanted);
         let mut capabilities = Capabilities {
             log: has(|c| matches!(c, RawCapability::Log)),
+            metrics: has(|c| matches!(c, RawCapability::Metrics)),
+            clock: has(|c| matches!(c, RawCapability::Clock)),
+            random: has(|c| matches!(c, RawCapability::Random)),
+            tick: has(|c| matches!(c, RawCapability::Tick)),
             key_value: has(|c| matches!(c, RawCapability::KeyValue)),
             http_call: Vec::new(),
         };
