@@ -36,7 +36,6 @@ pub struct Guest {
     imports: Vec<String>,
     configure: Option<String>,
     items: Vec<String>,
-    imports: String,
 }
 
 impl Guest {
@@ -115,11 +114,10 @@ impl Guest {
     }
 
     /// The capability `log`, as the function `$log`.
-    pub fn logs(mut self) -> Self {
-        self.imports.push_str(
+    pub fn logs(self) -> Self {
+        self.import(
             "(import \"sluicegate:filter/log@0.1.0\" \"log\" (func $log (param i32 i32 i32)))",
-        );
-        self
+        )
     }
 
     /// Something more of a module, in the text format.
@@ -212,7 +210,7 @@ impl Guest {
                 (global.set $heap (i32.const {HEAP})) {configure})
               {items}
               (data (i32.const {DATA}) "{data}"))"#,
-            imports = self.imports,
+            imports = self.imports.join("\n"),
             items = self.items.join("\n"),
         )
     }

@@ -101,16 +101,17 @@ impl Resolver<'_> {
             key_value: has(|c| matches!(c, RawCapability::KeyValue)),
             http_call: Vec::new(),
         };
-        let pools = self.order(&ConfigPath::default().join("pools"));
+        let pools = ConfigPath::default().join("pools");
         for (i, capability) in raw.iter().enumerate() {
             let RawCapability::HttpCall(names) = capability else {
                 continue;
             };
             for (j, name) in names.0.iter().enumerate() {
-                if !pools.contains(name) {
+                if !self.has(&pools.join(name)) && !self.is_full() {
                     let path = at.join(i).join("http-call").join(j);
                     let message = format!("pool {} is not defined", quoted(name));
-                    let known = pools.iter().map(String::as_str);
+                    let known = self.order(&pools);
+                    let known = known.iter().map(String::as_str);
                     self.undefined("unknown-pool", message, &path, name, known, "pools");
                 }
                 capabilities.http_call.push(name.as_str().into());
