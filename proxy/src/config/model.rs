@@ -178,6 +178,8 @@ pub struct CheckConfig {
     pub kind: CheckKind,
     /// Default 10 s, ±10 % jitter.
     pub interval: Duration,
+    /// Never above `interval`; default the smaller of it and 1 s.
+    pub fast_interval: Duration,
     /// Default 1 s.
     pub timeout: Duration,
     /// Successes before an endpoint that is down counts as up; default 2.

@@ -235,9 +235,13 @@ pub(in crate::config) struct RawCheckMap {
     pub http: Option<RawHttpCheck>,
     /// From the start of one probe to the next, ±10 %.
     pub interval: RawDuration,
+    /// Instead of `interval` while a changed result is being confirmed, and for the first ten probes of an endpoint that is
+    /// down; then the time doubles until it is `interval`. Without it, 1s or `interval`, whichever is shorter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fast_interval: Option<RawDuration>,
     /// How long one probe may take.
     pub timeout: RawDuration,
-    /// Successes in a row before an endpoint that is down counts as up.
+    /// Successes in a row before an endpoint that is down counts as up. One that was never up needs a single one.
     #[schemars(range(min = 1, max = 1000), extend("x-unit" = "probes"))]
     pub rise: u32,
     /// Failures in a row before an endpoint that is up counts as down.
@@ -251,6 +255,7 @@ impl Default for RawCheckMap {
             tcp: None,
             http: None,
             interval: "10s".into(),
+            fast_interval: None,
             timeout: "1s".into(),
             rise: 2,
             fall: 3,

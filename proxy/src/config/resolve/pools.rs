@@ -224,13 +224,25 @@ impl Resolver<'_> {
                 return None;
             }
         };
+        let shortest = Duration::from_millis(10);
+        let interval = self.duration(&full.interval, &at.join("interval"), shortest);
+        let fast_interval = match &full.fast_interval {
+            None => interval.min(Duration::from_secs(1)),
+            Some(raw) => {
+                let at = at.join("fast-interval");
+                let fast = self.duration(raw, &at, shortest);
+                if fast > interval {
+                    let problem =
+                        Diagnostic::error("bad-value", "`fast-interval` is longer than `interval`");
+                    self.push(problem.help("make it shorter, or leave it out"), &at);
+                }
+                fast
+            }
+        };
         Some(CheckConfig {
             kind,
-            interval: self.duration(
-                &full.interval,
-                &at.join("interval"),
-                Duration::from_millis(10),
-            ),
+            interval,
+            fast_interval,
             timeout: self.duration(&full.timeout, &at.join("timeout"), MILLISECOND),
             rise: full.rise,
             fall: full.fall,

@@ -46,6 +46,7 @@ pub fn check(kind: CheckKind) -> CheckConfig {
     CheckConfig {
         kind,
         interval: Duration::from_millis(20),
+        fast_interval: Duration::from_millis(20),
         timeout: Duration::from_secs(5),
         rise: 2,
         fall: 3,
