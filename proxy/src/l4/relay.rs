@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::pieces::{Pieces, Taken, Way};
+use crate::io::scratch::PIECE_BYTES;
 use crate::io::{Io, Pipe, Pipes, Scratch, Timer, reset_on_close};
 
 /// Bytes one direction moves before other tasks of the worker get their turn.
@@ -359,7 +360,9 @@ impl<'a> Direction<'a> {
         scratch: &Scratch,
     ) -> Poll<Result<(), End>> {
         scratch.with(|bytes| {
-            let mut buffer = ReadBuf::new(bytes);
+            // A read that fills this much is bulk, which is better spliced; and filters are shown no larger pieces.
+            let size = bytes.len().min(PIECE_BYTES);
+            let mut buffer = ReadBuf::new(&mut bytes[..size]);
             self.source_end = ready!(poll_read(cx, source, &mut buffer));
             self.bulk = buffer.remaining() == 0;
             let read = buffer.filled();

@@ -5,6 +5,8 @@ const DATA: u32 = 1024;
 const HEAP: u32 = 65536;
 /// The flags of every fact.
 const ALL_FACTS: u32 = (1 << 20) - 1;
+/// The end of a plan that wants all facts, no bodies, no effects and no ticks.
+pub const NOTHING_MORE: [u32; 9] = [ALL_FACTS, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// The phases of the packed world, in the order of the plan's flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
