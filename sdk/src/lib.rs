@@ -63,7 +63,9 @@
 //!    [`Verdict::state`], [`Head::state`].
 //! 6. **Capabilities.** [`log`], [`metrics`], [`clock`] and [`random`], each when the YAML grants it. Without an exchange a
 //!    filter is called by [`Filter::tick`], and hands its state over a reload by [`Filter::save`] and [`Filter::restore`].
-//! 7. **Tests.** [`testing`] runs the filter natively, with predicates, packed blocks and checks as in the proxy.
+//! 7. **Waiting.** A verdict may come [later](Verdict::later): inside of it a filter sleeps ([`effect`]), calls HTTP services
+//!    ([`http`]) and uses its store ([`store`]), while its instance serves other exchanges.
+//! 8. **Tests.** [`testing`] runs the filter natively, with predicates, packed blocks and checks as in the proxy.
 //!
 //! The attribute [`filter`](macro@filter) exports exactly the phases that the impl writes out. Misuse does not compile:
 //!

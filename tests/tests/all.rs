@@ -1,5 +1,7 @@
 //! Every integration test, in one binary: a module per topic.
 
+#[path = "all/auth_request.rs"]
+mod auth_request;
 #[path = "all/capabilities.rs"]
 mod capabilities;
 #[path = "all/check.rs"]
@@ -52,6 +54,8 @@ mod l4;
 mod layers;
 #[path = "all/mistakes.rs"]
 mod mistakes;
+#[path = "all/rate_limit.rs"]
+mod rate_limit;
 #[path = "all/reference.rs"]
 mod reference;
 #[path = "all/reload.rs"]
