@@ -60,6 +60,8 @@ mod scenarios;
 mod semantics;
 #[path = "all/statuses.rs"]
 mod statuses;
+#[path = "all/suspend.rs"]
+mod suspend;
 #[path = "all/telemetry.rs"]
 mod telemetry;
 #[path = "all/timeouts.rs"]
