@@ -2,11 +2,12 @@
 
 CARGO ?= cargo
 FUZZ_SECONDS ?= 60
+SOAK_SECONDS ?= 600
 # Debian packages with the clients and servers that the tests are run against.
 PACKAGES := curl openssl openssh-server openssh-client nghttp2-client nghttp2-server python3 slowhttptest redis-server
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: setup demo test conformance lint build bench fuzz clean fmt reference
+.PHONY: setup demo test conformance lint build bench fuzz soak clean fmt reference
 
 ## Install what the build and the tests need and is not there yet: as root; else say what is missing.
 setup:
@@ -49,6 +50,11 @@ bench: setup build
 ## Run the fuzzers, a minute each (FUZZ_SECONDS), on a nightly toolchain; fuzz/README.md says what they look for.
 fuzz: setup
 	FUZZ_SECONDS=$(FUZZ_SECONDS) ./fuzz/run.sh
+
+## Good and hostile filters under load with a reload each second, ten minutes (SOAK_SECONDS): nothing may grow.
+soak: setup
+	$(CARGO) build --bin sluicegate
+	SOAK_SECONDS=$(SOAK_SECONDS) $(CARGO) test -p sluicegate-tests --test all soak -- --ignored --nocapture
 
 ## The key-by-key reference of the configuration, which the program makes; a test holds that it is current.
 reference:

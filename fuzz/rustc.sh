@@ -2,7 +2,7 @@
 # Calls rustc as cargo asks (RUSTC_WRAPPER). Crates that decide about bytes from outside tell the fuzzer where they go:
 # ours and the parsers they use. wasmtime's compiler, which is most of the code, is left alone, and so is what runs while
 # building: with a --target, cargo names it for the rest alone.
-watched=" sluicegate sluicegate_sdk headers httparse rustls saphyr_parser serde_json wasmparser wit_component wit_parser "
+watched=" sluicegate sluicegate_sdk headers router sticky ua_block httparse rustls saphyr_parser serde_json wasmparser wit_component wit_parser "
 name=""
 for ((i = 1; i <= $#; i++)); do
 	[ "${!i}" != --crate-name ] || { i=$((i + 1)); name="${!i}"; }

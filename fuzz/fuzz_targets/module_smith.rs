@@ -9,6 +9,9 @@ use wasm_smith::{Config, Module};
 /// A filter that does nothing.
 const FILTER: &[u8] = include_bytes!("../corpus/module/filter");
 
+/// A filter that imports the log and nothing else.
+const LOGS: &[u8] = include_bytes!("../corpus/module/imports");
+
 fuzz_target!(|data: &[u8]| {
     let mut bytes = Unstructured::new(data);
     let Ok(mut config) = Config::arbitrary(&mut bytes) else {
@@ -17,6 +20,9 @@ fuzz_target!(|data: &[u8]| {
     config.exports = Some(FILTER.to_vec());
     config.min_funcs = 0;
     config.max_imports = 0;
+    if bool::arbitrary(&mut bytes).unwrap_or_default() {
+        config.available_imports = Some(LOGS.to_vec());
+    }
     config.max_memories = 1;
     config.gc_enabled = false;
     config.threads_enabled = false;

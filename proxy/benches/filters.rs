@@ -16,29 +16,50 @@ use sluicegate::connection::Connection;
 use sluicegate::head::{Fields, RequestHead, ResponseHead, Version};
 use sluicegate::wasm::{Host, HostOptions, InstanceOptions, Module};
 
-/// Answers `next` to requests and responses. `%MATCH%` is the number of nodes of its predicate (one prefix, `/api`),
-/// `%SHOWN%` which fields it is shown (0 none, 2 all).
+/// Answers `next` to requests and responses, in one crossing.
 const GUEST: &str = r#"(module
+  (memory (export "memory") 2)
+  (func (export "sluicegate:filter/http-request@0.1.0#on-request") (param i32 i32) (result i32) unreachable)
+  (func (export "sluicegate:filter/http-response@0.1.0#on-response") (param i32 i32) (result i32) unreachable)
+  (func (export "sluicegate:one-crossing@0.1.0#block") (param i32) (result i32) i32.const 65536)
+  (func (export "sluicegate:one-crossing@0.1.0#configure") (param i32) (result i64)
+    (i64.or (i64.const 3072) (i64.shl (i64.const %LENGTH%) (i64.const 32))))
+  (func (export "sluicegate:one-crossing@0.1.0#call") (param i32 i32) (result i64) i64.const 0)
+  (data (i32.const 3072) "%PLAN%"))"#;
+
+/// The same as a component, with an empty plan: requests and responses, no fields.
+const COMPONENT: &str = r#"(module
   (memory (export "memory") 2)
   (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) i32.const 65536)
   (func (export "sluicegate:filter/configuration@0.1.0#configure") (param i32 i32) (result i32)
     (i32.store8 (i32.const 1028) (i32.const 3))
-    (i32.store (i32.const 1032) (i32.const 2048))
-    (i32.store (i32.const 1036) (i32.const %MATCH%))
-    (i32.store (i32.const 1040) (i32.const %SHOWN%))
-    (i32.store (i32.const 1052) (i32.const %SHOWN%))
-    (i32.store (i32.const 2048) (i32.const 2))
-    (i32.store (i32.const 2052) (i32.const 3072))
-    (i32.store (i32.const 2056) (i32.const 4))
     i32.const 1024)
   (func (export "sluicegate:filter/http-request@0.1.0#on-request") (param i32 i32) (result i32) i32.const 4096)
-  (func (export "sluicegate:filter/http-response@0.1.0#on-response") (param i32 i32) (result i32) i32.const 4096)
-  (data (i32.const 3072) "/api"))"#;
+  (func (export "sluicegate:filter/http-response@0.1.0#on-response") (param i32 i32) (result i32) i32.const 4096))"#;
 
-fn module(host: &Host, nodes: u32, shown: u32) -> Arc<Module> {
+/// A guest whose predicate is `matching` and that is shown `fields` and `facts`.
+fn module(host: &Host, matching: &str, fields: &str, facts: &str) -> Arc<Module> {
+    let plan = serde_json::json!({"plan": {
+        "phases": ["request", "response"],
+        "match": serde_json::from_str::<serde_json::Value>(matching).expect("JSON"),
+        "request-fields": fields,
+        "response-fields": fields,
+        "pools": [],
+        "first-bytes": 0,
+        "facts": serde_json::from_str::<serde_json::Value>(facts).expect("JSON"),
+        "request-body": "skip",
+        "response-body": "skip",
+        "effects": [],
+        "tick-ms": 0,
+    }})
+    .to_string();
     let text = GUEST
-        .replace("%MATCH%", &nodes.to_string())
-        .replace("%SHOWN%", &shown.to_string());
+        .replace("%LENGTH%", &plan.len().to_string())
+        .replace("%PLAN%", &plan.replace('"', "\\\""));
+    load(host, &text)
+}
+
+fn load(host: &Host, text: &str) -> Arc<Module> {
     let bytes = wat::parse_str(text).expect("valid text");
     host.load("bench", &bytes).expect("a filter")
 }
@@ -46,10 +67,7 @@ fn module(host: &Host, nodes: u32, shown: u32) -> Arc<Module> {
 fn limits() -> FilterLimits {
     FilterLimits {
         memory: 64 * 1024 * 1024,
-        deadline: Duration::from_millis(10),
-        configure_deadline: Duration::from_secs(2),
-        output: 1024 * 1024,
-        suspends: 1024,
+        ..FilterLimits::default()
     }
 }
 
@@ -62,6 +80,7 @@ fn link(module: Arc<Module>, settings: serde_json::Value) -> Link {
         name: "bench".into(),
         at: ConfigPath::default(),
         module: ModuleSource::Builtin("bench".into()),
+        sha256: None,
         settings,
         limits: limits(),
         capabilities: Capabilities::default(),
@@ -89,9 +108,9 @@ fn rules(count: usize) -> serde_json::Value {
     let rule = |n: usize| {
         let path = match n + 1 == count {
             true => "/a/page".to_owned(),
-            false => format!("/service-{n}/page"),
+            false => format!("/s-{n}"),
         };
-        serde_json::json!({"match": {"host": "www.example.com", "path-prefix": path}, "pool": "web"})
+        serde_json::json!({"match": {"path-prefix": path}, "pool": "web"})
     };
     serde_json::json!({"rules": (0..count).map(rule).collect::<Vec<_>>()})
 }
@@ -183,19 +202,39 @@ fn filters(criterion: &mut Criterion) {
     };
     let (mut request, mut response) = (request(), response());
 
-    for (name, nodes, shown) in [
-        ("request, no fields shown", 0, 0),
-        ("request, ten fields shown", 0, 2),
-        ("request, not matched", 1, 2),
-    ] {
-        let chain = chain(module(&host, nodes, shown));
+    let most = r#"["method", "scheme", "authority", "path", "query", "client-address", "peer-address",
+        "local-address", "listener", "request-id", "protocol"]"#;
+    let guests = [
+        (
+            "request, no facts, no fields",
+            module(&host, "[]", "none", "[]"),
+        ),
+        (
+            "request, facts, no fields",
+            module(&host, "[]", "none", most),
+        ),
+        (
+            "request, facts, ten fields",
+            module(&host, "[]", "all", most),
+        ),
+        (
+            "request, not matched",
+            module(&host, r#"[{"path-prefix": "/api"}]"#, "all", most),
+        ),
+        (
+            "request, no facts, no fields, as a component",
+            load(&host, COMPONENT),
+        ),
+    ];
+    for (name, module) in guests {
+        let chain = chain(module);
         let mut state = ExchangeState::default();
         criterion.bench_function(name, |bencher| {
             bencher.iter(|| black_box(chain.request(&mut state, &request_facts, &mut request)));
         });
     }
 
-    let both = chain(module(&host, 0, 2));
+    let both = chain(module(&host, "[]", "none", "[]"));
     let mut state = ExchangeState::default();
     criterion.bench_function("request and response", |bencher| {
         bencher.iter(|| {
@@ -203,6 +242,14 @@ fn filters(criterion: &mut Criterion) {
             black_box(both.response(&mut state, &response_facts, &mut response))
         });
     });
+    for length in [1, 2, 4, 8] {
+        let module = module(&host, "[]", "none", "[]");
+        let links = (0..length).map(|_| link(module.clone(), serde_json::Value::Null));
+        let chain = Chain::new(links.collect());
+        criterion.bench_function(&format!("request, chain of {length}"), |bencher| {
+            bencher.iter(|| black_box(chain.request(&mut state, &request_facts, &mut request)));
+        });
+    }
 
     let policy = Chain::new(vec![
         standard(
@@ -232,15 +279,29 @@ fn filters(criterion: &mut Criterion) {
             black_box(&mut request);
         });
     });
-    for count in [10, 1_000, 10_000] {
+    for count in [10, 1_000, 10_000, 100_000] {
         let router = Chain::new(vec![standard(&host, "router", rules(count))]);
         criterion.bench_function(&format!("router, {count} rules"), |bencher| {
             bencher.iter(|| black_box(router.request(&mut state, &request_facts, &mut request)));
         });
     }
 
-    let module = module(&host, 0, 2);
+    for (name, settings) in [
+        ("sticky, by source", serde_json::json!({"by": "source"})),
+        (
+            "sticky, by header",
+            serde_json::json!({"by": {"header": "cookie"}}),
+        ),
+    ] {
+        let sticky = Chain::new(vec![standard(&host, "sticky", settings)]);
+        criterion.bench_function(name, |bencher| {
+            bencher.iter(|| black_box(sticky.request(&mut state, &request_facts, &mut request)));
+        });
+    }
+
+    let module = module(&host, "[]", "all", most);
     let options = InstanceOptions {
+        metrics: Default::default(),
         filter: "bench".into(),
         limits: limits(),
         capabilities: Capabilities::default(),

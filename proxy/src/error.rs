@@ -38,6 +38,10 @@ pub enum Reason {
     FilterReply,
     FilterDrop,
     FilterReset,
+    /// A handler trapped, or gave no response, or not a whole one.
+    HandlerFault,
+    /// A handler ran or computed for longer than it may.
+    HandlerTimeout,
     /// A TLS handshake with the client failed.
     TlsHandshake,
     IdleTimeout,
@@ -72,6 +76,8 @@ impl Reason {
         Reason::FilterReply,
         Reason::FilterDrop,
         Reason::FilterReset,
+        Reason::HandlerFault,
+        Reason::HandlerTimeout,
         Reason::TlsHandshake,
         Reason::IdleTimeout,
         Reason::Drained,
@@ -104,6 +110,8 @@ impl Reason {
             Reason::FilterReply => "filter-reply",
             Reason::FilterDrop => "filter-drop",
             Reason::FilterReset => "filter-reset",
+            Reason::HandlerFault => "handler-fault",
+            Reason::HandlerTimeout => "handler-timeout",
             Reason::TlsHandshake => "tls-handshake",
             Reason::IdleTimeout => "idle-timeout",
             Reason::Drained => "drained",
@@ -133,8 +141,12 @@ impl Reason {
             | Reason::UpstreamReset
             | Reason::UpstreamTls
             | Reason::UpstreamMalformed
-            | Reason::UpstreamTruncated => 502,
-            Reason::ConnectTimeout | Reason::ResponseTimeout | Reason::TotalTimeout => 504,
+            | Reason::UpstreamTruncated
+            | Reason::HandlerFault => 502,
+            Reason::ConnectTimeout
+            | Reason::ResponseTimeout
+            | Reason::TotalTimeout
+            | Reason::HandlerTimeout => 504,
             Reason::BadRequest | Reason::TlsHandshake => 400,
             Reason::UnknownCoding => 501,
             Reason::HeadersTooLarge => 431,
@@ -161,8 +173,10 @@ impl Reason {
             Reason::UpstreamTls => "tls_protocol_error",
             Reason::UpstreamMalformed => "http_protocol_error",
             Reason::UpstreamTruncated => "http_response_incomplete",
-            Reason::ResponseTimeout | Reason::TotalTimeout => "http_response_timeout",
-            Reason::FilterFault => "proxy_internal_error",
+            Reason::ResponseTimeout | Reason::TotalTimeout | Reason::HandlerTimeout => {
+                "http_response_timeout"
+            }
+            Reason::FilterFault | Reason::HandlerFault => "proxy_internal_error",
             Reason::BadRequest
             | Reason::UnknownCoding
             | Reason::HeadersTooLarge

@@ -9,6 +9,7 @@ pub(crate) const ABSENT: u32 = u32::MAX;
 pub(crate) const FLAG_TLS: u16 = 1;
 pub(crate) const FLAG_HTTP2: u16 = 1 << 1;
 pub(crate) const FLAG_BODY: u16 = 1 << 2;
+pub(crate) const FLAG_LAST: u16 = 1 << 3;
 
 /// The fact slots of PACKED.md.
 pub(crate) mod slot {
@@ -32,8 +33,9 @@ pub(crate) mod slot {
     pub const REASON: usize = 17;
     pub const FIRST_BYTES: usize = 18;
     pub const ALPN_OFFERED: usize = 19;
+    pub const PIECE: usize = 20;
     #[cfg(not(target_family = "wasm"))]
-    pub const COUNT: usize = 20;
+    pub const COUNT: usize = 21;
 }
 
 /// What every phase is shown. The request, response, log and stream views dereference to it.

@@ -389,6 +389,13 @@ impl Setup {
         self.plan.first_bytes = bytes.min(16384);
     }
 
+    /// Call [`tick`](crate::Filter::tick) at this interval, on one worker of the proxy. 100 ms at least, and a shorter one
+    /// is made so long; needs the capability `tick` in the YAML.
+    pub fn every(&mut self, interval: std::time::Duration) {
+        let ms = u32::try_from(interval.as_millis()).unwrap_or(u32::MAX);
+        self.plan.tick_ms = ms.max(100);
+    }
+
     /// Notes a mistake and goes on, so that all of them are reported at once. With any of them the settings are
     /// refused, whatever `configure` returns.
     pub fn problem(&mut self, problem: Diagnostic) {

@@ -1,9 +1,13 @@
 //! What a filter answers, written straight into the packed block that goes back to the host.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::marker::PhantomData;
 
 use crate::effect::executor;
+
+/// A larger block is given back to the allocator.
+const SPARE_BYTES_MAX: usize = 64 * 1024;
 
 pub(crate) const NEXT: u8 = 0;
 pub(crate) const REPLY: u8 = 1;
@@ -55,6 +59,10 @@ pub enum OnResponse {}
 #[derive(Debug, Clone, Copy)]
 pub enum OnStream {}
 
+/// Marks verdicts of the phases of a stream's data.
+#[derive(Debug, Clone, Copy)]
+pub enum OnStreamData {}
+
 /// Phases in which fields can be edited and a reply given.
 pub trait Http: sealed::Sealed {}
 impl Http for OnRequest {}
@@ -78,6 +86,9 @@ pub type RequestVerdict = Verdict<OnRequest>;
 pub type ResponseVerdict = Verdict<OnResponse>;
 /// Answers of the stream phases.
 pub type StreamVerdict = Verdict<OnStream>;
+
+/// Answers of the phases of a stream's data.
+pub type StreamDataVerdict = Verdict<OnStreamData>;
 
 /// A verdict, with the edits that go with it. Edits apply in the order they are written.
 ///
@@ -251,6 +262,13 @@ impl<P: Routes> Verdict<P> {
     }
 }
 
+impl Verdict<OnStreamData> {
+    /// Sends these bytes in place of the piece; none at all make it vanish.
+    pub fn replace(self, bytes: impl AsRef<[u8]>) -> Self {
+        self.put(op::BODY, "", bytes.as_ref())
+    }
+}
+
 impl Verdict<OnRequest> {
     /// Replaces path and query. It must start with `/`.
     pub fn path(self, path_and_query: impl AsRef<[u8]>) -> Self {
@@ -364,9 +382,23 @@ impl Value<'_> {
     }
 }
 
+thread_local! {
+    /// The block of an earlier verdict that the host has read, for its allocation.
+    static SPARE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Takes back the block of a verdict that was read.
+pub(crate) fn give_back(mut block: Vec<u8>) {
+    if (1..=SPARE_BYTES_MAX).contains(&block.capacity()) {
+        block.clear();
+        SPARE.set(block);
+    }
+}
+
 /// Writes one operation. The lengths go in once the value is written.
 fn write(block: &mut Vec<u8>, code: u8, name: &str, value: impl FnOnce(&mut Vec<u8>)) {
     if block.is_empty() {
+        *block = SPARE.take();
         block.reserve(128);
         block.push(NEXT);
     }

@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use crate::head::{FLAG_BODY, Head, slot};
+use crate::head::{FLAG_BODY, FLAG_LAST, Head, slot};
 use crate::text::Text;
 
 /// The request head, before it is forwarded.
@@ -159,6 +159,38 @@ impl<'a> Stream<'a> {
 }
 
 impl<'a> Deref for Stream<'a> {
+    type Target = Head<'a>;
+
+    fn deref(&self) -> &Head<'a> {
+        &self.head
+    }
+}
+
+/// A piece of a relayed stream.
+#[derive(Debug, Clone, Copy)]
+pub struct StreamData<'a> {
+    head: Head<'a>,
+}
+
+impl<'a> StreamData<'a> {
+    pub fn new(block: &'a [u8]) -> Self {
+        Self {
+            head: Head::new(block),
+        }
+    }
+
+    /// The piece. Only the last one may be empty.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.head.text(slot::PIECE).as_bytes()
+    }
+
+    /// Nothing follows in this direction: its sender has ended its stream.
+    pub fn is_last(&self) -> bool {
+        self.head.flags() & FLAG_LAST != 0
+    }
+}
+
+impl<'a> Deref for StreamData<'a> {
     type Target = Head<'a>;
 
     fn deref(&self) -> &Head<'a> {

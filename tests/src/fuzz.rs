@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use headers::Headers;
+use router::Router;
 use sluicegate::config::{
     self, Capabilities, ConfigPath, Environment, FilterLimits, Input, render,
 };
@@ -22,14 +23,16 @@ use sluicegate::wasm::{
     BodyMode, Effect, Effects, Facts, Host, HostOptions, InstanceOptions, Op, Phase, Rules, Shown,
     Verdict, is_authority, is_target,
 };
-use sluicegate_sdk::testing::{Harness, TestRequest, TestResponse};
-use sluicegate_sdk::{Head, Record, Request, Response, Stream};
+use sluicegate_sdk::testing::{Harness, TestRequest, TestResponse, TestStream};
+use sluicegate_sdk::{Exports, Filter, Head, Phase as Wanted, Record, Request, Response, Stream};
+use sticky::Sticky;
+use ua_block::UaBlock;
 
 /// What takes any bytes.
 pub type Target = fn(&[u8]);
 
 /// Name, which is that of its corpus, and function.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("chunked", chunked),
     ("client_hello", client_hello),
     ("config", configuration),
@@ -39,6 +42,7 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("module", module),
     ("packed_head", packed_head),
     ("schema", schema),
+    ("settings", settings),
     ("verdict", verdict),
 ];
 
@@ -385,6 +389,55 @@ pub fn header_rules(data: &[u8]) {
     exchange.response(&TestResponse::new(200).field("server", "s"));
 }
 
+/// Settings of a standard filter, which the first byte chooses: those that it takes never lead to an answer that the
+/// proxy would refuse, and what it has against others points into them.
+pub fn settings(data: &[u8]) {
+    let Some((choice, settings)) = data.split_first() else {
+        return;
+    };
+    // Any text is a setting: only what JSON is made of is told apart here.
+    let Ok(settings) = serde_json::from_slice(settings) else {
+        return;
+    };
+    match choice % 4 {
+        0 => settings_of::<Headers>(settings),
+        1 => settings_of::<Router>(settings),
+        2 => settings_of::<Sticky>(settings),
+        _ => settings_of::<UaBlock>(settings),
+    }
+}
+
+fn settings_of<F: Filter + Exports>(settings: serde_json::Value) {
+    let mut filter = match Harness::<F>::new(settings) {
+        Ok(filter) => filter,
+        Err(found) => {
+            assert!(!found.is_empty(), "refused without saying why");
+            for diagnostic in found {
+                let path = diagnostic.path.to_string();
+                assert!(path.is_empty() || path.starts_with('/'), "{path}");
+                assert!(!diagnostic.message.is_empty());
+            }
+            return;
+        }
+    };
+    let requests = [
+        TestRequest::get("/"),
+        TestRequest::get("/path/to?query=1&q")
+            .field("user-agent", "curl/8.0")
+            .field("cookie", "a=b; id=1")
+            .field("x-one", "1"),
+        TestRequest::new("POST", "/%2e%2e//x").field("user-agent", ""),
+    ];
+    for request in requests {
+        let mut exchange = filter.exchange(request);
+        exchange.request();
+        exchange.response(&TestResponse::new(200).field("set-cookie", "a=b"));
+    }
+    if filter.plan().phases.contains(Wanted::Connect) {
+        filter.session(TestStream::new()).connect();
+    }
+}
+
 /// Any bytes are a filter or are told to be none; a filter does what it does within its limits.
 pub fn module(data: &[u8]) {
     // What takes long to compile is no concern of a fuzzer.
@@ -407,10 +460,13 @@ pub fn module(data: &[u8]) {
             memory: 1 << 20,
             deadline,
             configure_deadline: deadline,
+            state: 1 << 20,
             output: 1 << 16,
-            suspends: 1024,
+            host_calls: 100,
+            ..FilterLimits::default()
         },
-        capabilities: Capabilities { log: true },
+        capabilities: Capabilities::ALL,
+        metrics: Default::default(),
     };
     let Ok(mut instance) = module.instantiate(&options) else {
         return;

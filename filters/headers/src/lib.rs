@@ -73,6 +73,8 @@ impl Filter for Headers {
         }
         setup.request_fields(interest(&request));
         setup.response_fields(interest(&response));
+        let templates = request.iter().chain(&response).filter_map(Edit::template);
+        setup.facts(templates.flat_map(Template::facts));
         Ok(Self { request, response })
     }
 

@@ -1,7 +1,7 @@
 //! Values with variables: `${client.address}:${client.port}`. Parsed once, written straight into the verdict.
 
 use sluicegate_sdk::settings::nearest;
-use sluicegate_sdk::{Head, Value};
+use sluicegate_sdk::{Fact, Head, Value};
 
 /// What a variable can name, with the phases that know it.
 const VARIABLES: [(&str, Variable); 20] = [
@@ -122,6 +122,14 @@ impl Template {
         })
     }
 
+    /// The facts that it reads.
+    pub fn facts(&self) -> impl Iterator<Item = Fact> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Variable(variable) => variable.fact(),
+            Part::Text(_) => None,
+        })
+    }
+
     /// A variable that a request does not have yet.
     pub fn known_only_in_responses(&self) -> Option<&'static str> {
         self.parts.iter().find_map(|part| match part {
@@ -143,6 +151,29 @@ impl Template {
 }
 
 impl Variable {
+    /// The fact it names; ports are told in any case.
+    fn fact(&self) -> Option<Fact> {
+        Some(match self {
+            Self::ClientAddress => Fact::ClientAddress,
+            Self::PeerAddress => Fact::PeerAddress,
+            Self::ServerAddress => Fact::LocalAddress,
+            Self::Host | Self::Authority => Fact::Authority,
+            Self::Scheme => Fact::Scheme,
+            Self::Method => Fact::Method,
+            Self::Path => Fact::Path,
+            Self::Query => Fact::Query,
+            Self::Protocol => Fact::Protocol,
+            Self::RequestId => Fact::RequestId,
+            Self::Listener => Fact::Listener,
+            Self::TlsSni => Fact::Sni,
+            Self::TlsVersion => Fact::TlsVersion,
+            Self::TlsClientSubject => Fact::ClientSubject,
+            Self::Endpoint => Fact::Endpoint,
+            Self::Pool => Fact::Pool,
+            Self::ClientPort | Self::PeerPort | Self::ServerPort | Self::Header(_) => return None,
+        })
+    }
+
     fn write(&self, head: &Head<'_>, upstream: Upstream<'_>, out: &mut Value<'_>) {
         match self {
             Self::ClientAddress => out.push(head.client_address()),

@@ -1,7 +1,7 @@
 //! Chooses the pool by host, path, method, headers and query; rewrites and redirects.
 
 use sluicegate_sdk::{
-    Diagnostic, Diagnostics, Filter, Interest, Pointer, Request, RequestVerdict, Setup,
+    Diagnostic, Diagnostics, Fact, Filter, Interest, Pointer, Request, RequestVerdict, Setup,
 };
 
 mod action;
@@ -49,6 +49,14 @@ impl Filter for Router {
             .default
             .map(|action| Action::new(action, None, &Pointer::root().key("default"), setup));
         setup.request_fields(Interest::some(fields));
+        setup.facts([
+            Fact::Method,
+            Fact::Scheme,
+            Fact::Authority,
+            Fact::Path,
+            Fact::Query,
+            Fact::RequestId,
+        ]);
         Ok(Self {
             table,
             actions,

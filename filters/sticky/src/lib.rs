@@ -8,7 +8,7 @@
 use sluicegate_sdk::serde::{Deserialize, Deserializer};
 use sluicegate_sdk::settings::text_or_map;
 use sluicegate_sdk::{
-    Diagnostic, Diagnostics, Filter, Head, Interest, Phase, Pointer, Request, RequestVerdict,
+    Diagnostic, Diagnostics, Fact, Filter, Head, Interest, Phase, Pointer, Request, RequestVerdict,
     Response, ResponseVerdict, Setup, Stream, StreamVerdict, schemars,
 };
 
@@ -123,6 +123,11 @@ impl Filter for Sticky {
             Self::AppCookie(_) | Self::Cookie(_) => Interest::some(["cookie"]),
         });
         setup.response_fields(Interest::None);
+        setup.facts(match &sticky {
+            Self::Source => vec![Fact::ClientAddress],
+            Self::Header(_) | Self::AppCookie(_) => Vec::new(),
+            Self::Cookie(_) => vec![Fact::Endpoint, Fact::Scheme],
+        });
         if !matches!(sticky, Self::Cookie(_)) {
             setup.skip(Phase::Response);
         }

@@ -85,6 +85,7 @@ impl Filter for UaBlock {
             );
         }
         setup.request_fields(Interest::some([USER_AGENT]));
+        setup.facts([]);
         if settings.missing == Missing::Allow {
             setup.only_when(Match::header(USER_AGENT));
         }

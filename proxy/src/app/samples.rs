@@ -2,9 +2,9 @@
 
 use crate::chain::{Counts, VerdictKind};
 use crate::generation::Generation;
-use crate::telemetry::{EndpointSample, FilterSample, Metrics, Visitor};
+use crate::telemetry::{EndpointSample, FilterSample, FilterValue, Metrics, Visitor};
 use crate::upstream::State;
-use crate::wasm::FaultKind;
+use crate::wasm::{FaultKind, MetricKind, MetricValue};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -74,6 +74,14 @@ impl Samples {
             if let Some(before) = serving.replaced.get(used.filter.name()) {
                 counts.add(before);
             }
+            let kinds = |uncalled: bool| {
+                FaultKind::ALL
+                    .iter()
+                    .filter(|kind| kind.is_uncalled() == uncalled)
+                    .map(|&kind| (kind.as_str(), counts.faults(kind)))
+                    .collect()
+            };
+            let module = used.filter.module();
             let sample = FilterSample {
                 calls: counts.calls,
                 seconds: counts.nanoseconds as f64 / 1e9,
@@ -81,13 +89,25 @@ impl Samples {
                     .iter()
                     .map(|&kind| (kind.as_str(), counts.verdicts(kind)))
                     .collect(),
-                faults: FaultKind::ALL
-                    .iter()
-                    .map(|&kind| (kind.as_str(), counts.faults(kind)))
-                    .collect(),
+                faults: kinds(false),
+                uncalled: kinds(true),
+                suspended: used.filter.suspended() as u64,
+                instances: used.filter.instances() as u64,
+                module: (module.name().to_owned(), module.digest_hex()),
             };
             visitor.filter(used.filter.name(), &sample);
             visitor.store(used.filter.name(), &used.store.sample());
+            let metrics = used.filter.metrics();
+            metrics.for_each(|kind, name, help, labels, value| {
+                let value = match (kind, value) {
+                    (MetricKind::Counter, MetricValue::Number(n)) => FilterValue::Counter(n),
+                    (_, MetricValue::Number(n)) => FilterValue::Gauge(n),
+                    (_, MetricValue::Histogram(buckets, sum)) => {
+                        FilterValue::Histogram(buckets, sum)
+                    }
+                };
+                visitor.filter_metric(used.filter.name(), (name, help), labels, value);
+            });
         }
     }
 }

@@ -48,6 +48,8 @@ pub(super) struct Shard {
     nanoseconds: AtomicU64,
     verdicts: [AtomicU64; VerdictKind::ALL.len()],
     faults: [AtomicU64; FaultKind::ALL.len()],
+    /// The worker leaves the filter alone until then: milliseconds after the filter was made.
+    suspended_until_ms: AtomicU64,
 }
 
 impl Shard {
@@ -62,6 +64,14 @@ impl Shard {
 
     pub(super) fn fault(&self, kind: FaultKind) {
         add(&self.faults[position(kind)], 1);
+    }
+
+    pub(super) fn suspend(&self, until_ms: u64) {
+        self.suspended_until_ms.store(until_ms, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_suspended(&self, now_ms: u64) -> bool {
+        self.suspended_until_ms.load(Ordering::Relaxed) > now_ms
     }
 }
 

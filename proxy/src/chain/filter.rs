@@ -8,10 +8,11 @@ use super::counters::{Counts, Shard};
 use super::grants;
 use super::plan::CheckedPlan;
 use super::problem::{problem as finding, setting};
+use super::seats::{Seat, Seated, Seats};
 use crate::config::{ConfigPath, FilterConfig, PoolConfig, Problem, quoted};
 use crate::wasm::{
-    ConfigureError, Diagnostic, Fault, FaultKind, Instance, InstanceOptions, Module, Phases, Plan,
-    SETTINGS_BYTES_MAX, tame, tame_lines,
+    ConfigureError, Diagnostic, Fault, FaultKind, FilterMetrics, Instance, InstanceOptions, Module,
+    Phases, Plan, SETTINGS_BYTES_MAX, tame, tame_lines,
 };
 
 /// Ready instances kept beside those in use, for workers whose instance faulted.
@@ -39,10 +40,13 @@ pub struct Filter {
     settings: String,
     plan: CheckedPlan,
     phases: Phases,
-    stock: Mutex<Vec<Instance>>,
-    spent: Mutex<Vec<Instance>>,
+    seats: Arc<Seats>,
+    stock: Mutex<Vec<Seated>>,
+    spent: Mutex<Vec<Seated>>,
     refill: Refill,
     refill_asked: AtomicBool,
+    /// It was told that the filter starts without the state of the one before.
+    emptiness_told: AtomicBool,
     shards: Box<[Shard]>,
     born: Instant,
     /// When a fault was last warned about (ms after `born`, plus one), and how many were not since.
@@ -62,24 +66,25 @@ impl Filter {
         workers: usize,
         refill: Refill,
     ) -> Result<Arc<Self>, Vec<Problem>> {
-        if let Some(missing) = module.missing_capability(&config.capabilities) {
-            let message = format!(
-                "the module of filter {} uses the capability {}, which is not granted",
-                quoted(&config.name),
-                quoted(missing)
-            );
-            let granted = ConfigPath(format!("{}/capabilities", config.at.0));
-            let help = format!(
-                "if it may, write `capabilities: [{missing}]` into the filter, beside its `module`"
-            );
-            return Err(vec![
-                finding(granted, "missing-capability", message).help(help),
-            ]);
+        Self::load_after(None, module, config, workers, refill)
+    }
+
+    /// As [`Filter::load`], in the place of a filter of the same name, whose metrics go on where they stay the same.
+    pub fn load_after(
+        replaced: Option<&Filter>,
+        module: Arc<Module>,
+        config: Arc<FilterConfig>,
+        workers: usize,
+        refill: Refill,
+    ) -> Result<Arc<Self>, Vec<Problem>> {
+        let missing = module.missing_capabilities(&config.capabilities);
+        if !missing.is_empty() {
+            return Err(vec![not_granted(&config, &missing)]);
         }
         let settings = config.settings.to_string();
         if settings.len() > SETTINGS_BYTES_MAX {
             let message = format!(
-                "the settings have {} bytes, more than 1 MiB",
+                "the settings have {} bytes, more than 8 MiB",
                 settings.len()
             );
             let at = setting(&config.at, "");
@@ -89,7 +94,11 @@ impl Filter {
             filter: config.name.clone(),
             limits: config.limits.clone(),
             capabilities: config.capabilities.clone(),
+            metrics: Arc::new(FilterMetrics::after(
+                replaced.map(|old| &*old.options.metrics),
+            )),
         };
+        let seats = seats(&config, workers)?;
         let deadline = config.limits.configure_deadline;
         let began = Instant::now();
         let (first, plan) = make(&module, &options, &settings, deadline)
@@ -98,10 +107,20 @@ impl Filter {
         let phases = plan.phases;
         let plan = CheckedPlan::check(plan, &module, &config.at)?;
         grants::check(&plan, &module, &config)?;
+        if plan.tick_ms > 0 && !config.capabilities.tick {
+            return Err(vec![not_granted(&config, &["tick"])]);
+        }
 
         let filter = Arc::new(Self {
             shards: (0..workers.max(1)).map(|_| Shard::default()).collect(),
-            stock: Mutex::new(vec![first]),
+            stock: Mutex::new(
+                seats
+                    .take()
+                    .map(|seat| Seated::new(first, seat))
+                    .into_iter()
+                    .collect(),
+            ),
+            seats,
             spent: Mutex::default(),
             config,
             module,
@@ -111,6 +130,7 @@ impl Filter {
             phases,
             refill,
             refill_asked: AtomicBool::new(false),
+            emptiness_told: AtomicBool::new(false),
             born: Instant::now(),
             warned_ms: AtomicU64::new(0),
             silent: AtomicU64::new(0),
@@ -176,6 +196,23 @@ impl Filter {
         Counts::sum(&self.shards)
     }
 
+    /// Instances that are alive, at work or to spare.
+    pub fn instances(&self) -> usize {
+        self.seats.taken()
+    }
+
+    /// Workers that leave the filter alone now, for it failed for everybody.
+    pub fn suspended(&self) -> usize {
+        let now = self.age_ms();
+        let suspended = |shard: &&Shard| shard.is_suspended(now);
+        self.shards.iter().filter(suspended).count()
+    }
+
+    /// The metrics it defined.
+    pub fn metrics(&self) -> &FilterMetrics {
+        &self.options.metrics
+    }
+
     /// Fills the stock up after workers took from it. For the control thread.
     pub fn restock(&self) {
         self.refill_asked.store(false, Ordering::SeqCst);
@@ -187,7 +224,7 @@ impl Filter {
     }
 
     /// A ready instance from the stock. When it runs low the control thread is asked to fill it.
-    pub(super) fn stocked(self: &Arc<Self>) -> Option<Instance> {
+    pub(super) fn stocked(self: &Arc<Self>) -> Option<Seated> {
         let taken = {
             let mut stock = lock(&self.stock);
             let taken = stock.pop();
@@ -199,9 +236,10 @@ impl Filter {
         taken.0
     }
 
-    /// Takes back an instance that faulted. A large one is taken apart by the control thread, unless that is behind.
-    pub(super) fn discard(self: &Arc<Self>, instance: Instance) {
-        if instance.memory() < SPENT_BYTES {
+    /// Takes back an instance that faulted. A large one is taken apart by the control thread, unless that is behind or
+    /// its seat is needed.
+    pub(super) fn discard(self: &Arc<Self>, instance: Seated) {
+        if instance.memory() < SPENT_BYTES || self.seats.taken() >= self.seats.max() {
             return;
         }
         let mut spent = lock(&self.spent);
@@ -225,10 +263,29 @@ impl Filter {
         self.quickest_us.load(Ordering::Relaxed) <= deadline
     }
 
-    /// An instance made by the worker, within the deadline of a call.
-    pub(super) fn made_quickly(&self) -> Result<Instance, Fault> {
+    /// An instance made by the worker, within the deadline of a call; none when there are as many as may be.
+    pub(super) fn made_quickly(&self) -> Result<Option<Seated>, Fault> {
         let limits = &self.options.limits;
-        self.make(limits.deadline.min(limits.configure_deadline))
+        let deadline = limits.deadline.min(limits.configure_deadline);
+        let seat = self.seats.take();
+        seat.map(|seat| self.make(deadline, seat)).transpose()
+    }
+
+    /// Worker number `worker` leaves the filter alone for `length` after `fault`, the last of a row.
+    pub(super) fn suspended_by(&self, worker: usize, length: Duration, fault: &Fault) {
+        let until = self.age_ms() + length.as_millis() as u64;
+        self.shard(worker).suspend(until);
+        tracing::warn!(
+            filter = %self.config.name,
+            worker,
+            kind = fault.kind.as_str(),
+            "filter left alone for {} s: it failed for one client after the other; `on-error` applies meanwhile",
+            length.as_secs(),
+        );
+    }
+
+    fn age_ms(&self) -> u64 {
+        self.born.elapsed().as_millis() as u64
     }
 
     pub(super) fn shard(&self, worker: usize) -> &Shard {
@@ -236,9 +293,35 @@ impl Filter {
         &self.shards[worker % self.shards.len()]
     }
 
+    /// The number of the worker that ticks this filter.
+    pub(super) fn elected(&self) -> usize {
+        // FNV-1a: stable over reloads and builds, and the name is short.
+        let hash = self
+            .config
+            .name
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            });
+        // `load` makes at least one shard.
+        (hash % self.shards.len() as u64) as usize
+    }
+
+    /// One line for all workers: the filter does not get the state of the one that it replaces.
+    pub(super) fn starts_empty(&self, step: &'static str, why: &str) {
+        if !self.emptiness_told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                filter = %self.config.name,
+                step,
+                module = self.module.name(),
+                "the filter starts without the state of the one it replaces: {why}"
+            );
+        }
+    }
+
     /// One line about a fault, unless there was one in the last second.
     pub(super) fn warn(&self, phase: &'static str, fault: &Fault) {
-        let now = self.born.elapsed().as_millis() as u64 + 1;
+        let now = self.age_ms() + 1;
         let last = self.warned_ms.load(Ordering::Relaxed);
         let due = last == 0 || now.saturating_sub(last) >= WARN_INTERVAL_MS;
         let first = due
@@ -264,20 +347,24 @@ impl Filter {
         );
     }
 
+    /// Makes instances until so many wait, or as many are alive as may be.
     fn fill(&self, wanted: usize) -> Result<(), Fault> {
         loop {
             let stocked = lock(&self.stock).len();
             if stocked >= wanted {
                 return Ok(());
             }
-            let instance = self.make(self.options.limits.configure_deadline)?;
+            let Some(seat) = self.seats.take() else {
+                return Ok(());
+            };
+            let instance = self.make(self.options.limits.configure_deadline, seat)?;
             lock(&self.stock).push(instance);
         }
     }
 
     /// One more instance with the same settings. It must answer the same plan where instances are bound to it: an
     /// index into pools that come in another order would route to the wrong one.
-    fn make(&self, deadline: Duration) -> Result<Instance, Fault> {
+    fn make(&self, deadline: Duration, seat: Seat) -> Result<Seated, Fault> {
         let began = Instant::now();
         match make(&self.module, &self.options, &self.settings, deadline) {
             Ok((instance, plan))
@@ -285,7 +372,7 @@ impl Filter {
             {
                 let took = began.elapsed().as_micros() as u64;
                 self.quickest_us.fetch_min(took, Ordering::Relaxed);
-                Ok(instance)
+                Ok(Seated::new(instance, seat))
             }
             Ok(_) => Err(Fault::new(
                 FaultKind::Instance,
@@ -310,6 +397,52 @@ impl std::fmt::Debug for Filter {
             .field("name", &self.config.name)
             .finish_non_exhaustive()
     }
+}
+
+/// As many as the filter may have. Each worker needs one.
+fn seats(config: &FilterConfig, workers: usize) -> Result<Arc<Seats>, Vec<Problem>> {
+    let max = match config.limits.instances {
+        None => workers + SPARE + SPENT_MAX,
+        Some(count) => count as usize,
+    };
+    if max < workers {
+        let message = format!(
+            "filter {} may have {max} instances, fewer than the {workers} workers that call it",
+            quoted(&config.name)
+        );
+        let at = ConfigPath(format!("{}/limits/instances", config.at.0));
+        let help = format!(
+            "write at least {workers}, better {} so that some are to spare, or leave it out",
+            workers + SPARE
+        );
+        return Err(vec![finding(at, "too-few-instances", message).help(help)]);
+    }
+    Ok(Seats::new(max))
+}
+
+/// The module needs capabilities that the configuration does not grant; the help is what to write instead.
+fn not_granted(config: &FilterConfig, missing: &[&str]) -> Problem {
+    let names: Vec<_> = missing
+        .iter()
+        .map(|name| quoted(name).to_string())
+        .collect();
+    let (word, verb) = match missing {
+        [_] => ("capability", "is"),
+        _ => ("capabilities", "are"),
+    };
+    let message = format!(
+        "the module of filter {} uses the {word} {}, which {verb} not granted",
+        quoted(&config.name),
+        names.join(", ")
+    );
+    let mut all: Vec<&str> = config.capabilities.names().collect();
+    all.extend(missing);
+    let help = format!(
+        "if it may, write `capabilities: [{}]` into the filter, beside its `module`",
+        all.join(", ")
+    );
+    let at = ConfigPath(format!("{}/capabilities", config.at.0));
+    finding(at, "missing-capability", message).help(help)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -48,7 +48,7 @@ impl Watch {
 
     pub(super) fn lap(&mut self, slot: &Slot) {
         let now = Instant::now();
-        slot.shard().call(now - self.last);
+        slot.lapped(now - self.last, now);
         self.last = now;
     }
 
@@ -169,6 +169,7 @@ impl Chain {
             let watch = watch.get_or_insert_with(Watch::start);
             let mut told = facts.facts(head);
             told.state = part.state;
+            told.show(plan.facts);
             let flags = flags_of(&told);
             let shown = Shown {
                 fields: Some(&head.fields),
@@ -263,6 +264,7 @@ impl Chain {
             let watch = watch.get_or_insert_with(Watch::start);
             let mut told = facts.facts(head.status);
             told.state = part.state;
+            told.show(plan.facts);
             let flags = flags_of(&told);
             let shown = Shown {
                 fields: Some(&head.fields),
@@ -310,6 +312,7 @@ impl Chain {
             let watch = watch.get_or_insert_with(Watch::start);
             let mut told = facts.facts();
             told.state = part.state;
+            told.show(plan.facts);
             let shown = Shown {
                 fields: facts.fields,
                 which: &plan.response_fields,
@@ -335,6 +338,7 @@ fn requested(
         Ok(Answer::Verdict(verdict)) => match verdict.kind {
             Kind::Next => {
                 apply::request(&verdict, head, route, &by.link.pools, &mut part.state);
+                by.link.slot.recycle(verdict);
                 return None;
             }
             Kind::Reply => Outcome::Reply(apply::reply(&verdict, &mut part.state)),
@@ -375,7 +379,10 @@ fn responded(
         Err(kind) => return Some(fault(by.link, kind)),
     };
     match verdict.kind {
-        Kind::Next => apply::response(&verdict, head, &mut part.state),
+        Kind::Next => {
+            apply::response(&verdict, head, &mut part.state);
+            by.link.slot.recycle(verdict);
+        }
         Kind::Reply => {
             let reply = apply::reply(&verdict, &mut part.state);
             head.status = reply.status;

@@ -7,19 +7,25 @@
 //! Must not know: sockets, HTTP framing, pools beyond their index.
 
 mod apply;
+mod backoff;
 mod counters;
+mod cpu;
 mod facts;
 mod filter;
 mod glob;
 mod grants;
+mod handover;
 mod http;
 mod plan;
 mod predicate;
 mod problem;
+mod seats;
 mod slot;
 mod state;
 mod stream;
+mod stream_data;
 mod suspension;
+mod tick;
 
 #[cfg(test)]
 mod tests;
@@ -32,4 +38,5 @@ pub use plan::{CheckedPlan, FIRST_BYTES_MAX};
 pub use predicate::{Predicate, PredicateError, Subject};
 pub use slot::{Slot, Slots};
 pub use state::{ExchangeState, Outcome, Reply, Route, StreamOutcome};
+pub use stream_data::Piece;
 pub use suspension::Suspension;

@@ -3,7 +3,8 @@
 use crate::config::{ConfigPath, Problem, quoted};
 use crate::head::is_token;
 use crate::wasm::{
-    BodyMode, Effects, FactSet, Interest, Module, Phase, Phases, Plan, PoolUse, Rules, ShownFields,
+    BodyMode, Effects, Interest, Module, Phase, Phases, Plan, PoolUse, Rules, ShownFacts,
+    ShownFields,
 };
 
 use super::predicate::Predicate;
@@ -17,6 +18,13 @@ const POOLS_MAX: usize = 4096;
 const BODY_FIRST_MAX: u32 = 1024 * 1024;
 const BODY_WHOLE_MAX: u32 = 64 * 1024 * 1024;
 const TICK_MS_MIN: u32 = 100;
+/// Phases of the contract that nothing calls: a filter that relies on one must not be taken for one at work.
+const NOT_SERVED: [Phase; 4] = [
+    Phase::RequestBody,
+    Phase::ResponseBody,
+    Phase::RequestTrailers,
+    Phase::ResponseTrailers,
+];
 
 /// What of a plan is in force.
 #[derive(Debug, Clone)]
@@ -27,7 +35,7 @@ pub struct CheckedPlan {
     pub pools: Box<[PoolUse]>,
     /// 0 unless the first bytes are wanted.
     pub first_bytes: usize,
-    pub facts: FactSet,
+    pub facts: ShownFacts,
     /// Skip unless the phase is wanted.
     pub request_body: BodyMode,
     pub response_body: BodyMode,
@@ -105,6 +113,11 @@ impl CheckedPlan {
                 plan.tick_ms
             ));
         }
+        for phase in NOT_SERVED {
+            if plan.phases.contains(flag(phase)) && module.phase(phase).is_some() {
+                broken(format!("the phase {} is not served yet", phase.as_str()));
+            }
+        }
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -137,7 +150,7 @@ impl CheckedPlan {
             } else {
                 0
             },
-            facts: plan.facts,
+            facts: ShownFacts::new(plan.facts),
             request_body,
             response_body,
             effects: plan.effects,

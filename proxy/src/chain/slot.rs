@@ -5,12 +5,18 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::backoff::{Backoff, Client};
 use super::counters::{Shard, VerdictKind};
+use super::cpu::CpuBudget;
 use super::filter::Filter;
+use super::handover::hand_over;
 use super::plan::CheckedPlan;
 use super::predicate::{Subject, TooSlow};
+use super::seats::Seated;
 use crate::config::OnError;
-use crate::wasm::{BadVerdict, Facts, Fault, FaultKind, Instance, Kind, Phase, Shown, Verdict};
+use crate::wasm::{
+    BadVerdict, Fact, Facts, Fault, FaultKind, Instance, Kind, Phase, Shown, Verdict,
+};
 
 /// How long a worker makes no instance of a filter itself after it failed to: each try may take as long as a call.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -24,13 +30,20 @@ pub struct Slot {
     filter: Arc<Filter>,
     worker: usize,
     /// None after a fault until one can be had.
-    instance: RefCell<Option<Instance>>,
+    instance: RefCell<Option<Seated>>,
     /// Counts instances, so that a suspended call knows whether it is still the one that it waits in.
     serial: Cell<u64>,
     /// Suspended calls.
     suspended: Cell<u32>,
     /// No instance could be made: this worker makes none before then.
     retry_at: Cell<Option<Instant>>,
+    /// The block of an earlier verdict, for its allocation.
+    spare: Cell<Vec<u8>>,
+    /// None: no limit.
+    cpu: Option<CpuBudget>,
+    backoff: Backoff,
+    /// A call was made whose time is not counted yet.
+    called: Cell<bool>,
 }
 
 /// What one call came to, when it did not fail or the policy is to go on.
@@ -43,13 +56,18 @@ pub(super) enum Answer {
 impl Slot {
     /// Takes an instance for worker number `worker`. When there is none, a later call tries again.
     pub fn new(filter: Arc<Filter>, worker: usize) -> Rc<Self> {
+        let limits = &filter.config().limits;
         let slot = Self {
+            cpu: limits.cpu.map(|rate| CpuBudget::new(rate, Instant::now())),
+            backoff: Backoff::new(limits.faults),
+            called: Cell::new(false),
             filter,
             worker,
             instance: RefCell::new(None),
             serial: Cell::new(0),
             suspended: Cell::new(0),
             retry_at: Cell::new(None),
+            spare: Cell::default(),
         };
         slot.replace();
         Rc::new(slot)
@@ -68,19 +86,43 @@ impl Slot {
         self.filter.shard(self.worker)
     }
 
-    /// Calls the filter and checks what it answers.
+    /// The last call took `wall`, up to `now`. Nothing was taken when the filter was not called.
+    pub(super) fn lapped(&self, wall: Duration, now: Instant) {
+        if self.called.replace(false) {
+            self.shard().call(wall);
+            if let Some(cpu) = &self.cpu {
+                cpu.charge(wall, now);
+            }
+        }
+    }
+
+    /// Calls the filter and checks what it answers, unless it is to be left alone. [`Slot::lapped`] is to follow.
     pub(super) fn call(
         &self,
         phase: Phase,
         facts: &Facts<'_>,
         shown: Shown<'_>,
     ) -> Result<Answer, FaultKind> {
-        let called = self.invoke(phase, facts, shown);
-        self.settled(phase, called, shown)
+        if let Some(fault) = self.withheld() {
+            return self.failed(phase, &fault);
+        }
+        self.begin();
+        let mut answer = self.spare.take();
+        let called = self.invoke(phase, facts, shown, &mut answer);
+        let client = facts.value(Fact::ClientAddress);
+        self.settled(phase, called.map(|()| answer), shown, client)
+    }
+
+    /// A call is made, whose time is to be counted.
+    fn begin(&self) {
+        self.called.set(true);
+        if let Some(cpu) = &self.cpu {
+            cpu.begin();
+        }
     }
 
     /// Calls the filter with the results of what a call suspended for, and checks what it answers like the call itself.
-    /// `serial` is the number of the instance that waits for them.
+    /// `serial` is the number of the instance that waits for them. [`Slot::lapped`] is to follow.
     pub(super) fn resume(
         &self,
         phase: Phase,
@@ -88,28 +130,36 @@ impl Slot {
         block: &[u8],
         shown: Shown<'_>,
     ) -> Result<Answer, FaultKind> {
-        let called = match &mut *self.instance.borrow_mut() {
-            Some(instance) if serial == self.serial.get() => instance.resume(block),
+        self.begin();
+        let mut answer = self.spare.take();
+        let called = match self.instance.borrow_mut().as_mut() {
+            Some(instance) if serial == self.serial.get() => {
+                instance.resume_into(block, &mut answer)
+            }
             // The one there is has done nothing wrong.
             _ => {
                 let why = "its instance failed, or was replaced, while the call was suspended";
                 return self.failed(phase, &Fault::new(FaultKind::Instance, why));
             }
         };
-        self.settled(phase, called, shown)
+        self.settled(phase, called.map(|()| answer), shown, None)
     }
 
     /// Tells the filter that nobody waits for what a call suspended for, so that it lets go of what it kept.
     pub(super) fn cancel(&self, phase: Phase, serial: u64, block: &[u8]) {
         let began = Instant::now();
+        let mut ignored = self.spare.take();
         let called = match self.instance.try_borrow_mut().as_deref_mut() {
-            Ok(Some(instance)) if serial == self.serial.get() => instance.resume(block),
+            Ok(Some(instance)) if serial == self.serial.get() => {
+                instance.resume_into(block, &mut ignored)
+            }
             // With the instance went what it kept.
             _ => return,
         };
+        self.spare.set(ignored);
         self.shard().call(began.elapsed());
         if let Err(fault) = called {
-            self.replace();
+            self.renew();
             // There is no exchange that it could end.
             let _ = self.failed(phase, &fault);
         }
@@ -133,12 +183,13 @@ impl Slot {
         self.suspended.set(self.suspended.get().saturating_sub(1));
     }
 
-    /// Checks what a call answered.
+    /// Checks what a call answered. `client` is whom it was for, where that is known.
     fn settled(
         &self,
         phase: Phase,
         called: Result<Vec<u8>, Fault>,
         shown: Shown<'_>,
+        client: Option<&[u8]>,
     ) -> Result<Answer, FaultKind> {
         let called = called.and_then(|block| {
             match Verdict::read(block, self.plan().rules(phase)).and_then(|v| has_room(v, shown)) {
@@ -158,11 +209,45 @@ impl Slot {
             }
         });
         match called {
-            Ok(verdict) => Ok(Answer::Verdict(verdict)),
+            Ok(verdict) => {
+                self.backoff.well();
+                Ok(Answer::Verdict(verdict))
+            }
             Err(fault) => {
-                self.replace();
+                self.broken(client, &fault);
                 self.failed(phase, &fault)
             }
+        }
+    }
+
+    /// Why the filter is not called now, if it is not.
+    fn withheld(&self) -> Option<Fault> {
+        if self.backoff.is_on(Instant::now) {
+            let message = "is left alone for a while, for it failed for everybody";
+            return Some(Fault::new(FaultKind::Backoff, message));
+        }
+        let cpu = self.cpu.as_ref()?;
+        cpu.is_spent(Instant::now).then(|| {
+            let message = format!(
+                "has used its processor time: `limits.cpu` gives it {} ms a second",
+                cpu.rate().as_millis()
+            );
+            Fault::new(FaultKind::Cpu, message)
+        })
+    }
+
+    /// Lets go of the instance that faulted and takes another one, unless the filter is to be left alone first.
+    fn broken(&self, client: Option<&[u8]>, fault: &Fault) {
+        // That there is no instance may be the doing of one client, and fails for all.
+        let left_alone = if fault.kind == FaultKind::Instance {
+            None
+        } else {
+            self.backoff.fault(Client::of(client), Instant::now())
+        };
+        self.let_go();
+        match left_alone {
+            None => self.replace(),
+            Some(length) => self.filter.suspended_by(self.worker, length, fault),
         }
     }
 
@@ -184,37 +269,68 @@ impl Slot {
     /// Counts and tells a fault, and says what the policy makes of it.
     pub(super) fn failed(&self, phase: Phase, fault: &Fault) -> Result<Answer, FaultKind> {
         self.shard().fault(fault.kind);
-        self.filter.warn(phase.as_str(), fault);
+        if fault.kind != FaultKind::Backoff {
+            self.filter.warn(phase.as_str(), fault);
+        }
         match self.filter.config().on_error {
             OnError::Fail => Err(fault.kind),
             OnError::Bypass => Ok(Answer::Bypassed),
         }
     }
 
-    fn invoke(&self, phase: Phase, facts: &Facts<'_>, shown: Shown<'_>) -> Result<Vec<u8>, Fault> {
+    /// Gives the block of a verdict that was carried out back, for the next one.
+    pub(super) fn recycle(&self, verdict: Verdict) {
+        self.spare.set(verdict.into_block());
+    }
+
+    fn invoke(
+        &self,
+        phase: Phase,
+        facts: &Facts<'_>,
+        shown: Shown<'_>,
+        answer: &mut Vec<u8>,
+    ) -> Result<(), Fault> {
         if let Some(instance) = &mut *self.instance.borrow_mut() {
-            return instance.call(phase, facts, shown);
+            return instance.call_into(phase, facts, shown, answer);
         }
         self.replace();
         match &mut *self.instance.borrow_mut() {
-            Some(instance) => instance.call(phase, facts, shown),
+            Some(instance) => instance.call_into(phase, facts, shown, answer),
             None => Err(Fault::new(FaultKind::Instance, "no instance is ready")),
         }
     }
 
-    /// Takes another instance; the one there was, if any, is gone. At once after a fault, so that the next exchange
-    /// finds it ready: from the stock, else made here when that takes no longer than a call may, else there is none
-    /// until the stock has one.
-    fn replace(&self) {
+    /// This worker is the one that ticks the filter: a filter's ticks come from one worker of the process.
+    pub(super) fn is_elected(&self) -> bool {
+        self.worker == self.filter.elected()
+    }
+
+    /// Calls `f` with the instance, when there is one.
+    pub(super) fn with_instance<T>(&self, f: impl FnOnce(&mut Instance) -> T) -> Option<T> {
+        self.instance.borrow_mut().as_deref_mut().map(f)
+    }
+
+    /// Another instance in the place of one that failed outside of any exchange.
+    pub(super) fn renew(&self) {
+        self.let_go();
+        self.replace();
+    }
+
+    fn let_go(&self) {
         let faulted = self.instance.borrow_mut().take();
         if let Some(faulted) = faulted {
             self.filter.discard(faulted);
         }
+    }
+
+    /// Takes another instance. At once after a fault, so that the next exchange finds it ready: from the stock, else
+    /// made here when that takes no longer than a call may, else there is none until the stock has one.
+    fn replace(&self) {
         let mut taken = self.filter.stocked();
         let may_make = self.retry_at.get().is_none_or(|at| Instant::now() >= at);
         if taken.is_none() && may_make && self.filter.is_quick() {
             match self.filter.made_quickly() {
-                Ok(instance) => taken = Some(instance),
+                Ok(instance) => taken = instance,
                 Err(fault) => {
                     self.filter.warn("configure", &fault);
                     self.retry_at.set(Some(Instant::now() + RETRY_AFTER));
@@ -265,7 +381,8 @@ impl Slots {
         }
     }
 
-    /// The worker's slot of `filter`, made when there is none.
+    /// The worker's slot of `filter`, made when there is none; then a filter of the same name that is still there hands
+    /// its state over to it.
     pub fn slot(&self, filter: &Arc<Filter>) -> Rc<Slot> {
         let mut slots = self.slots.borrow_mut();
         slots.retain(|slot| slot.strong_count() > 0);
@@ -275,6 +392,12 @@ impl Slots {
             .find(|slot| Arc::ptr_eq(&slot.filter, filter));
         known.unwrap_or_else(|| {
             let slot = Slot::new(filter.clone(), self.worker);
+            // The last made is the one that a reload replaces: earlier ones only finish what they began.
+            let replaced = slots.iter().rev().filter_map(Weak::upgrade);
+            let mut replaced = replaced.filter(|old| old.filter.name() == filter.name());
+            if let Some(old) = replaced.next() {
+                hand_over(&old, &slot);
+            }
             slots.push(Rc::downgrade(&slot));
             slot
         })

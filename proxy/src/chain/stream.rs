@@ -111,6 +111,7 @@ impl Chain {
             let watch = watch.get_or_insert_with(Watch::start);
             let mut told = facts.facts();
             told.state = part.state;
+            told.show(plan.facts);
             if phase == Phase::FirstBytes {
                 told.set(
                     Fact::FirstBytes,

@@ -1,5 +1,7 @@
 //! Chains of hand-written guests.
 
+mod limits;
+
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,13 +22,14 @@ fn config(name: &str) -> FilterConfig {
         name: name.into(),
         at: ConfigPath(format!("/filters/{name}")),
         module: ModuleSource::Builtin("test".into()),
+        sha256: None,
         settings: serde_json::Value::Null,
         limits: FilterLimits {
             memory: 1024 * 1024,
             deadline: Duration::from_millis(10),
             configure_deadline: Duration::from_millis(500),
             output: 64 * 1024,
-            suspends: 1024,
+            ..FilterLimits::default()
         },
         capabilities: Capabilities::default(),
         store: StoreConfig::Memory { bytes: 1 << 20 },
@@ -49,6 +52,7 @@ fn pool(name: &str) -> Arc<PoolConfig> {
         max_connections: None,
         retries: 0,
         panic: Panic::Fail,
+        handler: Default::default(),
         resolve_interval: Duration::from_secs(1),
         host: HostPolicy::Preserve,
     })
@@ -591,6 +595,12 @@ fn a_plan_that_is_none_fails_the_load() {
     let guest = Guest::answering(Phase::FirstBytes, &[]).first_bytes(20_000);
     let (_, message, _) = problem(load_as(&guest, config("f")));
     assert!(message.contains("first-bytes"), "{message}");
+    let guest = Guest::answering(Phase::RequestBody, &[]);
+    let (_, message, _) = problem(load_as(&guest, config("f")));
+    assert!(
+        message.contains("the phase request-body is not served yet"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::CONFIG;
 use super::config::SourceArgs;
 use super::report::{self, Format};
-use crate::config::render;
+use crate::config::{ModuleSource, quoted, render};
 use crate::error::why;
 use std::io::stdout;
 
@@ -53,6 +53,17 @@ pub fn run(args: CheckArgs) -> u8 {
     match built {
         Some(generation) => {
             if args.output == Format::Text {
+                for used in &generation.filters {
+                    // The builtin ones are the program's.
+                    if let ModuleSource::File(path) = &used.filter.config().module {
+                        let digest = used.filter.module().digest_hex();
+                        println!(
+                            "filter {}: {} sha256 {digest}",
+                            quoted(used.filter.name()),
+                            path.display()
+                        );
+                    }
+                }
                 let config = &generation.config;
                 println!(
                     "the configuration is good: {}, {}, {}",

@@ -8,6 +8,8 @@ mod client;
 mod config;
 mod demo;
 mod explain;
+mod filter;
+mod inspect;
 mod manual;
 mod proxy;
 mod reload;
@@ -55,6 +57,8 @@ enum Verb {
     Proxy(proxy::ProxyArgs),
     /// Print the schema, the reference, or the configuration in effect
     Config(config::ConfigArgs),
+    /// Look at the modules of filters
+    Filter(filter::Filter),
     /// Make certificates
     Cert(cert::Cert),
     /// Print the completion script for a shell
@@ -75,6 +79,7 @@ pub fn main() -> ExitCode {
         Verb::Demo(args) => demo::run(args),
         Verb::Proxy(args) => proxy::run(args),
         Verb::Config(args) => print_config(&args),
+        Verb::Filter(args) => args.run(),
         Verb::Cert(args) => finish(args.run(&mut std::io::stdout())),
         Verb::Completion(args) => manual::completion(&args),
         Verb::Man(args) => manual::man(&args),

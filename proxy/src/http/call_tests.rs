@@ -234,6 +234,37 @@ fn a_call_is_answered_and_its_connection_is_kept() {
 }
 
 #[test]
+fn calls_share_a_connection_of_http2() {
+    test(async {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let bench = Bench::new(&[socket.local_addr().unwrap()], "protocol: http2");
+        let connections = Rc::new(Cell::new(0));
+        let counted = connections.clone();
+        spawn_local(async move {
+            while let Ok((stream, _)) = socket.accept().await {
+                counted.set(counted.get() + 1);
+                let mut streams = h2::server::handshake(stream).await.unwrap();
+                spawn_local(async move {
+                    while let Some(Ok((request, mut respond))) = streams.accept().await {
+                        let path = request.uri().path().to_owned();
+                        let mut body = respond.send_response(Default::default(), false).unwrap();
+                        body.send_data(path.into(), true).unwrap();
+                    }
+                });
+            }
+        });
+        let answers = futures_util::future::join(bench.call(get("/a")), bench.call(get("/b")));
+        let (a, b) = answers.await;
+        assert_eq!(
+            (&*a.unwrap().body, &*b.unwrap().body),
+            (&b"/a"[..], &b"/b"[..])
+        );
+        assert_eq!(bench.call(get("/c")).await.unwrap().status, 200);
+        assert_eq!(connections.get(), 1);
+    });
+}
+
+#[test]
 fn another_endpoint_is_tried_as_the_pool_says() {
     test(async {
         let gone = TcpListener::bind("127.0.0.1:0")

@@ -1,5 +1,6 @@
 //! One relayed connection, phase by phase: stream filters, the pool, the endpoint, then bytes both ways.
 
+use super::pieces::{Filtered, Pieces};
 use super::relay::{RelayEnd, RelayOptions, Tally, relay};
 use crate::chain::{ExchangeState, StreamFacts, StreamOutcome, Suspension};
 use crate::connection::Connection;
@@ -11,6 +12,7 @@ use crate::tls::Offer;
 use crate::upstream::{EndpointId, Lease, Pick, PickError, Pool, backoff};
 use crate::wasm::{EffectResult, Phase};
 use smallvec::SmallVec;
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -42,7 +44,7 @@ struct Session<'a> {
     service: &'a Rc<Service>,
     perform: Perform,
     connection: &'a Rc<Connection>,
-    state: ExchangeState,
+    state: RefCell<ExchangeState>,
     journal: Journal,
     /// Bytes delivered, true at every moment.
     tally: Tally,
@@ -56,7 +58,7 @@ pub async fn serve(service: Rc<Service>, connection: Rc<Connection>, io: Io, per
         service: &service,
         perform,
         connection: &connection,
-        state: ExchangeState::default(),
+        state: RefCell::default(),
         journal: Journal {
             started: Instant::now(),
             started_at: SystemTime::now(),
@@ -97,15 +99,8 @@ impl Session<'_> {
         if chain.is_empty() {
             return Ok(());
         }
-        let facts = StreamFacts {
-            connection,
-            client: connection.peer.ip(),
-            client_text: &connection.peer_text,
-            client_port: connection.peer.port(),
-            sni: None,
-            offered_alpn: None,
-        };
-        let outcome = chain.connect(&mut self.state, &facts);
+        let facts = facts_of(connection);
+        let outcome = chain.connect(self.state.get_mut(), &facts);
         self.decided(outcome, io, &facts, &[]).await?;
         let deadline = tokio::time::Instant::now() + service.listener.config.timeouts.head;
         if chain.wants(Phase::ClientHello)
@@ -125,7 +120,7 @@ impl Session<'_> {
                     offered_alpn: Some(&offered),
                     ..facts
                 };
-                let outcome = chain.client_hello(&mut self.state, &facts);
+                let outcome = chain.client_hello(self.state.get_mut(), &facts);
                 self.decided(outcome, io, &facts, &[]).await?;
             }
         }
@@ -133,7 +128,7 @@ impl Session<'_> {
         if wanted > 0 {
             read_at_least(io, initial, wanted, deadline).await?;
             let shown = &initial[..initial.len().min(wanted)];
-            let outcome = chain.first_bytes_seen(&mut self.state, &facts, shown);
+            let outcome = chain.first_bytes_seen(self.state.get_mut(), &facts, shown);
             self.decided(outcome, io, &facts, shown).await?;
         }
         Ok(())
@@ -163,7 +158,7 @@ impl Session<'_> {
                     .await
                     .ok_or(Reason::ClientGone)?;
                     drop(work);
-                    let (chain, state) = (&service.chain, &mut self.state);
+                    let (chain, state) = (&service.chain, self.state.get_mut());
                     chain.resume_stream(state, facts, bytes, suspension, &results)
                 }
             };
@@ -175,9 +170,8 @@ impl Session<'_> {
     /// Dials endpoint after endpoint until one takes the connection.
     async fn upstream(&mut self) -> Result<(Io, Lease), Reason> {
         let service = self.service;
-        let index = self
-            .state
-            .route
+        let route = self.state.get_mut().route.clone();
+        let index = route
             .pool
             .or(service.listener.config.pool)
             .ok_or(Reason::NoRoute)?;
@@ -192,12 +186,12 @@ impl Session<'_> {
             pool.first_checks().await;
         }
         let mut tried: SmallVec<[EndpointId; 4]> = SmallVec::new();
-        let mut left = self.state.route.retries.unwrap_or(pool.config.retries);
+        let mut left = route.retries.unwrap_or(pool.config.retries);
         let mut last = None;
         loop {
             let pick = pool.pick(&Pick {
-                sticky: self.state.route.sticky_key.as_deref(),
-                hint: self.state.route.endpoint.as_deref(),
+                sticky: route.sticky_key.as_deref(),
+                hint: route.endpoint.as_deref(),
                 client: self.connection.peer.ip(),
                 exclude: &tried,
             });
@@ -243,12 +237,14 @@ impl Session<'_> {
         let config = &self.service.listener.config;
         let worker = &self.service.worker;
         let timer = Timer::new();
+        let filtered = Filtered::new(&self.service.chain, facts_of(self.connection), &self.state);
         let options = RelayOptions {
             scratch: &worker.scratch,
             pipes: config.tcp.splice.then_some(&worker.pipes),
             idle: config.timeouts.stream_idle,
             timer: &timer,
             tally: &self.tally,
+            pieces: filtered.as_ref().map(|filtered| filtered as &dyn Pieces),
         };
         let end = match (&mut io, &mut upstream) {
             (Io::Tcp(client), Io::Tcp(upstream)) => {
@@ -261,10 +257,16 @@ impl Session<'_> {
             RelayEnd::ClientReset => Some(Reason::ClientGone),
             RelayEnd::UpstreamReset => Some(Reason::UpstreamTruncated),
             RelayEnd::Idle => Some(Reason::IdleTimeout),
+            RelayEnd::Refused => {
+                let refused = filtered.and_then(|filtered| filtered.refused.get());
+                return self
+                    .refuse(io, refused.unwrap_or(Reason::FilterFault))
+                    .await;
+            }
         };
     }
 
-    /// Ends a connection that will not be relayed: before any byte, quietly or with a reset.
+    /// Ends a connection that will not be relayed, or not any more: quietly or with a reset.
     async fn refuse(&mut self, io: Io, reason: Reason) {
         self.journal.reason = Some(reason);
         if reason == Reason::FilterReset {
@@ -295,8 +297,8 @@ impl Session<'_> {
             pool: journal.pool.as_ref().map(|pool| &*pool.config.name),
             endpoint: journal.endpoint.as_deref(),
             tries: journal.tries,
-            filter_time: self.state.filter_time,
-            filter_wait: self.state.filter_wait,
+            filter_time: self.state.borrow().filter_time,
+            filter_wait: self.state.borrow().filter_wait,
             upstream_time: journal.upstream_time,
             reason: journal.reason,
             tls_version: connection.tls.as_ref().map(|tls| tls.version),
@@ -321,6 +323,28 @@ fn poll_reset(io: &Io, cx: &mut Context<'_>) -> Poll<()> {
     match io.tcp().poll_peek(cx, &mut ReadBuf::uninit(&mut byte)) {
         Poll::Ready(Err(_)) => Poll::Ready(()),
         _ => Poll::Pending,
+    }
+}
+
+/// What filters are told of a session by its connection alone.
+fn facts_of(connection: &Connection) -> StreamFacts<'_> {
+    StreamFacts {
+        connection,
+        client: connection.peer.ip(),
+        client_text: &connection.peer_text,
+        client_port: connection.peer.port(),
+        sni: None,
+        offered_alpn: None,
+    }
+}
+
+pub(super) fn decided(outcome: StreamOutcome) -> Result<(), Reason> {
+    match outcome {
+        StreamOutcome::Continue => Ok(()),
+        StreamOutcome::Drop => Err(Reason::FilterDrop),
+        StreamOutcome::Reset => Err(Reason::FilterReset),
+        // The rules of these phases have no suspending.
+        StreamOutcome::Suspend(_) | StreamOutcome::Fault { .. } => Err(Reason::FilterFault),
     }
 }
 

@@ -4,12 +4,14 @@
 // the macros compute from the very types below. Whether a guest's types are these is checked when a function is
 // looked up.
 
+use serde::{Deserialize, Deserializer};
 use wasmtime::component::{ComponentType, Lift, Lower, flags};
 
 // ---------------------------------------------------------------- configuration
 
 /// What a filter finds wrong with its settings.
-#[derive(Debug, Clone, PartialEq, Eq, ComponentType, Lift)]
+#[derive(Debug, Clone, PartialEq, Eq, ComponentType, Lift, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[component(record)]
 pub struct Diagnostic {
     /// JSON pointer relative to the settings.
@@ -107,7 +109,8 @@ flags! {
 }
 
 /// What becomes of a body that is larger than the filter takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ComponentType, Lift)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ComponentType, Lift, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[component(enum)]
 #[repr(u8)]
 pub enum OverCap {
@@ -119,7 +122,8 @@ pub enum OverCap {
     Refuse,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ComponentType, Lift)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ComponentType, Lift, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[component(record)]
 pub struct WholeBody {
     pub max: u32,
@@ -127,7 +131,8 @@ pub struct WholeBody {
 }
 
 /// How a body is given to its phase.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ComponentType, Lift)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ComponentType, Lift, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[component(variant)]
 pub enum BodyMode {
     #[component(name = "skip")]
@@ -150,7 +155,8 @@ impl BodyMode {
 }
 
 /// One node of a predicate, in postfix order; see filter.wit.
-#[derive(Debug, Clone, PartialEq, Eq, ComponentType, Lift)]
+#[derive(Debug, Clone, PartialEq, Eq, ComponentType, Lift, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[component(variant)]
 pub enum Test {
     #[component(name = "method")]
@@ -181,7 +187,8 @@ pub enum Test {
     Negate,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, ComponentType, Lift)]
+#[derive(Debug, Clone, PartialEq, Eq, ComponentType, Lift, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[component(variant)]
 pub enum Interest {
     #[component(name = "none")]
@@ -192,7 +199,8 @@ pub enum Interest {
     All,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, ComponentType, Lift)]
+#[derive(Debug, Clone, PartialEq, Eq, ComponentType, Lift, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[component(record)]
 pub struct PoolUse {
     pub name: String,
@@ -202,11 +210,13 @@ pub struct PoolUse {
 }
 
 /// What a filter answers to its settings, as it answered: nothing in it is checked.
-#[derive(Debug, Clone, PartialEq, ComponentType, Lift)]
+#[derive(Debug, Clone, PartialEq, ComponentType, Lift, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[component(record)]
 pub struct Plan {
     pub phases: Phases,
     #[component(name = "match")]
+    #[serde(rename = "match")]
     pub matching: Vec<Test>,
     #[component(name = "request-fields")]
     pub request_fields: Interest,
@@ -225,6 +235,70 @@ pub struct Plan {
     pub tick_ms: u32,
 }
 
+/// Reads flags as the list of their names.
+macro_rules! named {
+    ($flags:ident { $($name:literal => $flag:ident,)* }) => {
+        impl<'de> Deserialize<'de> for $flags {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let mut flags = $flags::empty();
+                for name in Vec::<&str>::deserialize(deserializer)? {
+                    flags |= match name {
+                        $($name => $flags::$flag,)*
+                        other => {
+                            return Err(serde::de::Error::unknown_variant(other, &[$($name),*]));
+                        }
+                    };
+                }
+                Ok(flags)
+            }
+        }
+    };
+}
+
+named!(Phases {
+    "request" => REQUEST,
+    "response" => RESPONSE,
+    "log" => LOG,
+    "connect" => CONNECT,
+    "client-hello" => CLIENT_HELLO,
+    "first-bytes" => FIRST_BYTES,
+    "request-body" => REQUEST_BODY,
+    "response-body" => RESPONSE_BODY,
+    "request-trailers" => REQUEST_TRAILERS,
+    "response-trailers" => RESPONSE_TRAILERS,
+    "client-data" => CLIENT_DATA,
+    "server-data" => SERVER_DATA,
+    "tick" => TICK,
+});
+
+named!(FactSet {
+    "method" => METHOD,
+    "scheme" => SCHEME,
+    "authority" => AUTHORITY,
+    "path" => PATH,
+    "query" => QUERY,
+    "client-address" => CLIENT_ADDRESS,
+    "peer-address" => PEER_ADDRESS,
+    "local-address" => LOCAL_ADDRESS,
+    "listener" => LISTENER,
+    "request-id" => REQUEST_ID,
+    "sni" => SNI,
+    "alpn" => ALPN,
+    "tls-version" => TLS_VERSION,
+    "client-subject" => CLIENT_SUBJECT,
+    "endpoint" => ENDPOINT,
+    "pool" => POOL,
+    "protocol" => PROTOCOL,
+    "reason" => REASON,
+    "first-bytes" => FIRST_BYTES,
+    "offered-alpn" => OFFERED_ALPN,
+});
+
+named!(Effects {
+    "http-call" => HTTP_CALL,
+    "key-value" => KEY_VALUE,
+});
+
 // ---------------------------------------------------------------- log
 
 #[derive(Debug, Clone, Copy, ComponentType, Lift)]
@@ -241,6 +315,22 @@ pub(super) enum LogLevel {
     Warn,
     #[component(name = "error")]
     Error,
+}
+
+// ---------------------------------------------------------------- metrics
+
+#[derive(Debug, Clone, Copy, ComponentType, Lift)]
+#[component(enum)]
+#[repr(u8)]
+// Made by lifting alone, by its number.
+#[allow(dead_code)]
+pub(super) enum MetricKindName {
+    #[component(name = "counter")]
+    Counter,
+    #[component(name = "gauge")]
+    Gauge,
+    #[component(name = "histogram")]
+    Histogram,
 }
 
 // ---------------------------------------------------------------- readable phases

@@ -166,7 +166,7 @@ fn ticks(time: Duration) -> u64 {
 }
 
 /// Processor time the calling thread has used.
-pub(super) fn processor_time() -> Duration {
+pub fn processor_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.max(0) as u64, time.tv_nsec.max(0) as u32)
 }

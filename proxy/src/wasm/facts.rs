@@ -3,10 +3,10 @@
 use crate::connection::Connection;
 use crate::head::Fields;
 
-use super::bindings::Interest;
+use super::bindings::{FactSet, Interest};
 
 /// Number of fact slots of this version of the contract.
-pub(super) const FACTS: usize = 20;
+pub(super) const FACTS: usize = 21;
 
 /// The fact slots of PACKED.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,17 +32,21 @@ pub enum Fact {
     Reason = 17,
     FirstBytes = 18,
     OfferedAlpn = 19,
+    Piece = 20,
 }
 
 /// Everything one call tells, but for the field lines. All of it is borrowed: building one copies a few pointers.
 #[derive(Debug, Clone, Default)]
 pub struct Facts<'a> {
     pub(super) slots: [Option<&'a [u8]>; FACTS],
+    pub(super) which: ShownFacts,
     pub status: u16,
     pub tls: bool,
     pub http2: bool,
     /// A request body follows.
     pub has_body: bool,
+    /// The piece is the last one.
+    pub last: bool,
     /// What the filter stored in an earlier phase.
     pub state: u64,
     pub client_port: u16,
@@ -81,8 +85,49 @@ impl<'a> Facts<'a> {
         self.slots[fact as usize] = Some(value);
     }
 
+    /// Shows these facts alone.
+    pub fn show(&mut self, which: ShownFacts) {
+        self.which = which;
+    }
+
+    /// The slots that have something to say, in order.
+    #[inline]
+    pub(super) fn shown(&self) -> impl Iterator<Item = (usize, &'a [u8])> {
+        let mut left = self.which.0;
+        std::iter::from_fn(move || {
+            while left != 0 {
+                let slot = left.trailing_zeros() as usize;
+                left &= left - 1;
+                if let Some(Some(value)) = self.slots.get(slot) {
+                    return Some((slot, *value));
+                }
+            }
+            None
+        })
+    }
+
     pub fn value(&self, fact: Fact) -> Option<&'a [u8]> {
         self.slots[fact as usize]
+    }
+}
+
+/// Which facts a filter is shown: a bit for each slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShownFacts(u32);
+
+impl ShownFacts {
+    /// Those of a plan, and those that are no facts of the exchange but what the phase is about.
+    pub fn new(wanted: FactSet) -> Self {
+        let named = (1 << Fact::OfferedAlpn as u32 + 1) - 1;
+        let wanted = wanted.as_array().first().copied().unwrap_or(0);
+        Self(wanted | !named)
+    }
+}
+
+impl Default for ShownFacts {
+    /// All of them.
+    fn default() -> Self {
+        Self(u32::MAX)
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use wasmtime::{Trap, WasmBacktrace};
 
+use super::hostcalls::TooManyHostCalls;
 use super::words::tamed;
 
 /// Bytes of a message and of a backtrace: the names in them are the module's, and as long as it likes.
@@ -23,22 +24,36 @@ pub enum FaultKind {
     Output,
     /// What it answered is no valid verdict.
     Verdict,
+    /// It called the host more often than its limit.
+    HostCalls,
     /// No instance could be made, or the one that a suspended call waits in is gone.
     Instance,
     /// More calls are suspended at one time, or one is more often, than may be.
     Suspends,
+    /// Not called: its processor time is spent.
+    Cpu,
+    /// Not called: it failed too often.
+    Backoff,
 }
 
 impl FaultKind {
-    pub const ALL: [FaultKind; 7] = [
+    pub const ALL: [FaultKind; 10] = [
         FaultKind::Trap,
         FaultKind::Deadline,
         FaultKind::Memory,
         FaultKind::Output,
         FaultKind::Verdict,
+        FaultKind::HostCalls,
         FaultKind::Instance,
+        FaultKind::Cpu,
+        FaultKind::Backoff,
         FaultKind::Suspends,
     ];
+
+    /// The filter was let alone on purpose: its policy was applied without a call. Counted apart from failures.
+    pub fn is_uncalled(self) -> bool {
+        matches!(self, FaultKind::Cpu | FaultKind::Backoff)
+    }
 
     /// The word logs and metrics use.
     pub fn as_str(self) -> &'static str {
@@ -48,7 +63,10 @@ impl FaultKind {
             FaultKind::Memory => "memory",
             FaultKind::Output => "output",
             FaultKind::Verdict => "verdict",
+            FaultKind::HostCalls => "host-calls",
             FaultKind::Instance => "instance",
+            FaultKind::Cpu => "cpu",
+            FaultKind::Backoff => "backoff",
             FaultKind::Suspends => "suspends",
         }
     }
@@ -87,6 +105,8 @@ impl Fault {
         let cause = tamed(&error.root_cause(), MESSAGE_BYTES_MAX);
         let kind = if trap == Some(&Trap::Interrupt) {
             FaultKind::Deadline
+        } else if error.is::<TooManyHostCalls>() {
+            FaultKind::HostCalls
         } else if memory_refused {
             FaultKind::Memory
         } else if is_output_limit(&cause) {

@@ -1,32 +1,31 @@
-//! One instance of a module: a store with its limits, and the typed functions of its exports.
+//! One instance of a module: a store with its limits, and the functions of its exports.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wasmtime::component::{
-    ComponentExportIndex, ComponentNamedList, Lift, Linker, Lower, TypedFunc,
-};
-use wasmtime::{ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
+use wasmtime::{Memory, ResourceLimiter, Store, UpdateDeadline};
 
-use super::bindings::{
-    Diagnostic, Field, LogLevel, Plan, ReadableFacts, RequestVerdict, ResponseVerdict,
-};
+use super::bindings::{Diagnostic, Plan};
+use super::canonical::Canonical;
 use super::deadline::{Budget, Pulse};
+use super::direct::{self, Direct};
 use super::facts::{Facts, Shown};
 use super::fault::{Fault, FaultKind};
-use super::log::{Level, LogSink};
-use super::module::{Form, Module, Phase};
-use super::{packed, readable};
+use super::host::{Clock, FilterMetrics, Log, Metrics, Random};
+use super::hostcalls::HostCalls;
+use super::log::LogSink;
+use super::module::{Module, Phase, Way};
+use super::{handover, packed};
 use crate::config::{Capabilities, FilterLimits};
 
 /// Settings are larger than this in no sane configuration.
-pub const SETTINGS_BYTES_MAX: usize = 1024 * 1024;
-/// Lines a guest may log in one call; further ones are dropped.
-const LOG_LINES_MAX: u32 = 64;
+pub const SETTINGS_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// What one call may copy out of a guest at least: a log line must fit, whatever the output limit is.
 const COPIED_BYTES_MIN: usize = 64 * 1024;
 /// What the answer to `configure`, or a schema, may take.
-const PLAN_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub(super) const PLAN_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes shown of a guest's reason not to take a state.
+const REASON_SHOWN: usize = 256;
 const TABLE_ELEMENTS_MAX: usize = 20_000;
 const CORE_INSTANCES_MAX: usize = 32;
 const MEMORIES_MAX: usize = 8;
@@ -40,6 +39,8 @@ pub struct InstanceOptions {
     pub filter: Arc<str>,
     pub limits: FilterLimits,
     pub capabilities: Capabilities,
+    /// Shared by the filter's instances.
+    pub metrics: Arc<FilterMetrics>,
 }
 
 impl InstanceOptions {
@@ -50,14 +51,10 @@ impl InstanceOptions {
             limits: FilterLimits {
                 memory: 64 * 1024 * 1024,
                 deadline: Duration::from_millis(100),
-                configure_deadline: Duration::from_secs(2),
-                output: 1024 * 1024,
-                suspends: 1024,
+                ..FilterLimits::default()
             },
-            capabilities: Capabilities {
-                log: true,
-                ..Capabilities::default()
-            },
+            capabilities: Capabilities::ALL,
+            metrics: Arc::default(),
         }
     }
 }
@@ -74,27 +71,14 @@ pub struct Instance {
     store: Store<Context>,
     functions: Functions,
     limits: FilterLimits,
-    /// The block of the last call, kept for its allocation.
-    block: Vec<u8>,
     // Keeps the engine and its deadlines going.
     _module: Arc<Module>,
 }
 
-struct Functions {
-    configure: TypedFunc<(&'static str,), (Result<Plan, Vec<Diagnostic>>,)>,
-    schema: Option<TypedFunc<(), (String,)>>,
-    resume: Option<TypedFunc<(&'static [u8],), (Vec<u8>,)>>,
-    phases: [Option<Function>; Phase::ALL.len()],
-}
-
-type ReadableResponseParams = (ReadableFacts, u16, Option<String>, Vec<Field>);
-
-#[derive(Clone, Copy)]
-enum Function {
-    Packed(TypedFunc<(&'static [u8],), (Vec<u8>,)>),
-    Log(TypedFunc<(&'static [u8],), ()>),
-    ReadableRequest(TypedFunc<(ReadableFacts, Vec<Field>), (RequestVerdict,)>),
-    ReadableResponse(TypedFunc<ReadableResponseParams, (ResponseVerdict,)>),
+/// How its functions are called.
+enum Functions {
+    Direct(Direct),
+    Component(Canonical),
 }
 
 impl Instance {
@@ -103,7 +87,9 @@ impl Instance {
         options: &InstanceOptions,
         deadline: Duration,
     ) -> Result<Self, Fault> {
-        if let Some(missing) = module.missing_capability(&options.capabilities) {
+        let missing = module.missing_capabilities(&options.capabilities);
+        if !missing.is_empty() {
+            let missing = missing.join(", ");
             return Err(Fault::new(
                 FaultKind::Instance,
                 format!("imports {missing}, which it was not granted"),
@@ -123,30 +109,27 @@ impl Instance {
         store.set_max_component_handles(HANDLES_MAX);
         begin(&mut store, deadline);
 
-        let failed = |store: &mut Store<Context>, error: wasmtime::Error| {
-            let context = store.data();
-            if context.memory_refused {
+        let made = match &module.way {
+            Way::Direct(linked) => linked.instantiate(&mut store).map(Functions::Direct),
+            Way::Component { pre, exports } => {
+                Canonical::new(pre, exports, &mut store).map(Functions::Component)
+            }
+        };
+        let functions = match made {
+            Ok(functions) => functions,
+            Err(_) if store.data().memory_refused => {
                 let message = format!(
                     "needs more memory to begin with than its limit of {} KiB",
-                    context.memory_max / 1024
+                    store.data().memory_max / 1024
                 );
-                return Fault::new(FaultKind::Memory, message);
+                return Err(Fault::new(FaultKind::Memory, message));
             }
-            Fault::from_start(&error)
-        };
-        let instance = match module.pre().instantiate(&mut store) {
-            Ok(instance) => instance,
-            Err(error) => return Err(failed(&mut store, error)),
-        };
-        let functions = match functions(&module, &instance, &mut store) {
-            Ok(functions) => functions,
-            Err(error) => return Err(failed(&mut store, error)),
+            Err(error) => return Err(Fault::from_start(&error)),
         };
         Ok(Self {
             store,
             functions,
             limits: options.limits.clone(),
-            block: Vec::new(),
             _module: module,
         })
     }
@@ -157,103 +140,152 @@ impl Instance {
         settings: &str,
         deadline: Duration,
     ) -> Result<Plan, ConfigureError> {
-        let fuel = self.store.hostcall_fuel();
-        self.store.set_hostcall_fuel(PLAN_BYTES_MAX);
         begin(&mut self.store, deadline);
-        let configure: TypedFunc<(&str,), _> = self.functions.configure;
-        let answer = configure.call(&mut self.store, (settings,));
-        self.store.set_hostcall_fuel(fuel);
+        let answer = match &mut self.functions {
+            Functions::Direct(direct) => direct.configure(&mut self.store, settings),
+            Functions::Component(canonical) => with_fuel(&mut self.store, |store| {
+                canonical.configure(store, settings)
+            })
+            .map(Ok),
+        };
         match answer {
-            Ok((Ok(plan),)) => Ok(plan),
-            Ok((Err(diagnostics),)) => Err(ConfigureError::Rejected(diagnostics)),
+            Ok(Ok(Ok(plan))) => Ok(plan),
+            Ok(Ok(Err(diagnostics))) => Err(ConfigureError::Rejected(diagnostics)),
+            Ok(Err(fault)) => Err(ConfigureError::Fault(fault)),
             Err(error) => Err(ConfigureError::Fault(self.fault(&error))),
         }
     }
 
     /// The JSON Schema of the settings, when it is exported.
     pub fn schema(&mut self) -> Result<Option<String>, Fault> {
-        let Some(schema) = self.functions.schema else {
-            return Ok(None);
-        };
-        let fuel = self.store.hostcall_fuel();
-        self.store.set_hostcall_fuel(PLAN_BYTES_MAX);
         begin(&mut self.store, self.limits.configure_deadline);
-        let answer = schema.call(&mut self.store, ());
-        self.store.set_hostcall_fuel(fuel);
+        let answer = match &mut self.functions {
+            Functions::Direct(direct) => direct.schema(&mut self.store),
+            Functions::Component(canonical) => {
+                with_fuel(&mut self.store, |store| canonical.schema(store)).map(Ok)
+            }
+        };
         match answer {
-            Ok((schema,)) => Ok(Some(schema)),
+            Ok(schema) => schema,
             Err(error) => Err(self.fault(&error)),
         }
     }
 
-    /// Calls one phase. What comes back is a packed verdict that was not looked at yet (empty for next, and always
-    /// for the log phase); a phase that is not exported answers next. After a fault the instance is not to be called
-    /// again.
+    /// As [`Instance::call_into`], with an answer of its own.
     pub fn call(
         &mut self,
         phase: Phase,
         facts: &Facts<'_>,
         shown: Shown<'_>,
     ) -> Result<Vec<u8>, Fault> {
-        let Some(function) = self.functions.phases[phase as usize] else {
-            return Ok(Vec::new());
-        };
-        begin(&mut self.store, self.limits.deadline);
-        let store = &mut self.store;
-        let answer = match function {
-            Function::Packed(function) => {
-                packed::encode(facts, shown, &mut self.block);
-                let function: TypedFunc<(&[u8],), (Vec<u8>,)> = function;
-                function
-                    .call(store, (&self.block,))
-                    .map(|(verdict,)| verdict)
-            }
-            Function::Log(function) => {
-                packed::encode(facts, shown, &mut self.block);
-                let function: TypedFunc<(&[u8],), ()> = function;
-                function.call(store, (&self.block,)).map(|()| Vec::new())
-            }
-            Function::ReadableRequest(function) => function
-                .call(store, (readable::facts(facts), readable::fields(shown)))
-                .map(|(verdict,)| readable::pack_request(verdict)),
-            Function::ReadableResponse(function) => function
-                .call(
-                    store,
-                    (
-                        readable::facts(facts),
-                        facts.status,
-                        readable::endpoint(facts),
-                        readable::fields(shown),
-                    ),
-                )
-                .map(|(verdict,)| readable::pack_response(verdict)),
-        };
-        self.answered(answer)
+        let mut answer = Vec::new();
+        self.call_into(phase, facts, shown, &mut answer)?;
+        Ok(answer)
     }
 
-    /// Hands the results of a suspended call's effects over, packed. What comes back is a verdict of the phase that was
-    /// suspended, not looked at yet. After a fault the instance is not to be called again.
-    pub fn resume(&mut self, block: &[u8]) -> Result<Vec<u8>, Fault> {
-        let Some(resume) = self.functions.resume else {
-            return Err(Fault::new(FaultKind::Verdict, "does not export `resume`"));
-        };
+    /// Calls one phase. What is put into `answer` is a packed verdict that was not looked at yet (empty for next, and
+    /// always for the log phase); a phase that is not exported answers next. After a fault the instance is not to be
+    /// called again.
+    pub fn call_into(
+        &mut self,
+        phase: Phase,
+        facts: &Facts<'_>,
+        shown: Shown<'_>,
+        answer: &mut Vec<u8>,
+    ) -> Result<(), Fault> {
         begin(&mut self.store, self.limits.deadline);
-        let resume: TypedFunc<(&[u8],), (Vec<u8>,)> = resume;
-        let answer = resume.call(&mut self.store, (block,));
-        self.answered(answer.map(|(verdict,)| verdict))
+        let (store, max) = (&mut self.store, self.limits.output);
+        let called = match &mut self.functions {
+            Functions::Direct(direct) => {
+                let block = packed::Block::new(facts, shown);
+                let write = |room: &mut [u8]| block.write(room);
+                direct.call(store, phase as i32, block.size(), write, answer, max)
+            }
+            Functions::Component(canonical) => canonical
+                .call(store, phase, facts, shown, answer)
+                .map(|()| {
+                    if answer.len() <= max {
+                        return Ok(());
+                    }
+                    let message =
+                        format!("answered with {} bytes, its limit is {max}", answer.len());
+                    Err(Fault::new(FaultKind::Output, message))
+                }),
+        };
+        match called {
+            Ok(answered) => answered,
+            Err(error) => Err(self.fault(&error)),
+        }
     }
 
-    fn answered(&self, answer: wasmtime::Result<Vec<u8>>) -> Result<Vec<u8>, Fault> {
-        match answer {
-            Ok(verdict) if verdict.len() > self.limits.output => Err(Fault::new(
-                FaultKind::Output,
-                format!(
-                    "answered with {} bytes, its limit is {}",
-                    verdict.len(),
-                    self.limits.output
-                ),
-            )),
-            Ok(verdict) => Ok(verdict),
+    /// Hands the results of a suspended call's effects over, packed. What is put into `answer` is a verdict of the phase
+    /// that was suspended, not looked at yet. After a fault the instance is not to be called again.
+    pub fn resume_into(&mut self, block: &[u8], answer: &mut Vec<u8>) -> Result<(), Fault> {
+        begin(&mut self.store, self.limits.deadline);
+        let (store, max) = (&mut self.store, self.limits.output);
+        let called = match &mut self.functions {
+            Functions::Direct(direct) => {
+                let write = |room: &mut [u8]| room.copy_from_slice(block);
+                direct.call(store, direct::RESUME, block.len(), write, answer, max)
+            }
+            Functions::Component(canonical) => canonical
+                .resume(store, block, answer)
+                .map(|()| within(answer, max)),
+        };
+        match called {
+            Ok(answered) => answered,
+            Err(error) => Err(self.fault(&error)),
+        }
+    }
+
+    /// What the instance hands over to the one that takes its place, headed by a version of its own; none when it keeps
+    /// nothing. After a fault of any kind but output it is not to be called again.
+    pub fn save(&mut self) -> Result<Option<Vec<u8>>, Fault> {
+        let bytes_max = self.limits.state;
+        let fuel = self.store.hostcall_fuel();
+        self.store
+            .set_hostcall_fuel(bytes_max.max(COPIED_BYTES_MIN));
+        begin(&mut self.store, self.limits.deadline);
+        let (store, mut state) = (&mut self.store, Vec::new());
+        let saved = match &mut self.functions {
+            Functions::Direct(direct) if direct.can_hand_over => {
+                direct.call(store, direct::SAVE, 0, |_| {}, &mut state, bytes_max)
+            }
+            Functions::Direct(_) => Ok(Ok(())),
+            Functions::Component(canonical) => canonical.save(store, &mut state).map(Ok),
+        };
+        self.store.set_hostcall_fuel(fuel);
+        let saved = match saved {
+            Ok(saved) => saved,
+            Err(error) => Err(self.fault(&error)),
+        };
+        match saved {
+            Ok(()) => handover::checked(state, bytes_max),
+            Err(fault) if fault.kind == FaultKind::Output => Err(handover::too_large(bytes_max)),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// Hands over what another instance saved. Inside is the guest's reason when it does not take it.
+    pub fn restore(&mut self, state: &[u8]) -> Result<Result<(), String>, Fault> {
+        begin(&mut self.store, self.limits.deadline);
+        let (store, mut reason) = (&mut self.store, Vec::new());
+        let max = self.limits.output;
+        let restored = match &mut self.functions {
+            Functions::Direct(direct) if direct.can_hand_over => {
+                let write = |room: &mut [u8]| room.copy_from_slice(state);
+                direct.call(store, direct::RESTORE, state.len(), write, &mut reason, max)
+            }
+            Functions::Direct(_) => Ok(Ok(())),
+            Functions::Component(canonical) => canonical.restore(store, state, &mut reason).map(Ok),
+        };
+        match restored {
+            Ok(Ok(())) if reason.is_empty() => Ok(Ok(())),
+            Ok(Ok(())) => {
+                let reason = String::from_utf8_lossy(&reason);
+                Ok(Err(super::words::tame(&reason, REASON_SHOWN)))
+            }
+            Ok(Err(fault)) => Err(fault),
             Err(error) => Err(self.fault(&error)),
         }
     }
@@ -282,87 +314,43 @@ fn begin(store: &mut Store<Context>, deadline: Duration) {
     let ticks = budget.ticks();
     let context = store.data_mut();
     context.memory_refused = false;
-    context.lines_left = LOG_LINES_MAX;
+    context.log.begin();
+    context.host_calls.begin();
     context.budget = budget;
     context.pulse.arm();
     store.set_epoch_deadline(ticks);
 }
 
-fn functions(
-    module: &Module,
-    instance: &wasmtime::component::Instance,
-    store: &mut Store<Context>,
-) -> wasmtime::Result<Functions> {
-    let exports = &module.exports;
-    let mut phases = [None; Phase::ALL.len()];
-    for phase in Phase::ALL {
-        let Some((form, index)) = &exports.phases[phase as usize] else {
-            continue;
-        };
-        let name = phase.as_str();
-        phases[phase as usize] = Some(match (form, phase) {
-            (Form::Packed, Phase::Log) => Function::Log(typed(instance, store, index, name)?),
-            (Form::Packed, _) => Function::Packed(typed(instance, store, index, name)?),
-            (Form::Readable, Phase::Response) => {
-                Function::ReadableResponse(typed(instance, store, index, name)?)
-            }
-            (Form::Readable, _) => Function::ReadableRequest(typed(instance, store, index, name)?),
-        });
+/// An answer may have so many bytes.
+fn within(answer: &[u8], max: usize) -> Result<(), Fault> {
+    if answer.len() <= max {
+        return Ok(());
     }
-    Ok(Functions {
-        configure: typed(instance, store, &exports.configure, "configure")?,
-        schema: match &exports.schema {
-            Some(index) => Some(typed(instance, store, index, "schema")?),
-            None => None,
-        },
-        resume: match &exports.resume {
-            Some(index) => Some(typed(instance, store, index, "resume")?),
-            None => None,
-        },
-        phases,
-    })
+    let message = format!("answered with {} bytes, its limit is {max}", answer.len());
+    Err(Fault::new(FaultKind::Output, message))
 }
 
-fn typed<Params, Results>(
-    instance: &wasmtime::component::Instance,
-    store: &mut Store<Context>,
-    index: &ComponentExportIndex,
-    name: &str,
-) -> wasmtime::Result<TypedFunc<Params, Results>>
-where
-    Params: ComponentNamedList + Lower,
-    Results: ComponentNamedList + Lift,
-{
-    instance.get_typed_func(store, index).map_err(|error| {
-        wasmtime::Error::msg(format!(
-            "its function for {name} has another type than the contract says: {error:#}"
-        ))
-    })
-}
-
-/// The host functions of the capability `log`.
-pub(super) fn link_log(linker: &mut Linker<Context>, import: &str) -> wasmtime::Result<()> {
-    linker.instance(import)?.func_wrap(
-        "log",
-        |mut store: StoreContextMut<'_, Context>, (level, message): (LogLevel, String)| {
-            let level = match level {
-                LogLevel::Debug => Level::Debug,
-                LogLevel::Info => Level::Info,
-                LogLevel::Warn => Level::Warn,
-                LogLevel::Error => Level::Error,
-            };
-            store.data_mut().print(level, &message);
-            Ok(())
-        },
-    )
+/// Answers to `configure`, and schemas, may be larger than those of calls.
+fn with_fuel<T>(store: &mut Store<Context>, f: impl FnOnce(&mut Store<Context>) -> T) -> T {
+    let fuel = store.hostcall_fuel();
+    store.set_hostcall_fuel(PLAN_BYTES_MAX);
+    let answer = f(store);
+    store.set_hostcall_fuel(fuel);
+    answer
 }
 
 /// The host's side of an instance.
 pub(super) struct Context {
     pub(super) born: Instant,
+    /// To be counted down first by every function that a guest may call.
+    pub(super) host_calls: HostCalls,
     filter: Arc<str>,
-    log: Option<LogSink>,
-    lines_left: u32,
+    /// Of a guest that is called in one crossing, for its host functions.
+    pub(super) memory: Option<Memory>,
+    pub(super) log: Log,
+    pub(super) metrics: Metrics,
+    pub(super) clock: Clock,
+    pub(super) random: Random,
     memory_max: usize,
     memory_used: usize,
     /// Memory was denied during the running call.
@@ -375,34 +363,21 @@ impl Context {
     fn new(options: &InstanceOptions, log: LogSink, pulse: Arc<Pulse>) -> Self {
         Self {
             born: Instant::now(),
+            host_calls: HostCalls::new(options.limits.host_calls),
             filter: options.filter.clone(),
-            log: options.capabilities.log.then_some(log),
-            lines_left: LOG_LINES_MAX,
+            memory: None,
+            log: Log::new(
+                options.filter.clone(),
+                options.capabilities.log.then_some(log),
+            ),
+            metrics: Metrics::new(options.metrics.clone()),
+            clock: Clock::new(),
+            random: Random::new(),
             memory_max: options.limits.memory,
             memory_used: 0,
             memory_refused: false,
             budget: Budget::new(options.limits.configure_deadline),
             pulse,
-        }
-    }
-
-    /// One line of the guest's, if it may log and has not logged too much in this call.
-    pub(super) fn print(&mut self, level: Level, message: &str) {
-        let Some(log) = &self.log else { return };
-        match self.lines_left {
-            0 => {}
-            1 => {
-                self.lines_left = 0;
-                log.write(
-                    &self.filter,
-                    Level::Warn,
-                    "further lines of this call are dropped",
-                );
-            }
-            _ => {
-                self.lines_left -= 1;
-                log.write(&self.filter, level, message);
-            }
         }
     }
 

@@ -7,12 +7,18 @@
 //! Must not know: configuration files, sockets, tokio, pools. What a verdict *means* is `chain`'s.
 
 mod bindings;
+mod canonical;
 mod deadline;
+mod direct;
 mod effect;
 mod encode;
 mod engine;
 mod facts;
 mod fault;
+mod handler;
+mod handover;
+mod host;
+mod hostcalls;
 mod instance;
 mod log;
 mod module;
@@ -24,6 +30,8 @@ mod wasi;
 mod words;
 
 #[cfg(test)]
+mod direct_tests;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 pub(crate) mod wat;
@@ -32,9 +40,14 @@ pub use bindings::{
     BodyMode, Diagnostic, Effects, FactSet, Interest, OverCap, Phases, Plan, PoolUse, Test,
     WholeBody,
 };
+pub use deadline::processor_time;
 pub use engine::{Host, HostError, HostOptions};
-pub use facts::{Fact, Facts, Shown, ShownFields};
+pub use facts::{Fact, Facts, Shown, ShownFacts, ShownFields};
 pub use fault::{Fault, FaultKind};
+pub use handler::{
+    HANDLER_INSTANCES_MAX, Handler, HandlerCall, HandlerError, HandlerFault, HandlerHost, Piece,
+};
+pub use host::{FilterMetrics, MetricKind, MetricLabels, MetricValue};
 pub use instance::{ConfigureError, Instance, InstanceOptions, SETTINGS_BYTES_MAX};
 pub use log::{Level, LogSink};
 pub use module::{Form, MODULE_BYTES_MAX, Module, ModuleError, Phase};

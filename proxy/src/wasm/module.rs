@@ -7,9 +7,11 @@ use sha2::{Digest, Sha256};
 use wasmtime::component::types::{ComponentInstance, ComponentItem};
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker};
 
+use super::direct::{self, Linked};
 use super::encode;
 use super::engine::Host;
 use super::fault::Fault;
+use super::host;
 use super::instance::{Context, Instance, InstanceOptions};
 use super::wasi;
 use super::words::{tame, tame_lines};
@@ -26,8 +28,6 @@ const EXPORTS_SHOWN: usize = 5;
 pub(super) const PACKAGE: &str = "sluicegate:filter/";
 /// The version of the contract this build serves, and with it every earlier 0.1.
 const SERVED: Version = Version(0, 1, 0);
-/// The one capability of this version.
-pub(super) const LOG: &str = "sluicegate:filter/log@0.1.0";
 
 /// When a filter is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -110,7 +110,7 @@ impl Phase {
     }
 
     /// The interface of the packed form and its function.
-    fn packed(self) -> (&'static str, &'static str) {
+    pub(super) fn packed(self) -> (&'static str, &'static str) {
         match self {
             Phase::Request => ("http-request", "on-request"),
             Phase::Response => ("http-response", "on-response"),
@@ -233,10 +233,21 @@ pub struct Module {
     digest: [u8; 32],
     size: usize,
     host: Host,
-    pre: InstancePre<Context>,
-    pub(super) exports: Exports,
-    imports_log: bool,
+    pub(super) way: Way,
+    /// Capabilities that it imports, as `capabilities:` spells them.
+    wanted: Vec<&'static str>,
     uses_wasi: bool,
+}
+
+/// How its functions are called.
+pub(super) enum Way {
+    /// In one crossing.
+    Direct(Linked),
+    /// As the component model says.
+    Component {
+        pre: InstancePre<Context>,
+        exports: Exports,
+    },
 }
 
 /// Where the exported functions are.
@@ -247,6 +258,8 @@ pub(super) struct Exports {
     pub(super) resume: Option<ComponentExportIndex>,
     /// `save` and `restore`.
     pub(super) handover: Option<(ComponentExportIndex, ComponentExportIndex)>,
+    /// The newest version of the contract that is exported.
+    built: String,
 }
 
 impl Module {
@@ -256,25 +269,37 @@ impl Module {
 
     fn compile(host: &Host, name: &str, bytes: &[u8]) -> Result<Self, ModuleError> {
         sniff(bytes)?;
-        let encoded = encode::component(bytes)?;
-        let component = Component::from_binary(host.engine(), &encoded)
-            .map_err(|e| ModuleError::Invalid(format!("{e:#}")))?;
-        let exports = exports(host, &component)?;
-        let mut linker = host.linker();
-        let (imports_log, uses_wasi) = link(host, &component, &mut linker)?;
-        let pre = linker
-            .instantiate_pre(&component)
-            .map_err(|e| ModuleError::Invalid(format!("{e:#}")))?;
+        let (way, wanted, uses_wasi) = match direct::core_module(bytes) {
+            Some(core) => {
+                let linked = Linked::new(host, core)?;
+                let wanted = linked.wanted.clone();
+                (Way::Direct(linked), wanted, false)
+            }
+            None => Self::component(host, bytes)?,
+        };
         Ok(Self {
             name: name.into(),
             digest: Sha256::digest(bytes).into(),
             size: bytes.len(),
             host: host.clone(),
-            pre,
-            exports,
-            imports_log,
+            way,
+            wanted,
             uses_wasi,
         })
+    }
+
+    /// Compiles and links it as a component. Tells also whether it imports the log, and WASI.
+    fn component(host: &Host, bytes: &[u8]) -> Result<(Way, Vec<&'static str>, bool), ModuleError> {
+        let encoded = encode::component(bytes)?;
+        let component = Component::from_binary(host.engine(), &encoded)
+            .map_err(|e| ModuleError::Invalid(format!("{e:#}")))?;
+        let exports = exports(host, &component)?;
+        let mut linker = host.linker();
+        let (wanted, uses_wasi) = link(host, &component, &mut linker)?;
+        let pre = linker
+            .instantiate_pre(&component)
+            .map_err(|e| ModuleError::Invalid(format!("{e:#}")))?;
+        Ok((Way::Component { pre, exports }, wanted, uses_wasi))
     }
 
     pub fn name(&self) -> &str {
@@ -305,16 +330,46 @@ impl Module {
 
     /// In which form the phase is exported, if it is.
     pub fn phase(&self, phase: Phase) -> Option<Form> {
-        self.exports.phases[phase as usize].map(|(form, _)| form)
+        match &self.way {
+            Way::Direct(linked) => linked.phases[phase as usize].then_some(Form::Packed),
+            Way::Component { exports, .. } => exports.phases[phase as usize].map(|(form, _)| form),
+        }
     }
 
     /// A phase may suspend: there is a way to resume it.
     pub fn can_resume(&self) -> bool {
-        self.exports.resume.is_some()
+        match &self.way {
+            Way::Direct(linked) => linked.can_resume,
+            Way::Component { exports, .. } => exports.resume.is_some(),
+        }
     }
 
     pub fn has_schema(&self) -> bool {
-        self.exports.schema.is_some()
+        match &self.way {
+            Way::Direct(linked) => linked.has_schema,
+            Way::Component { exports, .. } => exports.schema.is_some(),
+        }
+    }
+
+    /// It is called in one crossing, which a call of a component takes three of.
+    pub fn is_direct(&self) -> bool {
+        matches!(self.way, Way::Direct(_))
+    }
+
+    /// The version of the contract it was built for: the newest among its exports.
+    pub fn contract(&self) -> &str {
+        match &self.way {
+            Way::Direct(linked) => &linked.built,
+            Way::Component { exports, .. } => &exports.built,
+        }
+    }
+
+    /// It hands its state over on reload.
+    pub fn hands_over(&self) -> bool {
+        match &self.way {
+            Way::Direct(linked) => linked.can_hand_over,
+            Way::Component { exports, .. } => exports.handover.is_some(),
+        }
     }
 
     pub fn uses_wasi(&self) -> bool {
@@ -322,13 +377,14 @@ impl Module {
     }
 
     /// The names of capabilities it imports, as `capabilities:` spells them.
-    pub fn wanted_capabilities(&self) -> &'static [&'static str] {
-        if self.imports_log { &["log"] } else { &[] }
+    pub fn wanted_capabilities(&self) -> &[&'static str] {
+        &self.wanted
     }
 
-    /// The first capability that is imported but not granted. Such a module is not instantiated.
-    pub fn missing_capability(&self, granted: &Capabilities) -> Option<&'static str> {
-        (self.imports_log && !granted.log).then_some("log")
+    /// The capabilities that are imported but not granted. A module that has some is not instantiated.
+    pub fn missing_capabilities(&self, granted: &Capabilities) -> Vec<&'static str> {
+        let wanted = self.wanted.iter().copied();
+        wanted.filter(|name| !granted.has(name)).collect()
     }
 
     /// A new instance that was not configured yet.
@@ -347,15 +403,11 @@ impl Module {
 
     /// The JSON Schema of its settings, from an instance made for this; none when it has none.
     pub fn schema(self: &Arc<Self>) -> Result<Option<String>, Fault> {
-        if self.exports.schema.is_none() {
+        if !self.has_schema() {
             return Ok(None);
         }
         let options = InstanceOptions::for_inspection(self.name.clone());
         self.instantiate(&options)?.schema()
-    }
-
-    pub(super) fn pre(&self) -> &InstancePre<Context> {
-        &self.pre
     }
 }
 
@@ -369,7 +421,7 @@ impl std::fmt::Debug for Module {
 }
 
 /// Refuses what is no wasm binary, and says what it looks like.
-fn sniff(bytes: &[u8]) -> Result<(), ModuleError> {
+pub(super) fn sniff(bytes: &[u8]) -> Result<(), ModuleError> {
     if bytes.is_empty() {
         return Err(ModuleError::Empty);
     }
@@ -495,37 +547,49 @@ fn exports(host: &Host, component: &Component) -> Result<Exports, ModuleError> {
         phases,
         resume: find(("resume", "on-resume")),
         handover: find(("handover", "save")).zip(find(("handover", "restore"))),
+        built: newest(&ours),
     })
 }
 
-/// Links what the component imports. Answers whether it imports the log and whether it imports WASI.
+/// The newest version among names of the contract's package, which were checked.
+pub(super) fn newest(names: &[&String]) -> String {
+    let versions = names
+        .iter()
+        .filter_map(|name| Some(name.split_once('@')?.1));
+    let number = |version: &&str| -> Vec<u64> {
+        let parts = version.split('.');
+        parts.map(|part| part.parse().unwrap_or(0)).collect()
+    };
+    versions.max_by_key(number).unwrap_or_default().to_owned()
+}
+
+/// Links what the component imports. Answers the capabilities among it, and whether it imports WASI.
 fn link(
-    host: &Host,
+    engine: &Host,
     component: &Component,
     linker: &mut Linker<Context>,
-) -> Result<(bool, bool), ModuleError> {
-    let (mut log, mut wasi) = (false, false);
+) -> Result<(Vec<&'static str>, bool), ModuleError> {
+    let (mut wanted, mut wasi) = (Vec::new(), false);
     let invalid = |e: wasmtime::Error| ModuleError::Invalid(format!("{e:#}"));
     let ty = component.component_type();
-    for (name, item) in ty.imports(host.engine()) {
+    for (name, item) in ty.imports(engine.engine()) {
         check_version(name)?;
         let ComponentItem::ComponentInstance(instance) = &item.ty else {
             return Err(ModuleError::UnknownImport(name.to_owned()));
         };
-        if name == LOG {
-            super::instance::link_log(linker, name).map_err(invalid)?;
-            log = true;
+        if let Some(capability) = host::link_component(linker, name).map_err(invalid)? {
+            wanted.push(capability);
         } else if name.starts_with("wasi:") {
             if !wasi::is_known(name) {
                 return Err(ModuleError::Wasi(name.to_owned()));
             }
-            wasi::link(linker, host, name, instance).map_err(invalid)?;
+            wasi::link(linker, engine, name, instance).map_err(invalid)?;
             wasi = true;
-        } else if !(name.starts_with(PACKAGE) && is_only_types(host, instance)) {
+        } else if !(name.starts_with(PACKAGE) && is_only_types(engine, instance)) {
             return Err(ModuleError::UnknownImport(name.to_owned()));
         }
     }
-    Ok((log, wasi))
+    Ok((wanted, wasi))
 }
 
 /// Interfaces imported for their types alone need nothing from the host.

@@ -1,60 +1,98 @@
 //! Lays out the head that packed phases are given (PACKED.md, "Head").
 
-use super::facts::{FACTS, Facts, Shown};
+use smallvec::SmallVec;
+
+use super::facts::{Facts, Shown};
 
 const FORMAT: u16 = 1;
 const HEADER: usize = 64;
 const FACT_SIZE: usize = 8;
 const FIELD_SIZE: usize = 16;
+#[cfg(test)]
 const ABSENT: u32 = u32::MAX;
 
 const FLAG_TLS: u16 = 1;
 const FLAG_HTTP2: u16 = 2;
 const FLAG_BODY: u16 = 4;
+const FLAG_LAST: u16 = 8;
 
-/// Writes the block over what `out` held, in one pass over a buffer of the right size. Allocates only when `out` is too
-/// small.
-pub(super) fn encode(facts: &Facts<'_>, shown: Shown<'_>, out: &mut Vec<u8>) {
-    let (lines, line_bytes) = shown.lines().fold((0, 0), |(lines, bytes), (name, value)| {
-        (lines + 1, bytes + name.len() + value.len())
-    });
-    let fact_bytes: usize = facts.slots.iter().flatten().map(|fact| fact.len()).sum();
-    let fields_at = HEADER + FACTS * FACT_SIZE;
-    let bytes_at = fields_at + lines * FIELD_SIZE;
-    // Not cleared: every byte is written below, so that only growth is filled.
-    out.resize(bytes_at + fact_bytes + line_bytes, 0);
+/// A block to be written: its size is known before there is a place for it.
+pub(super) struct Block<'a> {
+    facts: &'a Facts<'a>,
+    /// Fact slots that are written: up to the last that has something to say.
+    slots: usize,
+    lines: SmallVec<[(&'a [u8], &'a [u8]); 16]>,
+    size: usize,
+}
 
-    let (tables, bytes) = out.split_at_mut(bytes_at);
-    let (header, tables) = tables.split_at_mut(HEADER);
-    let (fact_table, field_table) = tables.split_at_mut(FACTS * FACT_SIZE);
-    header.copy_from_slice(&header_of(facts, lines as u32));
-    let mut bytes = Bytes {
-        rest: bytes,
-        at: bytes_at as u32,
-    };
-    for (slot, value) in fact_table.chunks_exact_mut(FACT_SIZE).zip(&facts.slots) {
-        let (offset, length) = match value {
-            Some(value) => bytes.push(value),
-            None => (ABSENT, 0),
-        };
-        put(slot, [offset, length]);
+impl<'a> Block<'a> {
+    #[inline]
+    pub(super) fn new(facts: &'a Facts<'a>, shown: Shown<'a>) -> Self {
+        let lines: SmallVec<[(&[u8], &[u8]); 16]> = shown.lines().collect();
+        let line_bytes: usize = lines.iter().map(|(n, v)| n.len() + v.len()).sum();
+        let (mut slots, mut fact_bytes) = (0, 0);
+        for (slot, fact) in facts.shown() {
+            slots = slot + 1;
+            fact_bytes += fact.len();
+        }
+        let tables = HEADER + slots * FACT_SIZE + lines.len() * FIELD_SIZE;
+        Self {
+            facts,
+            slots,
+            size: tables + fact_bytes + line_bytes,
+            lines,
+        }
     }
-    let entries = field_table.chunks_exact_mut(FIELD_SIZE);
-    for (entry, (name, value)) in entries.zip(shown.lines()) {
-        let (name, name_len) = bytes.push(name);
-        let (value, value_len) = bytes.push(value);
-        put(entry, [name, name_len, value, value_len]);
+
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Fills `out`, which has the block's size.
+    #[inline]
+    pub(super) fn write(&self, out: &mut [u8]) {
+        let lines = self.lines.len();
+        let fields_at = HEADER + self.slots * FACT_SIZE;
+        let bytes_at = fields_at + lines * FIELD_SIZE;
+        let (tables, bytes) = out.split_at_mut(bytes_at);
+        let (header, tables) = tables.split_at_mut(HEADER);
+        let (fact_table, field_table) = tables.split_at_mut(self.slots * FACT_SIZE);
+        header.copy_from_slice(&header_of(self.facts, self.slots, lines));
+        let mut bytes = Bytes {
+            rest: bytes,
+            at: bytes_at as u32,
+        };
+        // An offset of all ones is absent, whatever the length is.
+        fact_table.fill(0xff);
+        for (slot, value) in self.facts.shown() {
+            let (offset, length) = bytes.push(value);
+            let at = slot * FACT_SIZE;
+            put(&mut fact_table[at..at + FACT_SIZE], [offset, length]);
+        }
+        for (entry, (name, value)) in field_table.chunks_exact_mut(FIELD_SIZE).zip(&self.lines) {
+            let (name, name_len) = bytes.push(name);
+            let (value, value_len) = bytes.push(value);
+            put(entry, [name, name_len, value, value_len]);
+        }
+    }
+
+    /// Writes it over what `out` held.
+    pub(super) fn write_to(&self, out: &mut Vec<u8>) {
+        // Not cleared: every byte is written, so that only growth is filled.
+        out.resize(self.size, 0);
+        self.write(out);
     }
 }
 
-fn header_of(facts: &Facts<'_>, fields: u32) -> [u8; HEADER] {
+fn header_of(facts: &Facts<'_>, slots: usize, fields: usize) -> [u8; HEADER] {
     let flags = (if facts.tls { FLAG_TLS } else { 0 })
         | (if facts.http2 { FLAG_HTTP2 } else { 0 })
-        | (if facts.has_body { FLAG_BODY } else { 0 });
+        | (if facts.has_body { FLAG_BODY } else { 0 })
+        | (if facts.last { FLAG_LAST } else { 0 });
     let mut header = [0; HEADER];
     header[0..2].copy_from_slice(&FORMAT.to_le_bytes());
-    header[2..4].copy_from_slice(&(FACTS as u16).to_le_bytes());
-    header[4..8].copy_from_slice(&fields.to_le_bytes());
+    header[2..4].copy_from_slice(&(slots as u16).to_le_bytes());
+    header[4..8].copy_from_slice(&(fields as u32).to_le_bytes());
     header[8..12].copy_from_slice(&(HEADER as u32).to_le_bytes());
     header[12..14].copy_from_slice(&facts.status.to_le_bytes());
     header[14..16].copy_from_slice(&flags.to_le_bytes());
@@ -95,7 +133,7 @@ fn put<const N: usize>(to: &mut [u8], words: [u32; N]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::facts::{Fact, ShownFields};
+    use super::super::facts::{Fact, ShownFacts, ShownFields};
     use super::*;
     use crate::head::Fields;
 
@@ -122,6 +160,7 @@ mod tests {
             status: 404,
             tls: true,
             has_body: true,
+            last: true,
             state: 7,
             client_port: 1,
             peer_port: 2,
@@ -141,11 +180,11 @@ mod tests {
             fields: Some(&fields),
             which: &ShownFields::All,
         };
-        encode(&facts, shown, &mut block);
-        assert_eq!(block[0..4], [1, 0, 20, 0]);
+        Block::new(&facts, shown).write_to(&mut block);
+        assert_eq!(block[0..4], [1, 0, 5, 0]);
         assert_eq!(u32_at(&block, 4), 3);
         assert_eq!(u32_at(&block, 8), 64);
-        assert_eq!(block[12..16], [0x94, 1, 5, 0]);
+        assert_eq!(block[12..16], [0x94, 1, 13, 0]);
         assert_eq!(block[16..24], 7u64.to_le_bytes());
         assert_eq!(block[24..32], [1, 0, 2, 0, 3, 0, 0, 0]);
         assert_eq!(block[32..40], 11u64.to_le_bytes());
@@ -154,10 +193,24 @@ mod tests {
         assert_eq!(text(&block, 64 + 8), None);
         assert_eq!(text(&block, 64 + 3 * 8), Some(&b"/"[..]));
         assert_eq!(text(&block, 64 + 4 * 8), Some(&b""[..]));
-        let entries = 64 + 20 * 8;
+        let entries = 64 + 5 * 8;
         assert_eq!(text(&block, entries + 16), Some(&b"user-agent"[..]));
         assert_eq!(text(&block, entries + 24), Some(&b"curl/8"[..]));
         assert_eq!(text(&block, entries + 40), Some(&b"text/html"[..]));
+    }
+
+    #[test]
+    fn only_the_wanted_facts_are_shown() {
+        let mut facts = Facts::default();
+        facts.set(Fact::Method, b"GET");
+        facts.set(Fact::Scheme, b"http");
+        facts.set(Fact::Path, b"/");
+        facts.show(ShownFacts::new(super::super::FactSet::SCHEME));
+        let mut block = Vec::new();
+        Block::new(&facts, Shown::NOTHING).write_to(&mut block);
+        assert_eq!(block.len(), 64 + 2 * 8 + 4);
+        assert_eq!(text(&block, 64), None);
+        assert_eq!(text(&block, 64 + 8), Some(&b"http"[..]));
     }
 
     #[test]
@@ -169,7 +222,7 @@ mod tests {
                 fields: Some(&fields),
                 which,
             };
-            encode(&Facts::default(), shown, block);
+            Block::new(&Facts::default(), shown).write_to(block);
             u32_at(block, 4)
         };
         assert_eq!(count(&ShownFields::None, &mut block), 0);

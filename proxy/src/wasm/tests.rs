@@ -21,9 +21,10 @@ fn options() -> InstanceOptions {
             deadline: Duration::from_millis(10),
             configure_deadline: Duration::from_millis(500),
             output: 64 * 1024,
-            suspends: 1024,
+            ..FilterLimits::default()
         },
         capabilities: Capabilities::default(),
+        metrics: Arc::default(),
     }
 }
 
@@ -81,7 +82,7 @@ fn the_guest_sees_the_block() {
     };
     let seen = guest.call(Phase::Request, &facts, shown).unwrap();
     let mut expected = Vec::new();
-    packed::encode(&facts, shown, &mut expected);
+    packed::Block::new(&facts, shown).write_to(&mut expected);
     assert_eq!(seen, expected);
 }
 
@@ -561,6 +562,7 @@ fn handles_are_bounded() {
     let bytes = wasi_guest(&["wasi:cli/stdout@0.2.3"], &guest);
     let mut options = options();
     options.limits.deadline = Duration::from_secs(10);
+    options.limits.host_calls = 100_000;
     let mut instance = host()
         .load("test", &bytes)
         .unwrap()
@@ -569,6 +571,40 @@ fn handles_are_bounded() {
     let fault = request(&mut instance).expect_err("a fault");
     assert_eq!(fault.kind, FaultKind::Trap);
     assert!(fault.message.contains("handle limit"), "{fault}");
+}
+
+#[test]
+fn calls_into_the_host_are_counted_for_each_call() {
+    let times = |n: u32| {
+        format!(
+            "(local.set $n (i32.const {n}))
+             (loop $l
+               (drop (call $random))
+               (br_if $l (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))
+             i32.const 0"
+        )
+    };
+    let of = |n: u32| {
+        let guest = Guest::new()
+            .import("(import \"wasi:random/random@0.2.3\" \"get-random-u64\" (func $random (result i64)))")
+            .and_runs(Phase::Request, &times(n));
+        let bytes = wasi_guest(&["wasi:random/random@0.2.3"], &guest);
+        let mut options = options();
+        options.limits.deadline = Duration::from_secs(10);
+        let module = host().load("test", &bytes).unwrap();
+        module.instantiate(&options).unwrap()
+    };
+    let mut instance = of(1000);
+    for _ in 0..3 {
+        assert_eq!(request(&mut instance), Ok(Vec::new()));
+    }
+    let fault = request(&mut of(1001)).expect_err("a fault");
+    assert_eq!(fault.kind, FaultKind::HostCalls);
+    assert_eq!(
+        fault.message,
+        "called the proxy more than 1000 times in one call"
+    );
+    assert!(fault.backtrace.is_some());
 }
 
 #[test]

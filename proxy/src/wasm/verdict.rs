@@ -135,14 +135,21 @@ impl Rules {
     fn allows_kind(&self, kind: Kind) -> bool {
         match self.phase {
             Phase::Log => kind == Kind::Next,
-            Phase::Tick => matches!(kind, Kind::Next | Kind::Suspend),
+            Phase::Tick => kind == Kind::Next,
             Phase::RequestTrailers | Phase::ResponseTrailers => {
                 matches!(kind, Kind::Next | Kind::Drop | Kind::Reset)
             }
             _ => match kind {
                 Kind::Next | Kind::Drop | Kind::Reset => true,
                 Kind::Reply => self.has_head(),
-                Kind::Suspend => self.body != BodyMode::Watch,
+                Kind::Suspend => matches!(
+                    self.phase,
+                    Phase::Request
+                        | Phase::Response
+                        | Phase::Connect
+                        | Phase::ClientHello
+                        | Phase::FirstBytes
+                ),
             },
         }
     }
@@ -217,7 +224,10 @@ impl Verdict {
     /// Checks an answer.
     pub fn read(block: Vec<u8>, rules: &Rules) -> Result<Self, BadVerdict> {
         let Some((&code, mut rest)) = block.split_first() else {
-            return Ok(Verdict::NEXT);
+            return Ok(Verdict {
+                block,
+                ..Verdict::NEXT
+            });
         };
         let kind = match code {
             0 => Kind::Next,
@@ -259,6 +269,11 @@ impl Verdict {
             block,
             operations,
         })
+    }
+
+    /// The block, to be written over.
+    pub fn into_block(self) -> Vec<u8> {
+        self.block
     }
 
     pub fn is_plain_next(&self) -> bool {

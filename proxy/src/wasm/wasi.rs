@@ -56,6 +56,7 @@ pub(super) fn link(
                 let answer = answer(interface, name);
                 let called = format!("{interface}#{name}");
                 linked.func_new(name, move |mut store, _, params, results| {
+                    store.data_mut().host_calls.take()?;
                     let outcome = match (answer, results.first_mut()) {
                         (Some(answer), Some(result)) => {
                             answer(&mut store, params).map(|value| *result = value)
@@ -74,7 +75,9 @@ pub(super) fn link(
                 })?;
             }
             ComponentItem::Resource(_) => {
-                linked.resource(name, ResourceType::host::<Denied>(), |_, _| Ok(()))?;
+                linked.resource(name, ResourceType::host::<Denied>(), |mut store, _| {
+                    store.data_mut().host_calls.take()
+                })?;
             }
             _ => {}
         }
@@ -178,6 +181,7 @@ fn print(store: &mut StoreContextMut<'_, Context>, contents: Option<&Val>) {
             .collect();
         store
             .data_mut()
+            .log
             .print(super::log::Level::Info, &String::from_utf8_lossy(&bytes));
     }
 }

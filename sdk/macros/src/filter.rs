@@ -13,16 +13,19 @@ struct Phase {
     variant: &'static str,
     interface: &'static str,
     function: &'static str,
+    /// Its number where the host calls in one crossing.
+    number: i32,
     view: &'static str,
     answers: bool,
 }
 
-const PHASES: [Phase; 6] = [
+const PHASES: [Phase; 9] = [
     Phase {
         method: "request",
         variant: "Request",
         interface: "http-request",
         function: "on_request",
+        number: 0,
         view: "Request",
         answers: true,
     },
@@ -31,6 +34,7 @@ const PHASES: [Phase; 6] = [
         variant: "Response",
         interface: "http-response",
         function: "on_response",
+        number: 1,
         view: "Response",
         answers: true,
     },
@@ -39,6 +43,7 @@ const PHASES: [Phase; 6] = [
         variant: "Log",
         interface: "http-log",
         function: "on_log",
+        number: 2,
         view: "Record",
         answers: false,
     },
@@ -47,6 +52,7 @@ const PHASES: [Phase; 6] = [
         variant: "Connect",
         interface: "stream-connect",
         function: "on_connect",
+        number: 3,
         view: "Stream",
         answers: true,
     },
@@ -55,6 +61,7 @@ const PHASES: [Phase; 6] = [
         variant: "ClientHello",
         interface: "stream-client-hello",
         function: "on_client_hello",
+        number: 4,
         view: "Stream",
         answers: true,
     },
@@ -63,10 +70,41 @@ const PHASES: [Phase; 6] = [
         variant: "FirstBytes",
         interface: "stream-first-bytes",
         function: "on_first_bytes",
+        number: 5,
         view: "Stream",
         answers: true,
     },
+    Phase {
+        method: "client_data",
+        variant: "ClientData",
+        interface: "stream-client-data",
+        function: "on_client_data",
+        number: 10,
+        view: "StreamData",
+        answers: true,
+    },
+    Phase {
+        method: "server_data",
+        variant: "ServerData",
+        interface: "stream-server-data",
+        function: "on_server_data",
+        number: 11,
+        view: "StreamData",
+        answers: true,
+    },
+    Phase {
+        method: TICK,
+        variant: "Tick",
+        interface: "tick",
+        function: "on_tick",
+        number: 12,
+        view: "",
+        answers: true,
+    },
 ];
+
+/// The method that is shown nothing and answers nothing.
+const TICK: &str = "tick";
 
 pub fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> {
     if !arguments.is_empty() {
@@ -83,11 +121,12 @@ pub fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> 
     })?;
     let name = filter_type(&item)?;
     let phases = phases_of(&item)?;
+    let hands_over = methods(&item).any(|method| method == "save" || method == "restore");
 
     let variants = phases
         .iter()
         .map(|p| Ident::new(p.variant, Span::call_site()));
-    let module = guest(&name, &phases);
+    let module = guest(&name, &phases, hands_over);
     Ok(quote! {
         #item
 
@@ -120,15 +159,15 @@ fn filter_type(item: &ItemImpl) -> Result<Type> {
     Ok((*item.self_ty).clone())
 }
 
+fn methods(item: &ItemImpl) -> impl Iterator<Item = &Ident> {
+    item.items.iter().filter_map(|item| match item {
+        ImplItem::Fn(f) => Some(&f.sig.ident),
+        _ => None,
+    })
+}
+
 fn phases_of(item: &ItemImpl) -> Result<Vec<&'static Phase>> {
-    let methods: Vec<&Ident> = item
-        .items
-        .iter()
-        .filter_map(|item| match item {
-            ImplItem::Fn(f) => Some(&f.sig.ident),
-            _ => None,
-        })
-        .collect();
+    let methods: Vec<&Ident> = methods(item).collect();
     let phases: Vec<&Phase> = PHASES
         .iter()
         .filter(|phase| methods.iter().any(|method| *method == phase.method))
@@ -147,7 +186,7 @@ fn phases_of(item: &ItemImpl) -> Result<Vec<&'static Phase>> {
 }
 
 /// The exports, compiled for wasm only.
-fn guest(name: &Type, phases: &[&Phase]) -> TokenStream {
+fn guest(name: &Type, phases: &[&Phase], hands_over: bool) -> TokenStream {
     let mut world = vec![
         "export configuration;".to_owned(),
         "export settings-schema;".to_owned(),
@@ -155,6 +194,14 @@ fn guest(name: &Type, phases: &[&Phase]) -> TokenStream {
         "export resume;".to_owned(),
     ];
     world.extend(phases.iter().map(|p| format!("export {};", p.interface)));
+    let handover_numbers = hands_over.then(|| {
+        quote! {
+            14 => save(),
+            15 => restore(block),
+        }
+    });
+    let handover = hands_over.then(handover);
+    world.extend(hands_over.then(|| "export handover;".to_owned()));
     let bindings = contract::bindings(
         &world,
         "this-filter",
@@ -164,6 +211,22 @@ fn guest(name: &Type, phases: &[&Phase]) -> TokenStream {
         let interface = format_ident!("{}", phase.interface.replace('-', "_"));
         let function = format_ident!("{}", phase.function);
         let method = format_ident!("{}", phase.method);
+        if phase.method == TICK {
+            return quote! {
+                fn on_tick(_: &[u8]) -> ::std::vec::Vec<u8> {
+                    INSTANCE.with(|instance| instance.call(|filter| {
+                        <ThisFilter as ::sluicegate_sdk::Filter>::tick(filter)
+                    }));
+                    ::std::vec::Vec::new()
+                }
+
+                impl bindings::exports::sluicegate::filter::tick::Guest for Component {
+                    fn on_tick(block: ::std::vec::Vec<u8>) -> ::std::vec::Vec<u8> {
+                        on_tick(&block)
+                    }
+                }
+            };
+        }
         let view = format_ident!("{}", phase.view);
         let (result, finish) = if phase.answers {
             (quote!(-> ::std::vec::Vec<u8>), quote!(.into_bytes()))
@@ -171,17 +234,30 @@ fn guest(name: &Type, phases: &[&Phase]) -> TokenStream {
             (quote!(), quote!())
         };
         quote! {
+            fn #function(block: &[u8]) #result {
+                INSTANCE.with(|instance| instance.call(|filter| {
+                    <ThisFilter as ::sluicegate_sdk::Filter>::#method(
+                        filter,
+                        &::sluicegate_sdk::#view::new(block),
+                    )
+                    #finish
+                }))
+            }
+
             impl bindings::exports::sluicegate::filter::#interface::Guest for Component {
                 fn #function(block: ::std::vec::Vec<u8>) #result {
-                    INSTANCE.with(|instance| instance.call(|filter| {
-                        <ThisFilter as ::sluicegate_sdk::Filter>::#method(
-                            filter,
-                            &::sluicegate_sdk::#view::new(&block),
-                        )
-                        #finish
-                    }))
+                    #function(&block)
                 }
             }
+        }
+    });
+    let numbered = phases.iter().map(|phase| {
+        let number = phase.number;
+        let function = format_ident!("{}", phase.function);
+        if phase.answers {
+            quote!(#number => #function(block),)
+        } else {
+            quote!(#number => { #function(block); ::std::vec::Vec::new() })
         }
     });
     quote! {
@@ -220,10 +296,51 @@ fn guest(name: &Type, phases: &[&Phase]) -> TokenStream {
 
             #(#exports)*
 
+            /// A host calls nothing that is not exported.
+            fn call(function: i32, block: &[u8]) -> ::std::vec::Vec<u8> {
+                match function {
+                    #(#numbered)*
+                    #handover_numbers
+                    13 => ::sluicegate_sdk::__private::resume(block),
+                    _ => ::std::unreachable!(),
+                }
+            }
+
+            ::sluicegate_sdk::__one_crossing!(ThisFilter, INSTANCE, call);
+
+            #handover
+
             #[allow(unsafe_code, clippy::all, clippy::pedantic)]
             mod exported {
                 use super::Component;
                 super::bindings::export!(Component with_types_in super::bindings);
+            }
+        }
+    }
+}
+
+/// The export of `handover`.
+fn handover() -> TokenStream {
+    quote! {
+        fn save() -> ::std::vec::Vec<u8> {
+            INSTANCE.with(|instance| instance.call(|filter| {
+                ::sluicegate_sdk::__private::save::<ThisFilter>(filter)
+            }))
+        }
+
+        fn restore(state: &[u8]) -> ::std::vec::Vec<u8> {
+            INSTANCE.with(|instance| instance.call(|filter| {
+                ::sluicegate_sdk::__private::restore::<ThisFilter>(filter, state)
+            }))
+        }
+
+        impl bindings::exports::sluicegate::filter::handover::Guest for Component {
+            fn save() -> ::std::vec::Vec<u8> {
+                save()
+            }
+
+            fn restore(state: ::std::vec::Vec<u8>) -> ::std::vec::Vec<u8> {
+                restore(&state)
             }
         }
     }
@@ -279,5 +396,6 @@ mod tests {
             assert!(world.contains(&format!("export {there};")), "{world}");
         }
         assert!(!world.contains("http-request"), "{world}");
+        assert!(!world.contains("handover"), "{world}");
     }
 }

@@ -283,6 +283,34 @@ impl Answer {
         Ok(())
     }
 }
+/// What a verdict on a piece of a stream says: whether the session goes on, what replaces the piece, what is remembered.
+///
+/// Panics when the host would refuse the verdict.
+pub(super) fn data(block: &[u8]) -> (bool, Option<Vec<u8>>, Option<u64>) {
+    let (mut replaced, mut state) = (None, None);
+    let Some((kind, mut rest)) = block.split_first() else {
+        return (true, None, None);
+    };
+    let passes = match *kind {
+        verdict::NEXT => true,
+        verdict::DROP | verdict::RESET => false,
+        other => panic!("the host would refuse verdict {other}"),
+    };
+    let refused = |why: String| panic!("the host would refuse this verdict: {why}");
+    while let Some((operation, tail)) = Operation::split(rest).unwrap_or_else(refused) {
+        match operation.code {
+            op::BODY if passes => replaced = Some(operation.value.to_vec()),
+            op::STATE => {
+                state = Some(u64::from_le_bytes(
+                    operation.array().unwrap_or_else(|why| panic!("{why}")),
+                ))
+            }
+            code => panic!("the host would refuse operation {code} here"),
+        }
+        rest = tail;
+    }
+    (passes, replaced, state)
+}
 
 struct Operation<'a> {
     code: u8,

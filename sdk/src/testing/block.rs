@@ -1,7 +1,10 @@
 //! Packs heads as the host does.
 
 use crate::head::{ABSENT, FORMAT, HEADER, slot};
-use crate::plan::Interest;
+use crate::plan::{Facts, Interest};
+
+/// Facts that a plan names.
+const FACTS: usize = 20;
 
 /// What a head is packed from.
 #[derive(Debug, Default)]
@@ -60,6 +63,15 @@ impl Block<'_> {
         out.extend_from_slice(&text);
         out
     }
+}
+
+/// Makes the facts absent that the plan does not ask for, as the host does.
+pub fn hide(mut block: Vec<u8>, wanted: Facts) -> Vec<u8> {
+    for slot in (0..FACTS).filter(|slot| wanted.bits() & 1 << slot == 0) {
+        let at = HEADER + slot * 8;
+        block[at..at + 4].copy_from_slice(&ABSENT.to_le_bytes());
+    }
+    block
 }
 
 /// The fields that a phase with this interest is shown.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::block::{Block, shown};
-use crate::head::{FLAG_BODY, FLAG_HTTP2, FLAG_TLS, slot};
+use crate::head::{FLAG_BODY, FLAG_HTTP2, FLAG_LAST, FLAG_TLS, slot};
 use crate::plan::{Interest, Phase};
 
 pub(crate) type Fields = Vec<(String, Vec<u8>)>;
@@ -400,6 +400,17 @@ impl TestStream {
             let shown = self.bytes.len().min(first_bytes);
             block.facts[slot::FIRST_BYTES] = Some(&self.bytes[..shown]);
         }
+        block.pack()
+    }
+
+    pub(crate) fn data_block(&self, state: u64, bytes: &[u8], last: bool) -> Vec<u8> {
+        let mut block = Block {
+            state,
+            ..Block::default()
+        };
+        self.connection.fill(&mut block);
+        block.flags |= if last { FLAG_LAST } else { 0 };
+        block.facts[slot::PIECE] = Some(bytes);
         block.pack()
     }
 }

@@ -38,8 +38,9 @@ mod block;
 mod effects;
 mod matching;
 mod message;
+pub(crate) mod metrics;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::time::Duration;
 
@@ -47,9 +48,10 @@ use serde_json::Value;
 
 use crate::effect::{Error, executor};
 use crate::filter::{Exports, Filter};
+use crate::handover::{NotRestored, Saved};
 use crate::log::Level;
 use crate::plan::{Diagnostic, Phase, Plan};
-use crate::view::{Record, Request, Response, Stream};
+use crate::view::{Record, Request, Response, Stream, StreamData};
 
 use effects::World;
 
@@ -57,11 +59,41 @@ pub use serde_json::json;
 
 pub use answer::{Answer, Kind};
 pub use effects::TestCall;
+pub use metrics::metric;
+
 pub use message::{TestEnd, TestRequest, TestResponse, TestStream};
 
 thread_local! {
     /// Each test has a thread of its own, so that its lines do not meet another's.
     static LINES: RefCell<Vec<(Level, String)>> = const { RefCell::new(Vec::new()) };
+}
+
+thread_local! {
+    static CLOCK: Cell<u64> = const { Cell::new(0) };
+    static SEED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Sets both clocks that the filters of this thread read.
+pub fn set_clock(to: std::time::Duration) {
+    CLOCK.set(u64::try_from(to.as_nanos()).unwrap_or(u64::MAX));
+}
+
+pub(crate) fn clock() -> u64 {
+    CLOCK.get()
+}
+
+/// What the random numbers of this thread's filters follow from.
+pub fn seed(seed: u64) {
+    SEED.set(seed);
+}
+
+/// SplitMix64: tests need the same numbers each time, not good ones.
+pub(crate) fn random() -> u64 {
+    let state = SEED.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+    SEED.set(state);
+    let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ mixed >> 31
 }
 
 /// What the filter logged in this thread since the last call.
@@ -159,6 +191,23 @@ impl<F: Filter + Exports> Harness<F> {
         }
     }
 
+    /// One tick, when the filter asked for some.
+    pub fn tick(&mut self) {
+        if self.wants(Phase::Tick) && self.plan.tick_ms > 0 {
+            self.filter.tick();
+        }
+    }
+
+    /// What the filter hands over.
+    pub fn save(&self) -> Option<Saved> {
+        self.filter.save()
+    }
+
+    /// Hands a state to the filter.
+    pub fn restore(&mut self, saved: &Saved) -> Result<(), NotRestored> {
+        self.filter.restore(saved.version(), saved.bytes())
+    }
+
     fn wants(&self, phase: Phase) -> bool {
         self.plan.phases.contains(phase)
     }
@@ -192,6 +241,7 @@ impl<F: Filter + Exports> Exchange<'_, F> {
         let block = self
             .request
             .block(self.state, &self.harness.plan.request_fields);
+        let block = block::hide(block, self.harness.plan.facts);
         let verdict = self.harness.filter.request(&Request::new(&block));
         self.settle(Phase::Request, verdict.into_bytes(), fields)
     }
@@ -217,6 +267,7 @@ impl<F: Filter + Exports> Exchange<'_, F> {
         }
         let interest = &self.harness.plan.response_fields;
         let block = response.block(&self.request, self.state, interest);
+        let block = block::hide(block, self.harness.plan.facts);
         let verdict = self.harness.filter.response(&Response::new(&block));
         self.settle(Phase::Response, verdict.into_bytes(), fields)
     }
@@ -224,7 +275,10 @@ impl<F: Filter + Exports> Exchange<'_, F> {
     /// The log phase.
     pub fn log(&mut self, end: &TestEnd) {
         if self.matches() && self.harness.wants(Phase::Log) {
-            let block = end.block(&self.request, self.state);
+            let block = block::hide(
+                end.block(&self.request, self.state),
+                self.harness.plan.facts,
+            );
             self.harness.filter.log(&Record::new(&block));
         }
     }
@@ -268,12 +322,38 @@ impl<F: Filter + Exports> Session<'_, F> {
         self.phase(Phase::FirstBytes)
     }
 
+    /// A piece from the client: what goes to the endpoint, or none when the session ends.
+    pub fn client_data(&mut self, bytes: &[u8], last: bool) -> Option<Vec<u8>> {
+        self.data(Phase::ClientData, bytes, last)
+    }
+
+    /// A piece from the endpoint: what goes to the client, or none when the session ends.
+    pub fn server_data(&mut self, bytes: &[u8], last: bool) -> Option<Vec<u8>> {
+        self.data(Phase::ServerData, bytes, last)
+    }
+
+    fn data(&mut self, phase: Phase, bytes: &[u8], last: bool) -> Option<Vec<u8>> {
+        if !self.harness.wants(phase) {
+            return Some(bytes.to_vec());
+        }
+        let block = self.stream.data_block(self.state, bytes, last);
+        let (filter, view) = (&mut self.harness.filter, StreamData::new(&block));
+        let verdict = match phase {
+            Phase::ClientData => filter.client_data(&view),
+            _ => filter.server_data(&view),
+        };
+        let (passes, replaced, state) = answer::data(&verdict.into_bytes());
+        self.state = state.unwrap_or(self.state);
+        passes.then(|| replaced.unwrap_or_else(|| bytes.to_vec()))
+    }
+
     fn phase(&mut self, phase: Phase) -> Answer {
         if !self.harness.wants(phase) {
             return Answer::not_called(Vec::new());
         }
         let first_bytes = self.harness.plan.first_bytes as usize;
         let block = self.stream.block(phase, self.state, first_bytes);
+        let block = block::hide(block, self.harness.plan.facts);
         let (filter, view) = (&mut self.harness.filter, Stream::new(&block));
         let verdict = match phase {
             Phase::Connect => filter.connect(&view),

@@ -129,6 +129,43 @@ fn modules_that_cannot_be_used() {
 }
 
 #[test]
+fn a_module_that_is_pinned_is_that_one() {
+    let bench = Bench::new();
+    let module = guest("0.1.0", "");
+    bench.file("good.wasm", &module);
+    let with = |digest: &str| {
+        GOOD.replace(
+            "module: builtin:ua-block",
+            &format!("module: ./good.wasm\n    sha256: {digest}"),
+        )
+        .replace("    settings: {deny: [badcurl], action: drop}\n", "")
+    };
+    let inspected = sluicegate(&["filter", "inspect", &format!("{}/good.wasm", bench.path())]);
+    let digest = inspected
+        .stdout
+        .lines()
+        .find_map(|line| line.strip_prefix("sha256"))
+        .map(|digest| digest.trim().to_owned())
+        .expect("a digest");
+    let good = bench.check(&with(&digest));
+    assert_eq!(good.code, 0, "{}", good.text());
+    // It is shown, so that it can be copied.
+    assert!(good.stdout.contains(&digest), "{}", good.stdout);
+    assert_eq!(bench.check(&with(&digest.to_uppercase())).code, 0);
+    let other = with(&format!("{:0>64}", "f"));
+    let refused = bench.check(&other);
+    assert_eq!(refused.code, 78);
+    for text in ["digest-mismatch", digest.as_str(), "000f"] {
+        assert!(refused.stderr.contains(text), "{text}: {}", refused.stderr);
+    }
+    assert!(
+        refused.stderr.contains("sluicegate.yaml:7:13"),
+        "{}",
+        refused.stderr
+    );
+}
+
+#[test]
 fn certificates_that_cannot_be_used() {
     let bench = Bench::new();
     let made = sluicegate(&["cert", "self-signed", "a.test", "--out", &bench.path()]);

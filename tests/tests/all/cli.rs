@@ -108,7 +108,7 @@ fn version_says_what_filters_it_takes() {
             0,
             format!(
                 "sluicegate {version}\nfilter contract sluicegate:filter@0.1.0\n\
-                 builtin filters headers, router, sticky, ua-block\n"
+                 builtin filters auth-request, headers, rate-limit, router, sticky, ua-block\n"
             )
         )
     );
@@ -186,13 +186,70 @@ fn what_packages_install_is_made_by_the_program() {
 }
 
 #[test]
+fn a_module_tells_what_it_is() {
+    let told = sluicegate(&["filter", "inspect", "builtin:sticky"]);
+    assert_eq!(told.code, 0, "{}", told.stderr);
+    for line in [
+        "contract  sluicegate:filter@0.1.0",
+        "phases    request, response, connect",
+        "imports   none",
+    ] {
+        assert!(
+            told.stdout.lines().any(|l| l == line),
+            "{line}: {}",
+            told.stdout
+        );
+    }
+    assert!(told.stdout.contains("  by "), "{}", told.stdout);
+    let told = sluicegate(&["filter", "inspect", "builtin:sticky", "-o", "json"]);
+    let told: serde_json::Value = serde_json::from_str(&told.stdout).expect("JSON");
+    assert_eq!(told["phases"][0]["name"], "request");
+    assert!(told["settings"]["properties"]["by"]["description"].is_string());
+    assert_eq!(told["sha256"].as_str().map(str::len), Some(64));
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("logs.wasm");
+    let logs = super::guest::Guest::default()
+        .logs()
+        .runs(super::guest::Phase::Request, "(i32.const 0)")
+        .build();
+    std::fs::write(&file, &logs).expect("a file");
+    let told = sluicegate(&["filter", "inspect", &file.to_string_lossy()]);
+    assert_eq!(told.code, 0, "{}", told.stderr);
+    for text in [
+        "imports   log",
+        "settings  no schema",
+        &format!("size      {} bytes", logs.len()),
+    ] {
+        assert!(told.stdout.contains(text), "{text}: {}", told.stdout);
+    }
+    for (name, why) in [
+        ("builtin:stiky", "there is no builtin filter"),
+        ("no/such.wasm", "no such file"),
+        ("/dev/null", "the file is empty"),
+        ("/dev/zero", "larger than"),
+    ] {
+        let refused = sluicegate(&["filter", "inspect", name]);
+        assert_eq!((refused.code, refused.stdout.as_str()), (1, ""), "{name}");
+        assert!(refused.stderr.contains(why), "{name}: {}", refused.stderr);
+    }
+}
+
+#[test]
 fn the_schema_is_one_and_knows_the_filters() {
     let got = sluicegate(&["config", "schema"]);
     assert_eq!(got.code, 0, "{}", got.stderr);
     let schema: serde_json::Value = serde_json::from_str(&got.stdout).expect("JSON");
     assert!(schema["$schema"].is_string());
     assert!(schema["properties"]["listeners"].is_object());
-    for filter in ["headers", "router", "sticky", "ua-block"] {
+    for filter in [
+        "auth-request",
+        "headers",
+        "rate-limit",
+        "router",
+        "sticky",
+        "ua-block",
+    ] {
         assert!(
             got.stdout.contains(&format!("\"builtin:{filter}\"")),
             "{filter}"

@@ -5,6 +5,8 @@ const DATA: u32 = 1024;
 const HEAP: u32 = 65536;
 /// The flags of every fact.
 const ALL_FACTS: u32 = (1 << 20) - 1;
+/// The end of a plan that wants all facts, no bodies, no effects and no ticks.
+pub const NOTHING_MORE: [u32; 9] = [ALL_FACTS, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// The phases of the packed world, in the order of the plan's flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub struct Guest {
     data: Vec<u8>,
     pools: Vec<[u32; 5]>,
     first_bytes: u32,
+    tick_ms: u32,
+    imports: Vec<String>,
     configure: Option<String>,
     items: Vec<String>,
 }
@@ -92,10 +96,30 @@ impl Guest {
         self
     }
 
-    /// `configure` runs `body`, which leaves the address of its result on the stack, instead of answering the plan.
+    /// The interval of ticks.
+    pub fn every_ms(mut self, ms: u32) -> Self {
+        self.tick_ms = ms;
+        self
+    }
+
+    /// An import, in the text format.
+    pub fn import(mut self, import: &str) -> Self {
+        self.imports.push(import.to_owned());
+        self
+    }
+
+    /// `configure` runs `body`, which leaves the address of its result on the stack, instead of answering the plan, whose
+    /// address stands for `$plan`.
     pub fn configures(mut self, body: &str) -> Self {
         self.configure = Some(body.to_owned());
         self
+    }
+
+    /// The capability `log`, as the function `$log`.
+    pub fn logs(self) -> Self {
+        self.import(
+            "(import \"sluicegate:filter/log@0.1.0\" \"log\" (func $log (param i32 i32 i32)))",
+        )
     }
 
     /// Something more of a module, in the text format.
@@ -162,12 +186,12 @@ impl Guest {
             0,
             0,
             0,
-            0,
+            self.tick_ms,
         ]);
-        let configure = self
-            .configure
-            .clone()
-            .unwrap_or_else(|| format!("i32.const {plan}"));
+        let configure = match &self.configure {
+            Some(own) => own.replace("$plan", &plan.to_string()),
+            None => format!("i32.const {plan}"),
+        };
         let data: String = guest
             .data
             .iter()
@@ -175,6 +199,7 @@ impl Guest {
             .collect();
         format!(
             r#"(module $guest
+              {imports}
               (memory (export "memory") 4)
               (global $heap (mut i32) (i32.const {HEAP}))
               (func $realloc (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
@@ -187,6 +212,7 @@ impl Guest {
                 (global.set $heap (i32.const {HEAP})) {configure})
               {items}
               (data (i32.const {DATA}) "{data}"))"#,
+            imports = self.imports.join("\n"),
             items = self.items.join("\n"),
         )
     }

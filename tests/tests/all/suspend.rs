@@ -258,11 +258,11 @@ fn a_client_that_leaves_cancels_and_nothing_is_left() {
         "{}",
         rig.proxy.stderr()
     );
-    let left = records(&rig.proxy)
-        .iter()
-        .filter(|r| r["reason"] == "client-gone" && r["status"] == 499)
-        .count();
-    assert_eq!(left, 1010);
+    let left = || {
+        let gone = |r: &&serde_json::Value| r["reason"] == "client-gone" && r["status"] == 499;
+        records(&rig.proxy).iter().filter(gone).count()
+    };
+    assert!(eventually(DEADLINE, || left() == 1010), "{}", left());
     assert!(web.received().is_empty());
 }
 
@@ -389,8 +389,9 @@ fn a_reload_leaves_what_waits_to_the_filter_it_began_with() {
     let (web, auth) = (Backend::http("web"), service());
     let rig = Rig::new(&web, auth.address(), ALL, "");
     let mut waiting = rig.waiting("/?sleep:300;live;reply");
-    let other = rig.yaml.replace(ALL, "capabilities: [log]");
-    assert_eq!(rig.proxy.reload(&other).code, 0);
+    let other = rig.yaml.replace(ALL, "settings: {}, capabilities: [log]");
+    let reloaded = rig.proxy.reload(&other);
+    assert_eq!(reloaded.code, 0, "{}", reloaded.stderr);
     assert_eq!(rig.said("call:/ok;live"), "no-pool live=1");
     assert_eq!(
         waiting.response().expect("a response").text(),

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::{RawDuration, RawSize};
+use super::{Auto, DurationOrOff, Off, RawDuration, RawFaults, RawSize};
 
 /// A configured use of a module.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -14,10 +14,15 @@ pub(in crate::config) struct RawFilter {
     /// `builtin:NAME`, or the path of a `.wasm` file. A relative path is looked up in the directory of this file, in
     /// `modules.paths`, `/usr/lib/sluicegate/filters` and `/var/lib/sluicegate/filters`.
     pub module: String,
+    /// SHA-256 of the module, 64 hexadecimal digits. A module with another one is refused; `sluicegate filter inspect`
+    /// prints it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^[0-9A-Fa-f]{64}$|\\$\\{"))]
+    pub sha256: Option<String>,
     /// What the module is given; each module says what it takes.
     #[serde(skip_serializing_if = "Json::is_null")]
     pub settings: Json,
-    /// What one instance may use.
+    /// What it may use.
     pub limits: RawFilterLimits,
     /// What the module may do besides answering. It is refused when it needs more.
     pub capabilities: Vec<RawCapability>,
@@ -33,6 +38,7 @@ impl Default for RawFilter {
     fn default() -> Self {
         RawFilter {
             module: String::new(),
+            sha256: None,
             settings: Json::Null,
             limits: RawFilterLimits::default(),
             capabilities: Vec::new(),
@@ -51,7 +57,7 @@ pub(in crate::config) enum RawFilterUse {
     Inline(Box<RawFilter>),
 }
 
-/// Bounds of one filter instance.
+/// Bounds of a filter.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 #[schemars(inline)]
@@ -64,11 +70,35 @@ pub(in crate::config) struct RawFilterLimits {
     pub configure_deadline: RawDuration,
     /// What one call may answer.
     pub output: RawSize,
+    /// What the store in memory may hold, over all workers; `64KiB` to `16GiB`. A store in Redis has its bound there.
+    pub store: RawSize,
+    /// Processor time it may use in each second on each worker, or `off`. When it is spent the filter is not called, and
+    /// `on-error` applies, until there is time again.
+    pub cpu: DurationOrOff,
+    /// Calls into the proxy during one call: log lines, clocks, random numbers. One more is a fault.
+    #[schemars(range(min = 1, max = 1_000_000), extend("x-unit" = "calls"))]
+    pub host_calls: u32,
+    /// Instances alive at one time over all workers. `auto` is one for each worker, two to spare, and four that are
+    /// being taken apart.
+    pub instances: RawInstances,
     /// Calls that wait for something at one time, on each worker.
     #[schemars(range(min = 1, max = 65_536), extend("x-unit" = "calls"))]
     pub suspends: u32,
-    /// What the store in memory may hold, over all workers; `64KiB` to `16GiB`. A store in Redis has its bound there.
-    pub store: RawSize,
+    /// State that a filter may hand to its successor at a reload.
+    pub state: RawSize,
+    /// From how many faults on the filter is left alone: `COUNT/TIME`, or `off`. When that many calls on a worker failed
+    /// one after the other within that time, each for another client, the worker does not call the filter for a second,
+    /// then for two, up to a minute while it goes on to fail; meanwhile `on-error` applies.
+    pub faults: RawFaults,
+}
+
+/// How many instances.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(in crate::config) enum RawInstances {
+    Auto(Auto),
+    Count(#[schemars(range(min = 1, max = 4096))] u32),
 }
 
 impl Default for RawFilterLimits {
@@ -78,8 +108,13 @@ impl Default for RawFilterLimits {
             deadline: "10ms".into(),
             configure_deadline: "2s".into(),
             output: "1MiB".into(),
-            suspends: 1024,
             store: "16MiB".into(),
+            cpu: DurationOrOff::Off(Off::Off),
+            host_calls: 1000,
+            instances: RawInstances::Auto(Auto::Auto),
+            suspends: 1024,
+            state: "1MiB".into(),
+            faults: RawFaults::Text("5/10s".to_owned()),
         }
     }
 }
@@ -90,6 +125,14 @@ impl Default for RawFilterLimits {
 pub(in crate::config) enum RawCapability {
     /// Write lines into the proxy's log.
     Log,
+    /// Have metrics of its own in the proxy's.
+    Metrics,
+    /// Read the time.
+    Clock,
+    /// Have random numbers.
+    Random,
+    /// Be called at intervals, without an exchange.
+    Tick,
     /// Read and write the store.
     KeyValue,
     /// Call HTTP services.

@@ -99,6 +99,39 @@ pub enum Off {
     Off,
 }
 
+/// `auto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub enum Auto {
+    Auto,
+}
+
+/// `off`, or text that is a count within a duration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum RawFaults {
+    Off(Off),
+    Text(String),
+}
+
+impl JsonSchema for RawFaults {
+    fn schema_name() -> Cow<'static, str> {
+        "Faults".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"anyOf": [
+            {"const": "off"},
+            {"type": "string", "pattern": "^[0-9]+/([0-9]+(ms|s|m|h|d))+$|\\$\\{"},
+        ]})
+    }
+}
+
 /// A duration, or `off`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::{Diagnostic, Resolver, clean, closest, quoted};
 use crate::config::model::{
-    Capabilities, ConfigPath, FilterConfig, FilterLimits, ModuleSource, ModulesConfig, OnError,
+    Capabilities, ConfigPath, FilterConfig, ModuleSource, ModulesConfig, OnError,
 };
 use crate::config::raw::{RawCapability, RawFilter, RawModules, RawOnError, RawSize};
 use crate::config::store::{self, STORE_BYTES_MAX, STORE_BYTES_MIN, StoreConfig, StoreProblem};
@@ -72,37 +71,15 @@ impl Resolver<'_> {
         at: ConfigPath,
         modules: &ModulesConfig,
     ) -> FilterConfig {
-        let limits = at.join("limits");
-        let millisecond = Duration::from_millis(1);
         FilterConfig {
             name,
             module: self.module(&raw.module, &at.join("module"), modules),
+            sha256: raw
+                .sha256
+                .as_deref()
+                .and_then(|text| self.sha256(text, &at.join("sha256"))),
             settings: raw.settings.clone(),
-            limits: FilterLimits {
-                memory: self.size(
-                    &raw.limits.memory,
-                    &limits.join("memory"),
-                    64 << 10,
-                    4 << 30,
-                ),
-                deadline: self.duration(
-                    &raw.limits.deadline,
-                    &limits.join("deadline"),
-                    millisecond,
-                ),
-                configure_deadline: self.duration(
-                    &raw.limits.configure_deadline,
-                    &limits.join("configure-deadline"),
-                    millisecond,
-                ),
-                output: self.size(
-                    &raw.limits.output,
-                    &limits.join("output"),
-                    1 << 10,
-                    64 << 20,
-                ),
-                suspends: raw.limits.suspends,
-            },
+            limits: self.filter_limits(&raw.limits, &at.join("limits")),
             capabilities: self.capabilities(&raw.capabilities, &at.join("capabilities")),
             store: self.store(&raw.store, &raw.limits.store, &at),
             on_error: match raw.on_error {
@@ -117,19 +94,24 @@ impl Resolver<'_> {
         let has = |wanted: fn(&RawCapability) -> bool| raw.iter().any(wanted);
         let mut capabilities = Capabilities {
             log: has(|c| matches!(c, RawCapability::Log)),
+            metrics: has(|c| matches!(c, RawCapability::Metrics)),
+            clock: has(|c| matches!(c, RawCapability::Clock)),
+            random: has(|c| matches!(c, RawCapability::Random)),
+            tick: has(|c| matches!(c, RawCapability::Tick)),
             key_value: has(|c| matches!(c, RawCapability::KeyValue)),
             http_call: Vec::new(),
         };
-        let pools = self.order(&ConfigPath::default().join("pools"));
+        let pools = ConfigPath::default().join("pools");
         for (i, capability) in raw.iter().enumerate() {
             let RawCapability::HttpCall(names) = capability else {
                 continue;
             };
             for (j, name) in names.0.iter().enumerate() {
-                if !pools.contains(name) {
+                if !self.has(&pools.join(name)) && !self.is_full() {
                     let path = at.join(i).join("http-call").join(j);
                     let message = format!("pool {} is not defined", quoted(name));
-                    let known = pools.iter().map(String::as_str);
+                    let known = self.order(&pools);
+                    let known = known.iter().map(String::as_str);
                     self.undefined("unknown-pool", message, &path, name, known, "pools");
                 }
                 capabilities.http_call.push(name.as_str().into());
@@ -160,7 +142,12 @@ impl Resolver<'_> {
         StoreConfig::Memory { bytes }
     }
 
-    fn module(&mut self, text: &str, at: &ConfigPath, modules: &ModulesConfig) -> ModuleSource {
+    pub(super) fn module(
+        &mut self,
+        text: &str,
+        at: &ConfigPath,
+        modules: &ModulesConfig,
+    ) -> ModuleSource {
         if let Some(name) = text.strip_prefix("builtin:") {
             if !self.env.builtins.iter().any(|builtin| builtin == name) {
                 let message = format!("there is no builtin module {}", quoted(name));

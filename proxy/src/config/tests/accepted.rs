@@ -66,6 +66,7 @@ fn the_full_example() {
         (check.interval, check.timeout, check.rise, check.fall),
         (Duration::from_secs(10), Duration::from_secs(1), 2, 3)
     );
+    assert_eq!(check.fast_interval, Duration::from_secs(1));
     assert_eq!(
         check.kind,
         CheckKind::Http {
@@ -202,8 +203,17 @@ fn the_defaults_are_those_of_the_model() {
         deadline: Duration::from_millis(10),
         configure_deadline: seconds(2),
         output: 1 << 20,
+        cpu: None,
+        host_calls: 1000,
+        instances: None,
         suspends: 1024,
+        state: 1 << 20,
+        faults: Some(FaultLimit {
+            count: 5,
+            within: seconds(10),
+        }),
     };
+    assert_eq!(limits, FilterLimits::default());
     let with_filter = SMALL.replace(
         "pool: web",
         "pool: web, filters: [{module: builtin:sticky}]",

@@ -38,6 +38,25 @@ fn the_text_itself() {
 }
 
 #[test]
+fn limits_of_filters() {
+    let filter = |keys: &str| {
+        let used = SMALL.replace("pool: web", "pool: web, filters: [f]");
+        format!("{used}filters:\n  f:\n    module: builtin:sticky\n{keys}")
+    };
+    check(
+        "filter_limits",
+        &filter(
+            "    limits:\n      cpu: 2s\n      faults: 0/10s\n      host-calls: 0\n      instances: some\n      suspends: 100000\n      state: 1TB\n",
+        ),
+    );
+    check(
+        "filter_limits_shape",
+        &filter("    limits: {cpu: 20%, faults: often, instances: 0}\n"),
+    );
+    check("filter_digest", &filter("    sha256: d2c7\n"));
+}
+
+#[test]
 fn keys_and_types() {
     check(
         "unknown_keys",

@@ -2,12 +2,17 @@
 //! nothing else of the process notices.
 
 mod answers;
+mod crowd;
 mod host;
+mod limits;
 mod loading;
 mod running;
 mod verdicts;
 
 use super::guest::{Guest, Phase};
+
+/// Takes all the memory it can have.
+const GROW: &str = "(loop $l (br_if $l (i32.ne (memory.grow (i32.const 16)) (i32.const -1))))";
 
 /// The operation that adds a line of a field.
 const APPEND: u8 = 2;

@@ -15,7 +15,7 @@ use sluicegate_tests::wait::{DEADLINE, until};
 use super::super::guest::{Guest, NEXT, Phase, REPLY, SET, op, verdict};
 use super::super::rig::records;
 use super::answers::{bad_fields, bad_verdicts};
-use super::{APPEND, answering, bad_for_root};
+use super::{APPEND, GROW, answering, bad_for_root};
 
 const MEBIBYTE: u64 = 1 << 20;
 
@@ -85,7 +85,6 @@ impl Case {
 }
 
 const LOOP: &str = "(loop $l br $l) (i32.const 0)";
-const GROW: &str = "(loop $l (br_if $l (i32.ne (memory.grow (i32.const 16)) (i32.const -1))))";
 
 fn cases() -> Vec<Case> {
     let mut all = Vec::new();

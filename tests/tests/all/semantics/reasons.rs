@@ -219,4 +219,8 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// Reasons that no listener and no pool can meet yet.
-pub const ELSEWHERE: &[Reason] = &[Reason::UpstreamTls];
+pub const ELSEWHERE: &[Reason] = &[
+    Reason::UpstreamTls,
+    Reason::HandlerFault,
+    Reason::HandlerTimeout,
+];
