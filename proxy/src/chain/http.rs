@@ -112,7 +112,7 @@ impl Chain {
         state: &mut ExchangeState,
         facts: &RequestFacts<'_>,
         head: &mut RequestHead,
-        mut suspension: Box<Suspension>,
+        mut suspension: Suspension,
         results: &[EffectResult],
     ) -> Outcome {
         let at = suspension.at();
@@ -217,7 +217,7 @@ impl Chain {
         state: &mut ExchangeState,
         facts: &ResponseFacts<'_>,
         head: &mut ResponseHead,
-        mut suspension: Box<Suspension>,
+        mut suspension: Suspension,
         results: &[EffectResult],
     ) -> Outcome {
         let at = suspension.at();

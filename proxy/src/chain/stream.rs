@@ -40,7 +40,7 @@ impl Chain {
         state: &mut ExchangeState,
         facts: &StreamFacts<'_>,
         bytes: &[u8],
-        mut suspension: Box<Suspension>,
+        mut suspension: Suspension,
         results: &[EffectResult],
     ) -> StreamOutcome {
         let at = suspension.at();

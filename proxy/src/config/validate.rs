@@ -339,7 +339,11 @@ impl<'a> Walk<'a> {
             && !scalar.secret
         {
             let text = &scalar.text;
-            let help = if expected.contains("a string") {
+            let help = if self.path.0.ends_with("/bind") && node.kind() == Kind::Integer {
+                Some(format!(
+                    "write \":{text}\" for all addresses of this machine, or one of them with it: \"192.0.2.1:{text}\""
+                ))
+            } else if expected.contains("a string") {
                 Some(format!("quote it to make it a string: {}", quoted(text)))
             } else if expected.contains("a list") && node.kind() == Kind::String {
                 Some(format!("a list of one is {}", ticked(&format!("[{text}]"))))

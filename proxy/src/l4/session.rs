@@ -159,7 +159,7 @@ impl Session<'_> {
                     .ok_or(Reason::ClientGone)?;
                     drop(work);
                     let (chain, state) = (&service.chain, self.state.get_mut());
-                    chain.resume_stream(state, facts, bytes, suspension, &results)
+                    chain.resume_stream(state, facts, bytes, *suspension, &results)
                 }
             };
         }

@@ -118,7 +118,7 @@ pub struct ShownFacts(u32);
 impl ShownFacts {
     /// Those of a plan, and those that are no facts of the exchange but what the phase is about.
     pub fn new(wanted: FactSet) -> Self {
-        let named = (1 << Fact::OfferedAlpn as u32 + 1) - 1;
+        let named = (1 << (Fact::OfferedAlpn as u32 + 1)) - 1;
         let wanted = wanted.as_array().first().copied().unwrap_or(0);
         Self(wanted | !named)
     }

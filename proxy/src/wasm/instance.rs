@@ -76,9 +76,11 @@ pub struct Instance {
 }
 
 /// How its functions are called.
+// The large one is what nearly every instance has, and every call goes through it.
+#[allow(clippy::large_enum_variant)]
 enum Functions {
     Direct(Direct),
-    Component(Canonical),
+    Component(Box<Canonical>),
 }
 
 impl Instance {
@@ -111,9 +113,8 @@ impl Instance {
 
         let made = match &module.way {
             Way::Direct(linked) => linked.instantiate(&mut store).map(Functions::Direct),
-            Way::Component { pre, exports } => {
-                Canonical::new(pre, exports, &mut store).map(Functions::Component)
-            }
+            Way::Component { pre, exports } => Canonical::new(pre, exports, &mut store)
+                .map(|made| Functions::Component(Box::new(made))),
         };
         let functions = match made {
             Ok(functions) => functions,

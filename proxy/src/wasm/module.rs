@@ -246,7 +246,7 @@ pub(super) enum Way {
     /// As the component model says.
     Component {
         pre: InstancePre<Context>,
-        exports: Exports,
+        exports: Box<Exports>,
     },
 }
 
@@ -299,6 +299,7 @@ impl Module {
         let pre = linker
             .instantiate_pre(&component)
             .map_err(|e| ModuleError::Invalid(format!("{e:#}")))?;
+        let exports = Box::new(exports);
         Ok((Way::Component { pre, exports }, wanted, uses_wasi))
     }
 

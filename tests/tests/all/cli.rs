@@ -82,7 +82,13 @@ fn a_proxy_says_what_is_wrong_with_its_arguments() {
     );
     let listen = sluicegate(&[&to[..], &["--listen", "nowhere"]].concat());
     assert_eq!(listen.code, 78, "{}", listen.stderr);
-    assert!(listen.stderr.contains("nowhere"), "{}", listen.stderr);
+    assert!(
+        listen.stderr.contains("--listen: \"nowhere\""),
+        "{}",
+        listen.stderr
+    );
+    let to = sluicegate(&["proxy", "--to", "nowhere"]);
+    assert!(to.stderr.contains("--to: \"nowhere\""), "{}", to.stderr);
 }
 
 #[test]

@@ -93,6 +93,7 @@ const CASES: &[Case] = &[
         "    endpoints:",
         "    servers:",
     ),
+    case("a port alone", "bind: 127.0.0.1:0", "bind: 8080"),
     case(
         "balance of another proxy",
         "    endpoints:",

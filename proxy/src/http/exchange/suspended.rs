@@ -23,7 +23,7 @@ impl<C: ClientSide> Exchange<'_, C> {
             let results = self.perform(&suspension).await?;
             let facts = request_facts(self.connection, &self.client, &self.id, self.framing);
             let (chain, state) = (&self.service.chain, &mut self.state);
-            match chain.resume_request(state, &facts, &mut self.head, suspension, &results) {
+            match chain.resume_request(state, &facts, &mut self.head, *suspension, &results) {
                 Outcome::Suspend(again) => suspension = again,
                 outcome => return Ok(outcome),
             }
@@ -48,7 +48,7 @@ impl<C: ClientSide> Exchange<'_, C> {
                 pool: self.journal.pool.as_ref().map_or("", |p| &*p.config.name),
             };
             let (chain, state) = (&self.service.chain, &mut self.state);
-            match chain.resume_response(state, &facts, head, suspension, &results) {
+            match chain.resume_response(state, &facts, head, *suspension, &results) {
                 Outcome::Suspend(again) => suspension = again,
                 outcome => return Ok(outcome),
             }
