@@ -52,12 +52,12 @@ fn the_answer_of_the_resume_is_the_phases() {
     assert_eq!(first.at(), 0);
     let effects: Vec<_> = first.effects().collect();
     assert_eq!(effects, [Effect::Sleep { ms: 5 }]);
-    let next = match resume(&mut exchange, first) {
+    let next = match resume(&mut exchange, *first) {
         Outcome::Suspend(next) => next,
         other => panic!("{other:?}"),
     };
     assert_eq!(next.at(), 1);
-    assert!(matches!(resume(&mut exchange, next), Outcome::Continue));
+    assert!(matches!(resume(&mut exchange, *next), Outcome::Continue));
     let resumed = |(name, _): &&(String, String)| name == "x-resumed";
     assert_eq!(exchange.lines().iter().filter(resumed).count(), 1);
     assert!(exchange.state.filter_wait > Duration::ZERO);
@@ -71,7 +71,7 @@ fn what_is_dropped_is_cancelled_and_its_time_is_counted() {
     let spin = "(loop $l (local.set $n (i32.add (local.get $n) (i32.const 1)))
                   (br_if $l (i32.lt_u (local.get $n) (i32.const 50000000))))";
     let filter = load_as(&waiting(spin), config).expect("a filter");
-    let mut exchange = Exchange::new(chain_of(&[filter.clone()]));
+    let mut exchange = Exchange::new(chain_of(std::slice::from_ref(&filter)));
     let suspension = suspended(&mut exchange);
     assert_eq!(filter.counts().calls, 1);
     drop(suspension);
@@ -92,7 +92,7 @@ fn what_is_dropped_is_cancelled_and_its_time_is_counted() {
 #[test]
 fn a_cancelled_call_that_fails_costs_the_instance() {
     let filter = load("waits", &waiting("unreachable"));
-    let mut exchange = Exchange::new(chain_of(&[filter.clone()]));
+    let mut exchange = Exchange::new(chain_of(std::slice::from_ref(&filter)));
     drop(suspended(&mut exchange));
     assert_eq!(filter.counts().faults(FaultKind::Trap), 1);
     // What waited in the same instance is told so, and the next call finds another.
@@ -105,7 +105,7 @@ fn a_cancelled_call_that_fails_costs_the_instance() {
         &mut exchange.state,
         &facts,
         &mut exchange.head,
-        waits,
+        *waits,
         &[EffectResult::Done],
     );
     let gone = matches!(
