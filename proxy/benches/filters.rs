@@ -8,13 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use sluicegate::chain::{Chain, ExchangeState, Filter, Link, RequestFacts, ResponseFacts, Slot};
+use sluicegate::chain::{
+    Chain, ExchangeState, Filter, Link, Outcome, RequestFacts, ResponseFacts, Slot,
+};
 use sluicegate::config::{
     Capabilities, ConfigPath, FilterConfig, FilterLimits, ModuleSource, OnError, StoreConfig,
 };
 use sluicegate::connection::Connection;
 use sluicegate::head::{Fields, RequestHead, ResponseHead, Version};
-use sluicegate::wasm::{Host, HostOptions, InstanceOptions, Module};
+use sluicegate::store::{Connections, Store, StoreAnswer, StoreOp};
+use sluicegate::wasm::{Effect, EffectResult, Host, HostOptions, InstanceOptions, Module};
 
 /// Answers `next` to requests and responses, in one crossing.
 const GUEST: &str = r#"(module
@@ -37,9 +40,28 @@ const COMPONENT: &str = r#"(module
   (func (export "sluicegate:filter/http-request@0.1.0#on-request") (param i32 i32) (result i32) i32.const 4096)
   (func (export "sluicegate:filter/http-response@0.1.0#on-response") (param i32 i32) (result i32) i32.const 4096))"#;
 
+/// Suspends each request to read a key of the store, and says next when it is resumed.
+const WAITS: &str = r#"(module
+  (memory (export "memory") 2)
+  (func (export "sluicegate:filter/http-request@0.1.0#on-request") (param i32 i32) (result i32) unreachable)
+  (func (export "sluicegate:filter/resume@0.1.0#on-resume") (param i32 i32) (result i32) unreachable)
+  (func (export "sluicegate:one-crossing@0.1.0#block") (param i32) (result i32) i32.const 65536)
+  (func (export "sluicegate:one-crossing@0.1.0#configure") (param i32) (result i64)
+    (i64.or (i64.const 3072) (i64.shl (i64.const %LENGTH%) (i64.const 32))))
+  (func (export "sluicegate:one-crossing@0.1.0#call") (param $function i32) (param i32) (result i64)
+    (select (i64.const 0) (i64.or (i64.const 2048) (i64.shl (i64.const 26) (i64.const 32)))
+      (i32.eq (local.get $function) (i32.const 13))))
+  (data (i32.const 2048) "\04\54\00\01\00\00\00\00\00k\41\00\00\00\08\00\00\00\07\00\00\00\00\00\00\00")
+  (data (i32.const 3072) "%PLAN%"))"#;
+
 /// A guest whose predicate is `matching` and that is shown `fields` and `facts`.
 fn module(host: &Host, matching: &str, fields: &str, facts: &str) -> Arc<Module> {
-    let plan = serde_json::json!({"plan": {
+    let plan = plan(matching, fields, facts, &[]);
+    load(host, &with_plan(GUEST, &plan))
+}
+
+fn plan(matching: &str, fields: &str, facts: &str, effects: &[&str]) -> String {
+    serde_json::json!({"plan": {
         "phases": ["request", "response"],
         "match": serde_json::from_str::<serde_json::Value>(matching).expect("JSON"),
         "request-fields": fields,
@@ -49,14 +71,16 @@ fn module(host: &Host, matching: &str, fields: &str, facts: &str) -> Arc<Module>
         "facts": serde_json::from_str::<serde_json::Value>(facts).expect("JSON"),
         "request-body": "skip",
         "response-body": "skip",
-        "effects": [],
+        "effects": effects,
         "tick-ms": 0,
     }})
-    .to_string();
-    let text = GUEST
+    .to_string()
+}
+
+fn with_plan(guest: &str, plan: &str) -> String {
+    guest
         .replace("%LENGTH%", &plan.len().to_string())
-        .replace("%PLAN%", &plan.replace('"', "\\\""));
-    load(host, &text)
+        .replace("%PLAN%", &plan.replace('"', "\\\""))
 }
 
 fn load(host: &Host, text: &str) -> Arc<Module> {
@@ -66,7 +90,9 @@ fn load(host: &Host, text: &str) -> Arc<Module> {
 
 fn limits() -> FilterLimits {
     FilterLimits {
-        memory: 64 * 1024 * 1024,
+        // A router of 100,000 rules is configured.
+        memory: 512 * 1024 * 1024,
+        configure_deadline: Duration::from_secs(10),
         ..FilterLimits::default()
     }
 }
@@ -83,7 +109,10 @@ fn link(module: Arc<Module>, settings: serde_json::Value) -> Link {
         sha256: None,
         settings,
         limits: limits(),
-        capabilities: Capabilities::default(),
+        capabilities: Capabilities {
+            key_value: true,
+            ..Capabilities::default()
+        },
         store: StoreConfig::Memory { bytes: 1 << 20 },
         on_error: OnError::Fail,
     };
@@ -250,6 +279,51 @@ fn filters(criterion: &mut Criterion) {
             bencher.iter(|| black_box(chain.request(&mut state, &request_facts, &mut request)));
         });
     }
+
+    // As an exchange does it, but for the futures of what cannot be done at once.
+    let waits = chain(load(
+        &host,
+        &with_plan(WAITS, &plan("[]", "none", "[]", &["key-value"])),
+    ));
+    let store = Store::open("bench", &StoreConfig::Memory { bytes: 1 << 20 }, None);
+    let store = Connections::default().handle(&store);
+    let value = StoreOp::Set {
+        key: b"k",
+        value: b"value",
+        ttl: None,
+    };
+    assert!(matches!(store.at_once(&value), Some(Ok(_))));
+    let read = |key: &[u8]| match store.at_once(&StoreOp::Get { key }) {
+        Some(Ok(StoreAnswer::Value(value))) => EffectResult::Value(value),
+        other => panic!("{other:?}"),
+    };
+    criterion.bench_function("suspend and resume, store get", |bencher| {
+        bencher.iter(|| {
+            let Outcome::Suspend(suspension) =
+                waits.request(&mut state, &request_facts, &mut request)
+            else {
+                panic!("it does not wait");
+            };
+            let results: Vec<EffectResult> = suspension
+                .effects()
+                .map(|effect| match effect {
+                    Effect::Get { key } => read(key),
+                    other => panic!("{other:?}"),
+                })
+                .collect();
+            let outcome = waits.resume_request(
+                &mut state,
+                &request_facts,
+                &mut request,
+                *suspension,
+                &results,
+            );
+            assert!(matches!(outcome, Outcome::Continue));
+        });
+    });
+    criterion.bench_function("store get, part of the above", |bencher| {
+        bencher.iter(|| black_box(read(b"k")));
+    });
 
     let policy = Chain::new(vec![
         standard(
