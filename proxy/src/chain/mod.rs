@@ -8,6 +8,7 @@
 
 mod apply;
 mod backoff;
+mod body;
 mod counters;
 mod cpu;
 mod facts;
@@ -25,6 +26,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+pub use body::{BodyStage, Made, Message, Piece};
 pub use counters::{Counts, VerdictKind};
 pub use facts::{LogFacts, RequestFacts, ResponseFacts, StreamFacts};
 pub use filter::{Filter, Refill};

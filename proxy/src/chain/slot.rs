@@ -179,7 +179,7 @@ impl Slot {
     }
 
     /// Counts and tells a fault, and says what the policy makes of it.
-    fn failed(&self, phase: Phase, fault: &Fault) -> Result<Answer, FaultKind> {
+    pub(super) fn failed(&self, phase: Phase, fault: &Fault) -> Result<Answer, FaultKind> {
         self.shard().fault(fault.kind);
         if fault.kind != FaultKind::Backoff {
             self.filter.warn(phase.as_str(), fault);

@@ -1,8 +1,10 @@
 //! One request and its response, phase by phase. `Exchange::phases` is the whole path in order; the steps lie in `exchange/`.
 
+mod body_filters;
 mod call;
 mod connect;
 mod ends;
+mod pipeline;
 mod record;
 mod response;
 mod tries;
@@ -24,6 +26,7 @@ use crate::http::h1::framing::Framing;
 use crate::io::timer::Timer;
 use crate::upstream::Pool;
 use crate::wasm::Phase;
+use pipeline::Pipeline;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -84,6 +87,9 @@ struct Exchange<'a, C: ClientSide> {
     replay: Option<Vec<u8>>,
     /// The request's trailers, once its body has ended.
     trailers: Option<Fields>,
+    /// The bodies on their way through filters that want to see them.
+    request_body: Option<Box<Pipeline>>,
+    response_body: Option<Box<Pipeline>>,
     upload: Upload,
     journal: Journal,
     /// The proxy itself asks, for a filter: there is no record to write.
@@ -162,6 +168,8 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
             state: ExchangeState::default(),
             replay: None,
             trailers: None,
+            request_body: None,
+            response_body: None,
             upload: Upload::Running,
             journal: Journal {
                 started: Instant::now(),
@@ -194,6 +202,12 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
             Outcome::Reset => return self.cut(Reason::FilterReset, Ending::Reset),
             Outcome::Fault { .. } => return self.fail(Reason::FilterFault).await,
         }
+        if self.service.chain.wants(Phase::RequestBody)
+            && self.framing != Framing::None
+            && let Some(ending) = Box::pin(self.hold_request()).await
+        {
+            return ending;
+        }
         let pool = match self.pool() {
             Ok(pool) => pool,
             Err(reason) => return self.fail(reason).await,
@@ -201,8 +215,7 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
         self.write_forwarding_fields();
         let (mut upstream, response, lease) = match self.upstream_response(&pool).await {
             Ok(answered) => answered,
-            Err(Reason::ClientGone) => return self.cut(Reason::ClientGone, Ending::Gone),
-            Err(reason) => return self.fail(reason).await,
+            Err(reason) => return self.give_up(reason).await,
         };
         if response.head.status == 101 {
             return self.tunnel(upstream, response.head, &lease).await;
@@ -213,6 +226,14 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
         let status = head.status;
         self.response_hop = forward::strip_hop_by_hop(&mut head.fields);
         if let Some(ending) = self.response_filtered(&mut head).await {
+            return ending;
+        }
+        if self.service.chain.wants(Phase::ResponseBody)
+            && body != ResponseBody::None
+            && !is_bodiless(head.status)
+            && let Some(ending) =
+                Box::pin(self.hold_response(&mut upstream, &lease, &mut head, &mut body)).await
+        {
             return ending;
         }
         if is_bodiless(head.status) && body != ResponseBody::None {

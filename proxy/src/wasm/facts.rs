@@ -6,7 +6,7 @@ use crate::head::Fields;
 use super::bindings::{FactSet, Interest};
 
 /// Number of fact slots of this version of the contract.
-pub(super) const FACTS: usize = 20;
+pub(super) const FACTS: usize = 21;
 
 /// The fact slots of PACKED.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub enum Fact {
     Reason = 17,
     FirstBytes = 18,
     OfferedAlpn = 19,
+    /// Of a body, or of a session's data.
+    Piece = 20,
 }
 
 /// Everything one call tells, but for the field lines. All of it is borrowed: building one copies a few pointers.
@@ -44,6 +46,10 @@ pub struct Facts<'a> {
     pub http2: bool,
     /// A request body follows.
     pub has_body: bool,
+    /// The piece is the last one of its body.
+    pub last_piece: bool,
+    /// More follows behind the piece that is not shown.
+    pub more_follows: bool,
     /// What the filter stored in an earlier phase.
     pub state: u64,
     pub client_port: u16,

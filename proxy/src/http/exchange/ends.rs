@@ -116,6 +116,16 @@ impl<C: ClientSide> Exchange<'_, C> {
         }
     }
 
+    /// Ends an exchange of which nothing was sent, because of `reason`.
+    pub(super) async fn give_up(&mut self, reason: Reason) -> Ending {
+        match reason {
+            Reason::ClientGone => self.cut(reason, Ending::Gone),
+            Reason::FilterDrop => self.cut(reason, Ending::Drop),
+            Reason::FilterReset => self.cut(reason, Ending::Reset),
+            reason => self.fail(reason).await,
+        }
+    }
+
     pub(super) fn cut(&mut self, reason: Reason, ending: Ending) -> Ending {
         self.journal.reason = Some(reason);
         if reason == Reason::ClientGone && !self.journal.head_sent {

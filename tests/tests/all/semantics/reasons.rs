@@ -218,5 +218,9 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// Reasons that no listener and no pool can meet yet.
-pub const ELSEWHERE: &[Reason] = &[Reason::UpstreamTls];
+/// Reasons that other tests bring about: those of bodies are in `bodies.rs`.
+pub const ELSEWHERE: &[Reason] = &[
+    Reason::UpstreamTls,
+    Reason::RequestTooLarge,
+    Reason::ResponseTooLarge,
+];
