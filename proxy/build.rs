@@ -9,8 +9,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
 /// Module name as users write it, package, file that cargo makes.
-const FILTERS: [(&str, &str, &str); 4] = [
+const FILTERS: [(&str, &str, &str); 6] = [
+    (
+        "auth-request",
+        "sluicegate-filter-auth-request",
+        "auth_request.wasm",
+    ),
     ("headers", "sluicegate-filter-headers", "headers.wasm"),
+    (
+        "rate-limit",
+        "sluicegate-filter-rate-limit",
+        "rate_limit.wasm",
+    ),
     ("router", "sluicegate-filter-router", "router.wasm"),
     ("sticky", "sluicegate-filter-sticky", "sticky.wasm"),
     ("ua-block", "sluicegate-filter-ua-block", "ua_block.wasm"),

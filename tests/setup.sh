@@ -32,13 +32,15 @@ if ! command -v cargo >/dev/null 2>&1; then
     exit 1
 fi
 
-target=wasm32-unknown-unknown
-if ! [ -d "$(rustc --print sysroot)/lib/rustlib/$target/lib" ]; then
-    if command -v rustup >/dev/null 2>&1; then
-        echo "setup: adding the Rust target $target"
-        rustup target add "$target"
-    else
-        echo "setup: this Rust has no standard library for $target; with rustup: rustup target add $target" >&2
-        exit 1
+# Filters are built for the first, handlers for the second.
+for target in wasm32-unknown-unknown wasm32-wasip2; do
+    if ! [ -d "$(rustc --print sysroot)/lib/rustlib/$target/lib" ]; then
+        if command -v rustup >/dev/null 2>&1; then
+            echo "setup: adding the Rust target $target"
+            rustup target add "$target"
+        else
+            echo "setup: this Rust has no standard library for $target; with rustup: rustup target add $target" >&2
+            exit 1
+        fi
     fi
-fi
+done

@@ -301,6 +301,7 @@ fn filters(criterion: &mut Criterion) {
 
     let module = module(&host, "[]", "all", most);
     let options = InstanceOptions {
+        metrics: Default::default(),
         filter: "bench".into(),
         limits: limits(),
         capabilities: Capabilities::default(),

@@ -32,6 +32,7 @@ fn pool(balance: Balance, endpoints: u8) -> Arc<Pool> {
         max_connections: None,
         retries: 2,
         panic: Panic::Fail,
+        handler: Default::default(),
         resolve_interval: Duration::from_secs(30),
         host: HostPolicy::Preserve,
     };

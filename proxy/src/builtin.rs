@@ -3,8 +3,16 @@
 /// In alphabetical order.
 const MODULES: &[(&str, &[u8])] = &[
     (
+        "auth-request",
+        include_bytes!(concat!(env!("OUT_DIR"), "/auth-request.wasm")),
+    ),
+    (
         "headers",
         include_bytes!(concat!(env!("OUT_DIR"), "/headers.wasm")),
+    ),
+    (
+        "rate-limit",
+        include_bytes!(concat!(env!("OUT_DIR"), "/rate-limit.wasm")),
     ),
     (
         "router",
@@ -70,9 +78,11 @@ mod tests {
     }
 
     #[test]
-    fn modules_export_what_they_use_and_import_nothing() {
-        let phases: [(&str, &[&str]); 4] = [
+    fn modules_export_what_they_use_and_import_what_they_need() {
+        let phases: [(&str, &[&str]); 6] = [
+            ("auth-request", &["http-request"]),
             ("headers", &["http-request", "http-response"]),
+            ("rate-limit", &["http-request", "http-response"]),
             ("router", &["http-request"]),
             (
                 "sticky",
@@ -85,10 +95,15 @@ mod tests {
             let (imports, exports) = world(builtin(name).expect("it is listed"));
             let mut expected = vec!["configuration"];
             expected.extend(phases);
-            expected.push("settings-schema");
+            // Of every filter that the SDK makes: any phase may answer later.
+            expected.extend(["resume", "settings-schema"]);
             expected.sort_unstable();
             assert_eq!(exports, expected, "{name}");
-            assert!(imports.is_empty(), "{name} imports {imports:?}");
+            let needs: &[&str] = match name {
+                "rate-limit" => &["clock"],
+                _ => &[],
+            };
+            assert_eq!(imports, needs, "{name}");
         }
         assert_eq!(builtin("no-such"), None);
     }

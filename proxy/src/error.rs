@@ -42,6 +42,10 @@ pub enum Reason {
     FilterReply,
     FilterDrop,
     FilterReset,
+    /// A handler trapped, or gave no response, or not a whole one.
+    HandlerFault,
+    /// A handler ran or computed for longer than it may.
+    HandlerTimeout,
     /// A TLS handshake with the client failed.
     TlsHandshake,
     IdleTimeout,
@@ -78,6 +82,8 @@ impl Reason {
         Reason::FilterReply,
         Reason::FilterDrop,
         Reason::FilterReset,
+        Reason::HandlerFault,
+        Reason::HandlerTimeout,
         Reason::TlsHandshake,
         Reason::IdleTimeout,
         Reason::Drained,
@@ -112,6 +118,8 @@ impl Reason {
             Reason::FilterReply => "filter-reply",
             Reason::FilterDrop => "filter-drop",
             Reason::FilterReset => "filter-reset",
+            Reason::HandlerFault => "handler-fault",
+            Reason::HandlerTimeout => "handler-timeout",
             Reason::TlsHandshake => "tls-handshake",
             Reason::IdleTimeout => "idle-timeout",
             Reason::Drained => "drained",
@@ -142,8 +150,12 @@ impl Reason {
             | Reason::UpstreamTls
             | Reason::UpstreamMalformed
             | Reason::UpstreamTruncated
+            | Reason::HandlerFault
             | Reason::ResponseTooLarge => 502,
-            Reason::ConnectTimeout | Reason::ResponseTimeout | Reason::TotalTimeout => 504,
+            Reason::ConnectTimeout
+            | Reason::ResponseTimeout
+            | Reason::TotalTimeout
+            | Reason::HandlerTimeout => 504,
             Reason::BadRequest | Reason::TlsHandshake => 400,
             Reason::UnknownCoding => 501,
             Reason::HeadersTooLarge => 431,
@@ -171,8 +183,10 @@ impl Reason {
             Reason::UpstreamTls => "tls_protocol_error",
             Reason::UpstreamMalformed => "http_protocol_error",
             Reason::UpstreamTruncated => "http_response_incomplete",
-            Reason::ResponseTimeout | Reason::TotalTimeout => "http_response_timeout",
-            Reason::FilterFault => "proxy_internal_error",
+            Reason::ResponseTimeout | Reason::TotalTimeout | Reason::HandlerTimeout => {
+                "http_response_timeout"
+            }
+            Reason::FilterFault | Reason::HandlerFault => "proxy_internal_error",
             Reason::ResponseTooLarge => "http_response_body_size",
             Reason::BadRequest
             | Reason::UnknownCoding

@@ -3,9 +3,16 @@
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
+use crate::handover::{NotRestored, Saved};
 use crate::plan::{Diagnostics, Phases, Setup};
-use crate::verdict::{RequestVerdict, ResponseVerdict, StreamVerdict};
-use crate::view::{Record, Request, Response, Stream};
+use crate::verdict::{
+    RequestBodyVerdict, RequestVerdict, ResponseBodyVerdict, ResponseVerdict, StreamDataVerdict,
+    StreamVerdict, TrailersVerdict,
+};
+use crate::view::{
+    Record, Request, RequestBody, RequestTrailers, Response, ResponseBody, ResponseTrailers,
+    Stream, StreamData,
+};
 
 /// A filter: its settings, and the phases it takes part in.
 ///
@@ -35,6 +42,31 @@ pub trait Filter: Sized + 'static {
         ResponseVerdict::next()
     }
 
+    /// The body of a request that has one, in the way that [`Setup::request_body`] chose: at once, or piece by piece, each
+    /// of at most 64 KiB as the network brought it. Without that choice it is not called.
+    fn request_body(&mut self, body: &RequestBody<'_>) -> RequestBodyVerdict {
+        let _ = body;
+        RequestBodyVerdict::next()
+    }
+
+    /// The body of an endpoint's response that has one, in the way that [`Setup::response_body`] chose.
+    fn response_body(&mut self, body: &ResponseBody<'_>) -> ResponseBodyVerdict {
+        let _ = body;
+        ResponseBodyVerdict::next()
+    }
+
+    /// The trailers of a request that has some, behind its body.
+    fn request_trailers(&mut self, trailers: &RequestTrailers<'_>) -> TrailersVerdict {
+        let _ = trailers;
+        TrailersVerdict::next()
+    }
+
+    /// The trailers of a response that has some.
+    fn response_trailers(&mut self, trailers: &ResponseTrailers<'_>) -> TrailersVerdict {
+        let _ = trailers;
+        TrailersVerdict::next()
+    }
+
     /// The exchange ended, however it ended.
     fn log(&mut self, record: &Record<'_>) {
         let _ = record;
@@ -57,6 +89,34 @@ pub trait Filter: Sized + 'static {
     fn first_bytes(&mut self, stream: &Stream<'_>) -> StreamVerdict {
         let _ = stream;
         StreamVerdict::next()
+    }
+
+    /// A piece of the stream from the client to the endpoint, at most 64 KiB, cut as the network brought it.
+    fn client_data(&mut self, data: &StreamData<'_>) -> StreamDataVerdict {
+        let _ = data;
+        StreamDataVerdict::next()
+    }
+
+    /// A piece of the stream from the endpoint to the client.
+    fn server_data(&mut self, data: &StreamData<'_>) -> StreamDataVerdict {
+        let _ = data;
+        StreamDataVerdict::next()
+    }
+
+    /// Time went by: called at the interval that [`Setup::every`] asked for, on one worker of the proxy.
+    fn tick(&mut self) {}
+
+    /// A reload replaces the filter: what the instance that takes its place on this worker is to know. It is called while
+    /// exchanges of this instance may still run.
+    fn save(&self) -> Option<Saved> {
+        None
+    }
+
+    /// What the instance before saved, perhaps that of another build. An error is logged, and the filter goes on as it was
+    /// configured.
+    fn restore(&mut self, version: u32, state: &[u8]) -> Result<(), NotRestored> {
+        let _ = (version, state);
+        Err(NotRestored::new("this build takes no state"))
     }
 }
 

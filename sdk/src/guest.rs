@@ -30,6 +30,11 @@ pub fn configure<F: Filter + Exports>(text: &str) -> Result<(F, Plan), Vec<Diagn
     }
 }
 
+/// Goes on with a verdict that comes later: the host's results in, the answer of the suspended call out.
+pub fn resume(results: &[u8]) -> Vec<u8> {
+    crate::effect::executor::resume(results)
+}
+
 /// The JSON Schema of the settings.
 pub fn schema<F: Filter>() -> String {
     schemars::schema_for!(F::Settings).as_value().to_string()
@@ -62,5 +67,24 @@ impl<F> Instance<F> {
 impl<F> Default for Instance<F> {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// The state of the filter as the contract has it; nothing when it keeps none.
+pub fn save<F: Filter>(filter: &F) -> Vec<u8> {
+    filter
+        .save()
+        .map_or_else(Vec::new, crate::Saved::into_block)
+}
+
+/// Hands a state to the filter. What it has against it comes back; nothing when it took it.
+pub fn restore<F: Filter>(filter: &mut F, block: &[u8]) -> Vec<u8> {
+    let Some((version, state)) = block.split_first_chunk() else {
+        return b"the state has no version".to_vec();
+    };
+    match filter.restore(u32::from_le_bytes(*version), state) {
+        Ok(()) => Vec::new(),
+        Err(why) if why.0.is_empty() => b"the filter does not take it".to_vec(),
+        Err(why) => why.0.into_bytes(),
     }
 }

@@ -9,6 +9,8 @@ pub(crate) const ABSENT: u32 = u32::MAX;
 pub(crate) const FLAG_TLS: u16 = 1;
 pub(crate) const FLAG_HTTP2: u16 = 1 << 1;
 pub(crate) const FLAG_BODY: u16 = 1 << 2;
+pub(crate) const FLAG_MORE: u16 = 1 << 4;
+pub(crate) const FLAG_LAST: u16 = 1 << 3;
 
 /// The fact slots of PACKED.md.
 pub(crate) mod slot {
@@ -32,8 +34,9 @@ pub(crate) mod slot {
     pub const REASON: usize = 17;
     pub const FIRST_BYTES: usize = 18;
     pub const ALPN_OFFERED: usize = 19;
+    pub const PIECE: usize = 20;
     #[cfg(not(target_family = "wasm"))]
-    pub const COUNT: usize = 20;
+    pub const COUNT: usize = 21;
 }
 
 /// What every phase is shown. The request, response, log and stream views dereference to it.
@@ -193,6 +196,11 @@ impl<'a> Head<'a> {
             .map(|(_, value)| value)
     }
 
+    /// In a resume: of the call that was suspended.
+    pub(crate) fn token(&self) -> u64 {
+        self.u64(56)
+    }
+
     pub(crate) fn flags(&self) -> u16 {
         self.u16(14)
     }
@@ -263,6 +271,14 @@ impl<'a> Tls<'a> {
     pub fn client_subject(&self) -> Option<&'a str> {
         self.head.fact(slot::CLIENT_SUBJECT)?.to_str()
     }
+}
+
+/// What stands behind the header of a block that has neither facts nor fields.
+pub(crate) fn behind_header(block: &[u8]) -> &[u8] {
+    let header = u32_at(block, 8).and_then(|size| usize::try_from(size).ok());
+    header
+        .and_then(|header| block.get(header..))
+        .unwrap_or_default()
 }
 
 fn u16_at(block: &[u8], at: usize) -> Option<u16> {

@@ -61,8 +61,11 @@
 //!    does not compile there.
 //! 5. **State.** `&mut self` lives as long as the instance. What one exchange carries from phase to phase is a `u64`:
 //!    [`Verdict::state`], [`Head::state`].
-//! 6. **Log.** [`log`] writes into the proxy's log, when the YAML grants the capability `log`.
-//! 7. **Tests.** [`testing`] runs the filter natively, with predicates, packed blocks and checks as in the proxy.
+//! 6. **Capabilities.** [`log`], [`metrics`], [`clock`] and [`random`], each when the YAML grants it. Without an exchange a
+//!    filter is called by [`Filter::tick`], and hands its state over a reload by [`Filter::save`] and [`Filter::restore`].
+//! 7. **Waiting.** A verdict may come [later](Verdict::later): inside of it a filter sleeps ([`effect`]), calls HTTP services
+//!    ([`http`]) and uses its store ([`store`]), while its instance serves other exchanges.
+//! 8. **Tests.** [`testing`] runs the filter natively, with predicates, packed blocks and checks as in the proxy.
 //!
 //! The attribute [`filter`](macro@filter) exports exactly the phases that the impl writes out. Misuse does not compile:
 //!
@@ -102,14 +105,21 @@ pub mod __crossing;
 #[path = "guest.rs"]
 pub mod __private;
 mod bindings;
+pub mod clock;
+pub mod effect;
 pub mod field;
 mod filter;
 mod glob;
+mod handover;
 mod head;
+pub mod http;
 pub mod log;
+pub mod metrics;
 mod plan;
 mod predicate;
+pub mod random;
 pub mod settings;
+pub mod store;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
 mod text;
@@ -122,6 +132,7 @@ pub use sluicegate_sdk_macros::{filter, settings};
 
 pub use filter::{Exports, Filter};
 pub use glob::Glob;
+pub use handover::{NotRestored, Saved};
 pub use head::{Head, Tls};
 pub use plan::{
     BodyMode, Diagnostic, Diagnostics, Effects, Fact, Facts, Interest, OverCap, Phase, Phases,
@@ -130,10 +141,15 @@ pub use plan::{
 pub use predicate::{Match, Test};
 pub use text::Text;
 pub use verdict::{
-    Http, OnRequest, OnResponse, OnStream, Pool, Reply, RequestVerdict, ResponseVerdict, Routes,
-    StreamVerdict, Value, Verdict,
+    CalledPool, Edits, Http, OfBody, OfRequest, OfResponse, OnRequest, OnRequestBody, OnResponse,
+    OnResponseBody, OnStream, OnStreamData, OnTrailers, Pool, Reply, RequestBodyVerdict,
+    RequestVerdict, ResponseBodyVerdict, ResponseVerdict, Routes, StreamDataVerdict, StreamVerdict,
+    TrailersVerdict, Value, Verdict,
 };
-pub use view::{Record, Request, Response, Stream};
+pub use view::{
+    Record, Request, RequestBody, RequestTrailers, Response, ResponseBody, ResponseTrailers,
+    Stream, StreamData,
+};
 
 /// The README's example is a test too.
 #[cfg(doctest)]

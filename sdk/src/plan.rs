@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use crate::predicate::{Match, Test};
-use crate::verdict::Pool;
+use crate::verdict::{CalledPool, Pool};
 
 /// A phase of an exchange or a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -363,14 +363,47 @@ impl Setup {
         Pool(index)
     }
 
+    /// Declares a pool that the filter calls itself, by [`http::call`](crate::http::call), and announces that to the
+    /// proxy: the YAML has to grant `{http-call: [NAME]}`. `path` points at the setting that names it.
+    pub fn called_pool(&mut self, name: &str, path: impl Into<Pointer>) -> CalledPool {
+        let Pool(index) = self.pool(name, path);
+        if let Some(declared) = self.plan.pools.get_mut(index as usize) {
+            declared.called = true;
+        }
+        self.plan.effects.http_call = true;
+        CalledPool(index)
+    }
+
+    /// Announces that the filter uses the [`store`](crate::store): the YAML has to grant `key-value`.
+    pub fn uses_store(&mut self) {
+        self.plan.effects.key_value = true;
+    }
+
     /// Show the phases these facts; the views answer nothing for the others.
     pub fn facts(&mut self, facts: impl IntoIterator<Item = Fact>) {
         self.plan.facts = facts.into_iter().collect();
     }
 
+    /// Show [`request_body`](crate::Filter::request_body) the bodies of requests in this way.
+    pub fn request_body(&mut self, mode: BodyMode) {
+        self.plan.request_body = mode;
+    }
+
+    /// Show [`response_body`](crate::Filter::response_body) the bodies of responses in this way.
+    pub fn response_body(&mut self, mode: BodyMode) {
+        self.plan.response_body = mode;
+    }
+
     /// Streams: wait for so many first bytes, at most 16384.
     pub fn first_bytes(&mut self, bytes: u32) {
         self.plan.first_bytes = bytes.min(16384);
+    }
+
+    /// Call [`tick`](crate::Filter::tick) at this interval, on one worker of the proxy. 100 ms at least, and a shorter one
+    /// is made so long; needs the capability `tick` in the YAML.
+    pub fn every(&mut self, interval: std::time::Duration) {
+        let ms = u32::try_from(interval.as_millis()).unwrap_or(u32::MAX);
+        self.plan.tick_ms = ms.max(100);
     }
 
     /// Notes a mistake and goes on, so that all of them are reported at once. With any of them the settings are

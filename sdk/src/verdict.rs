@@ -1,7 +1,10 @@
 //! What a filter answers, written straight into the packed block that goes back to the host.
 
 use std::cell::RefCell;
+use std::future::Future;
 use std::marker::PhantomData;
+
+use crate::effect::executor;
 
 /// A larger block is given back to the allocator.
 const SPARE_BYTES_MAX: usize = 64 * 1024;
@@ -10,6 +13,7 @@ pub(crate) const NEXT: u8 = 0;
 pub(crate) const REPLY: u8 = 1;
 pub(crate) const DROP: u8 = 2;
 pub(crate) const RESET: u8 = 3;
+pub(crate) const SUSPEND: u8 = 4;
 
 /// The operations of PACKED.md.
 pub(crate) mod op {
@@ -34,6 +38,17 @@ pub(crate) mod op {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Pool(pub(crate) u32);
 
+/// A pool that [`Setup::called_pool`](crate::Setup::called_pool) declared: one to [call](crate::http::call), and to route
+/// to like any other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CalledPool(pub(crate) u32);
+
+impl From<CalledPool> for Pool {
+    fn from(pool: CalledPool) -> Self {
+        Self(pool.0)
+    }
+}
+
 /// Marks verdicts of the request phase.
 #[derive(Debug, Clone, Copy)]
 pub enum OnRequest {}
@@ -44,29 +59,82 @@ pub enum OnResponse {}
 #[derive(Debug, Clone, Copy)]
 pub enum OnStream {}
 
+/// Marks verdicts of the phases of a stream's data.
+#[derive(Debug, Clone, Copy)]
+pub enum OnStreamData {}
+
+/// Marks verdicts of the phase of the request's body.
+#[derive(Debug, Clone, Copy)]
+pub enum OnRequestBody {}
+/// Marks verdicts of the phase of the response's body.
+#[derive(Debug, Clone, Copy)]
+pub enum OnResponseBody {}
+/// Marks verdicts of the phases of trailers.
+#[derive(Debug, Clone, Copy)]
+pub enum OnTrailers {}
+
+/// Phases in which fields can be edited. In those of bodies, as long as the head waits for the answer: with
+/// [`First`](crate::BodyMode::First) and [`Whole`](crate::BodyMode::Whole).
+pub trait Edits: sealed::Sealed {}
+impl Edits for OnRequest {}
+impl Edits for OnResponse {}
+impl Edits for OnRequestBody {}
+impl Edits for OnResponseBody {}
+impl Edits for OnTrailers {}
+
 /// Phases in which fields can be edited and a reply given.
-pub trait Http: sealed::Sealed {}
+pub trait Http: Edits {}
 impl Http for OnRequest {}
 impl Http for OnResponse {}
+impl Http for OnRequestBody {}
+impl Http for OnResponseBody {}
+
+/// Phases in which the request can be edited.
+pub trait OfRequest: Routes {}
+impl OfRequest for OnRequest {}
+impl OfRequest for OnRequestBody {}
+
+/// Phases in which the response's status can be changed.
+pub trait OfResponse: sealed::Sealed {}
+impl OfResponse for OnResponse {}
+impl OfResponse for OnResponseBody {}
+
+/// Phases of bodies.
+pub trait OfBody: sealed::Sealed {}
+impl OfBody for OnRequestBody {}
+impl OfBody for OnResponseBody {}
 
 /// Phases before an endpoint is chosen.
 pub trait Routes: sealed::Sealed {}
 impl Routes for OnRequest {}
 impl Routes for OnStream {}
+impl Routes for OnRequestBody {}
 
 mod sealed {
     pub trait Sealed {}
     impl Sealed for super::OnRequest {}
     impl Sealed for super::OnResponse {}
     impl Sealed for super::OnStream {}
+    impl Sealed for super::OnRequestBody {}
+    impl Sealed for super::OnResponseBody {}
+    impl Sealed for super::OnTrailers {}
 }
 
 /// Answers of [`Filter::request`](crate::Filter::request).
 pub type RequestVerdict = Verdict<OnRequest>;
 /// Answers of [`Filter::response`](crate::Filter::response).
 pub type ResponseVerdict = Verdict<OnResponse>;
+/// Answers of [`Filter::request_body`](crate::Filter::request_body).
+pub type RequestBodyVerdict = Verdict<OnRequestBody>;
+/// Answers of [`Filter::response_body`](crate::Filter::response_body).
+pub type ResponseBodyVerdict = Verdict<OnResponseBody>;
+/// Answers of the phases of trailers.
+pub type TrailersVerdict = Verdict<OnTrailers>;
 /// Answers of the stream phases.
 pub type StreamVerdict = Verdict<OnStream>;
+
+/// Answers of the phases of a stream's data.
+pub type StreamDataVerdict = Verdict<OnStreamData>;
 
 /// A verdict, with the edits that go with it. Edits apply in the order they are written.
 ///
@@ -108,14 +176,55 @@ impl<P> Verdict<P> {
         Self::of(RESET)
     }
 
+    /// Decides later: `future` may await effects ([`effect`](crate::effect), [`http`](crate::http),
+    /// [`store`](crate::store)), which the proxy performs while it calls the filter for other exchanges. It owns what it
+    /// uses: what it shares with the filter goes in as an `Rc`, what it needs of a view as a copy.
+    ///
+    /// The answer is what the future answers, as if the call had taken that long. A future that does not wait is decided
+    /// at once, and costs no more than that.
+    ///
+    /// ```
+    /// use sluicegate_sdk::{Reply, Request, RequestVerdict, store};
+    /// use std::time::Duration;
+    ///
+    /// fn at_most_a_hundred_a_minute(request: &Request<'_>) -> RequestVerdict {
+    ///     let key = format!("seen {}", request.client_address());
+    ///     RequestVerdict::later(async move {
+    ///         match store::increment(key, 1, Duration::from_secs(60)).await {
+    ///             Ok(101..) => Reply::new(429).into(),
+    ///             _ => RequestVerdict::next(),
+    ///         }
+    ///     })
+    /// }
+    /// ```
+    pub fn later(future: impl Future<Output = Self> + 'static) -> Self
+    where
+        P: 'static,
+    {
+        Self {
+            block: executor::begin(Box::pin(async move { future.await.block })),
+            phase: PhantomData,
+        }
+    }
+
     /// Remembers `state` for the later phases of this exchange.
     pub fn state(self, state: u64) -> Self {
         self.put(op::STATE, "", &state.to_le_bytes())
     }
 
-    /// The packed block.
+    /// The packed block, which goes back to the host now: what was begun by [`later`](Self::later) in this call and is not
+    /// it will not be asked for.
     pub fn into_bytes(self) -> Vec<u8> {
+        executor::settle(&self.block);
         self.block
+    }
+
+    /// The host would refuse it, without saying where the mistake is.
+    fn expect_decided(&self, code: u8) {
+        assert!(
+            code == op::STATE || self.block.first() != Some(&SUSPEND),
+            "edits of a verdict that comes later belong into its future"
+        );
     }
 
     fn of(verdict: u8) -> Self {
@@ -126,6 +235,7 @@ impl<P> Verdict<P> {
     }
 
     fn put(mut self, code: u8, name: &str, value: &[u8]) -> Self {
+        self.expect_decided(code);
         write(&mut self.block, code, name, |out| {
             out.extend_from_slice(value)
         });
@@ -133,7 +243,7 @@ impl<P> Verdict<P> {
     }
 }
 
-impl<P: Http> Verdict<P> {
+impl<P: Edits> Verdict<P> {
     /// Replaces every line of `name` by one.
     pub fn set(self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.put(op::SET, name, value.as_ref())
@@ -170,6 +280,7 @@ impl<P: Http> Verdict<P> {
     }
 
     fn put_with(mut self, code: u8, name: &str, value: impl FnOnce(&mut Value<'_>)) -> Self {
+        self.expect_decided(code);
         write(&mut self.block, code, name, |out| value(&mut Value { out }));
         self
     }
@@ -197,7 +308,21 @@ impl<P: Routes> Verdict<P> {
     }
 }
 
-impl Verdict<OnRequest> {
+impl<P: OfBody> Verdict<P> {
+    /// Sends these bytes in place of what was shown; none at all make it vanish.
+    pub fn replace(self, bytes: impl AsRef<[u8]>) -> Self {
+        self.put(op::BODY, "", bytes.as_ref())
+    }
+}
+
+impl Verdict<OnStreamData> {
+    /// Sends these bytes in place of the piece; none at all make it vanish.
+    pub fn replace(self, bytes: impl AsRef<[u8]>) -> Self {
+        self.put(op::BODY, "", bytes.as_ref())
+    }
+}
+
+impl<P: OfRequest> Verdict<P> {
     /// Replaces path and query. It must start with `/`.
     pub fn path(self, path_and_query: impl AsRef<[u8]>) -> Self {
         self.put(op::PATH, "", path_and_query.as_ref())
@@ -232,7 +357,7 @@ impl Verdict<OnRequest> {
     }
 }
 
-impl Verdict<OnResponse> {
+impl<P: OfResponse> Verdict<P> {
     /// Replaces the status, 200 to 999.
     pub fn status(self, status: u16) -> Self {
         self.put(op::STATUS, "", &status.to_le_bytes())

@@ -5,8 +5,9 @@ use sluicegate_sdk::testing::{
     self, Harness, TestEnd, TestRequest, TestResponse, TestStream, json,
 };
 use sluicegate_sdk::{
-    Diagnostic, Diagnostics, Filter, Interest, Match, Phase, Phases, Pool, Record, Reply, Request,
-    RequestVerdict, Response, ResponseVerdict, Setup, Stream, StreamVerdict, log,
+    Diagnostic, Diagnostics, Filter, Interest, Match, NotRestored, Phase, Phases, Pool, Record,
+    Reply, Request, RequestVerdict, Response, ResponseVerdict, Saved, Setup, Stream, StreamData,
+    StreamDataVerdict, StreamVerdict, clock, log, metrics, random,
 };
 
 #[sluicegate_sdk::settings]
@@ -195,4 +196,68 @@ fn a_verdict_that_the_host_refuses_fails_the_test() {
     let _ = Harness::<Bad>::new(json!(null))
         .unwrap()
         .request(TestRequest::get("/"));
+}
+
+/// Counts in a metric, changes streams, ticks, and hands its count over.
+struct Busy {
+    count: u64,
+    hits: metrics::Counter,
+}
+
+#[sluicegate_sdk::filter]
+impl Filter for Busy {
+    type Settings = ();
+
+    fn configure(_: (), setup: &mut Setup) -> Result<Self, Diagnostics> {
+        setup.every(std::time::Duration::from_millis(1));
+        let hits = metrics::counter("hits", "Pieces by direction", &["way"]);
+        Ok(Self { count: 0, hits })
+    }
+
+    fn client_data(&mut self, data: &StreamData<'_>) -> StreamDataVerdict {
+        self.hits.increment(&["up"]);
+        match data.bytes() {
+            b"secret" => StreamDataVerdict::drop(),
+            bytes => StreamDataVerdict::next().replace(bytes.to_ascii_uppercase()),
+        }
+    }
+
+    fn tick(&mut self) {
+        self.count += clock::now().as_secs() + random::number() % 2;
+    }
+
+    fn save(&self) -> Option<Saved> {
+        Saved::json(1, &self.count)
+    }
+
+    fn restore(&mut self, version: u32, state: &[u8]) -> Result<(), NotRestored> {
+        if version != 1 {
+            return Err(NotRestored::new("another version"));
+        }
+        self.count = Saved::read_json(state)?;
+        Ok(())
+    }
+}
+
+#[test]
+fn streams_ticks_metrics_and_handover() {
+    let mut old = Harness::<Busy>::new(json!(null)).unwrap();
+    assert_eq!(old.plan().tick_ms, 100);
+    let mut session = old.session(TestStream::new());
+    assert_eq!(session.client_data(b"abc", false), Some(b"ABC".to_vec()));
+    assert_eq!(session.server_data(b"abc", true), Some(b"abc".to_vec()));
+    assert_eq!(session.client_data(b"secret", false), None);
+    assert_eq!(testing::metric("hits", &["up"]), 2.0);
+    testing::set_clock(std::time::Duration::from_secs(10));
+    testing::seed(1);
+    old.tick();
+    let saved = old.save().unwrap();
+    let mut new = Harness::<Busy>::new(json!(null)).unwrap();
+    assert_eq!(new.restore(&saved), Ok(()));
+    assert_eq!(new.save(), Some(saved));
+    let other = Saved::new(2, []);
+    assert_eq!(
+        new.restore(&other),
+        Err(NotRestored::new("another version"))
+    );
 }

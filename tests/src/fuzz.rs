@@ -460,11 +460,13 @@ pub fn module(data: &[u8]) {
             memory: 1 << 20,
             deadline,
             configure_deadline: deadline,
+            state: 1 << 20,
             output: 1 << 16,
             host_calls: 100,
             ..FilterLimits::default()
         },
-        capabilities: Capabilities { log: true },
+        capabilities: Capabilities::ALL,
+        metrics: Default::default(),
     };
     let Ok(mut instance) = module.instantiate(&options) else {
         return;

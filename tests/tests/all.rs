@@ -1,5 +1,9 @@
 //! Every integration test, in one binary: a module per topic.
 
+#[path = "all/auth_request.rs"]
+mod auth_request;
+#[path = "all/capabilities.rs"]
+mod capabilities;
 #[path = "all/check.rs"]
 mod check;
 #[path = "all/cli.rs"]
@@ -26,6 +30,10 @@ mod framing;
 mod from_scratch;
 #[path = "all/guest.rs"]
 mod guest;
+#[path = "all/handlers.rs"]
+mod handlers;
+#[path = "all/handover.rs"]
+mod handover;
 #[path = "all/headers.rs"]
 mod headers;
 #[path = "all/hostile_backends/mod.rs"]
@@ -46,6 +54,8 @@ mod l4;
 mod layers;
 #[path = "all/mistakes.rs"]
 mod mistakes;
+#[path = "all/rate_limit.rs"]
+mod rate_limit;
 #[path = "all/reference.rs"]
 mod reference;
 #[path = "all/reload.rs"]
@@ -62,8 +72,14 @@ mod semantics;
 mod soak;
 #[path = "all/statuses.rs"]
 mod statuses;
+#[path = "all/stream_data.rs"]
+mod stream_data;
+#[path = "all/suspend.rs"]
+mod suspend;
 #[path = "all/telemetry.rs"]
 mod telemetry;
+#[path = "all/tick.rs"]
+mod tick;
 #[path = "all/timeouts.rs"]
 mod timeouts;
 #[path = "all/upgrade.rs"]

@@ -1,5 +1,6 @@
 //! From configuration to a generation, or to everything that is wrong with it. Changes nothing that serves.
 
+use super::handlers::{HandlerLoader, misused, read_module};
 use crate::chain::{Filter, Refill};
 use crate::config::{
     self, CertificateConfig, ConfigPath, Diagnostic, Environment, FilterConfig, Input,
@@ -10,9 +11,8 @@ use crate::generation::{FilterUse, Generation, Listener};
 use crate::store::Store;
 use crate::tls::{ClientTls, ServerTls};
 use crate::upstream::{Pool, Registry};
-use crate::wasm::{Host, MODULE_BYTES_MAX, Module, ModuleError, Phase};
+use crate::wasm::{Host, Module, ModuleError, Phase};
 use std::collections::HashMap;
-use std::io::Read;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
@@ -25,6 +25,7 @@ pub struct Builder {
     registry: Arc<Registry>,
     host: Option<Host>,
     refill: Refill,
+    handlers: HandlerLoader,
     /// Compiled modules that some generation still uses, by digest.
     modules: HashMap<[u8; 32], Weak<Module>>,
 }
@@ -88,6 +89,7 @@ impl Builder {
             processors,
             registry: Registry::new(),
             host: None,
+            handlers: HandlerLoader::default(),
             refill: refill(),
             modules: HashMap::new(),
         }
@@ -139,8 +141,13 @@ impl Builder {
                 }
             }
             let tls = load_client_tls(pool, &sources, &mut found);
-            pools.push(Pool::with_tls(pool, tls, before, &self.registry));
+            let handlers = self
+                .handlers
+                .load(pool, &config, &sources, &mut watched, &mut found);
+            pools.push(Pool::with(pool, tls, handlers, before, &self.registry));
         }
+
+        found.extend(misused(&config, &pools, &sources));
 
         let mut filters = Vec::with_capacity(config.filters.len());
         for (index, filter) in config.filters.iter().enumerate() {
@@ -277,12 +284,16 @@ impl Builder {
             Some(same) => same.filter.clone(),
             None => {
                 // A module that lacks a grant is refused below, before anything of it runs.
-                if module.missing_capability(&config.capabilities).is_none()
+                if module.missing_capabilities(&config.capabilities).is_empty()
                     && let Some(wrong) = wrong_settings(&module, config, sources)
                 {
                     return Err(wrong);
                 }
-                Filter::load(module, config.clone(), all.workers, self.refill.clone())
+                let replaced = previous
+                    .and_then(|g| g.filters.iter().find(|f| f.filter.name() == &config.name))
+                    .map(|used| &*used.filter);
+                let refill = self.refill.clone();
+                Filter::load_after(replaced, module, config.clone(), all.workers, refill)
                     .map_err(diagnose)?
             }
         };
@@ -448,7 +459,9 @@ fn misplaced(
     sources: &Sources,
 ) -> Vec<Diagnostic> {
     let has = |belongs: fn(Phase) -> bool| {
-        let mut phases = Phase::ALL.into_iter().filter(|&phase| belongs(phase));
+        // Ticks come whatever is spoken.
+        let fits = |&phase: &Phase| belongs(phase) || phase == Phase::Tick;
+        let mut phases = Phase::ALL.into_iter().filter(fits);
         phases.any(|phase| filter.module().phase(phase).is_some())
     };
     let (http, stream) = (has(Phase::is_http), has(Phase::is_stream));
@@ -473,15 +486,6 @@ fn misplaced(
         }
     }
     found
-}
-
-/// The file, but of one that is too large for a module no more than shows that it is.
-fn read_module(path: &std::path::Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?
-        .take(MODULE_BYTES_MAX as u64 + 1)
-        .read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// What the module's own schema has against the settings, if anything.

@@ -5,8 +5,10 @@
 
 mod build;
 mod control;
+mod handlers;
 mod samples;
 mod sockets;
+mod ticks;
 mod watch;
 mod worker;
 

@@ -2,9 +2,9 @@
 
 use crate::chain::{Counts, VerdictKind};
 use crate::generation::Generation;
-use crate::telemetry::{EndpointSample, FilterSample, Metrics, Visitor};
+use crate::telemetry::{EndpointSample, FilterSample, FilterValue, Metrics, Visitor};
 use crate::upstream::State;
-use crate::wasm::FaultKind;
+use crate::wasm::{FaultKind, MetricKind, MetricValue};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -97,6 +97,17 @@ impl Samples {
             };
             visitor.filter(used.filter.name(), &sample);
             visitor.store(used.filter.name(), &used.store.sample());
+            let metrics = used.filter.metrics();
+            metrics.for_each(|kind, name, help, labels, value| {
+                let value = match (kind, value) {
+                    (MetricKind::Counter, MetricValue::Number(n)) => FilterValue::Counter(n),
+                    (_, MetricValue::Number(n)) => FilterValue::Gauge(n),
+                    (_, MetricValue::Histogram(buckets, sum)) => {
+                        FilterValue::Histogram(buckets, sum)
+                    }
+                };
+                visitor.filter_metric(used.filter.name(), (name, help), labels, value);
+            });
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A worker: one thread, one current-thread runtime, every listener's sockets, and all that it accepts.
 
 use super::sockets::SocketKey;
+use super::ticks::Ticks;
 use crate::chain::{Chain, Slots};
 use crate::generation::{Generation, Listener, Service, ServiceSlot, Worker};
 use crate::listen::{self, Seats};
@@ -73,6 +74,7 @@ struct Post {
     metrics: Arc<Metrics>,
     listeners: RefCell<HashMap<SocketKey, Bound>>,
     slots: Slots,
+    ticks: Ticks,
     counters: RefCell<HashMap<Arc<str>, Rc<ListenerMetrics>>>,
     running: Rc<std::cell::Cell<usize>>,
     idle: Rc<tokio::sync::Notify>,
@@ -96,6 +98,7 @@ async fn serve(
         metrics,
         listeners: RefCell::default(),
         slots: Slots::new(index),
+        ticks: Ticks::default(),
         counters: RefCell::default(),
         running: Rc::default(),
         idle: Rc::default(),
@@ -127,6 +130,7 @@ async fn serve(
             }
             Command::Drain { window, done } => {
                 post.listeners.borrow_mut().clear();
+                post.ticks.stop();
                 post.worker.begin_drain(window);
                 let post = post.clone();
                 tokio::task::spawn_local(async move {
@@ -157,6 +161,9 @@ impl Post {
     ) {
         let mut sockets: HashMap<SocketKey, std::net::TcpListener> = sockets.into_iter().collect();
         let mut bound = self.listeners.borrow_mut();
+        // Until all services are made, so that a filter that moves to another listener still finds the instance that
+        // hands over to it.
+        let _replaced: Vec<_> = bound.values().map(|bound| bound.slot.current()).collect();
         let mut kept = HashMap::with_capacity(bound.len());
         for listener in &generation.listeners {
             let service = self.service(generation, listener);
@@ -189,6 +196,10 @@ impl Post {
             .retain(|name, _| generation.listeners.iter().any(|l| l.config.name == *name));
         self.worker.forget_others(&generation.pools);
         *bound = kept;
+        let services = bound.values().map(|bound| bound.slot.current());
+        let chains: Vec<_> = services.collect();
+        let links = chains.iter().flat_map(|service| service.chain.links());
+        self.ticks.follow(links.map(|link| &link.slot));
     }
 
     fn service(&self, generation: &Arc<Generation>, listener: &Arc<Listener>) -> Rc<Service> {

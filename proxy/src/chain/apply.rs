@@ -54,6 +54,15 @@ pub(super) fn stream(verdict: &Verdict, route: &mut Route, pools: &[usize], stat
     }
 }
 
+/// Of a verdict that says nothing else that can be applied.
+pub(super) fn state(verdict: &Verdict, state: &mut u64) {
+    for op in verdict.ops() {
+        if let Op::State(value) = op {
+            *state = value;
+        }
+    }
+}
+
 pub(super) fn reply(verdict: &Verdict, state: &mut u64) -> Reply {
     let mut reply = Reply {
         status: STATUS_DEFAULT,

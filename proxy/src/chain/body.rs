@@ -24,7 +24,7 @@ pub struct BodyStage {
 
 /// What one call shows of a body.
 #[derive(Debug, Clone, Copy)]
-pub struct Piece<'a> {
+pub struct BodyPiece<'a> {
     pub bytes: &'a [u8],
     /// Nothing follows it.
     pub last: bool,
@@ -127,7 +127,7 @@ impl Chain {
         state: &mut ExchangeState,
         stage: BodyStage,
         message: &mut Message<'_>,
-        piece: Piece<'_>,
+        piece: BodyPiece<'_>,
     ) -> Made {
         let (Some(link), Some(part)) = (
             self.links.get(stage.filter),
@@ -141,8 +141,8 @@ impl Chain {
         let answer = {
             let mut told = message.facts();
             told.state = part.state;
-            told.last_piece = piece.last;
-            told.more_follows = piece.more;
+            told.last = piece.last;
+            told.more = piece.more;
             told.set(Fact::Piece, piece.bytes);
             told.show(plan.facts);
             let shown = Shown {
@@ -283,6 +283,8 @@ fn instead(verdict: &Verdict) -> Made {
 }
 
 fn cannot_wait(link: &Link, phase: Phase) -> Result<(), Outcome> {
+    // What it waits for would never come.
+    link.slot.renew();
     let fault_told = Fault::new(FaultKind::Verdict, "it cannot wait in a body");
     match link.slot.failed(phase, &fault_told) {
         Ok(_) => Ok(()),

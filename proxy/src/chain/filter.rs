@@ -5,13 +5,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::counters::{Counts, Shard};
+use super::grants;
 use super::plan::CheckedPlan;
 use super::problem::{problem as finding, setting};
 use super::seats::{Seat, Seated, Seats};
 use crate::config::{ConfigPath, FilterConfig, PoolConfig, Problem, quoted};
 use crate::wasm::{
-    ConfigureError, Diagnostic, Fault, FaultKind, Instance, InstanceOptions, Module, Phases, Plan,
-    SETTINGS_BYTES_MAX, tame, tame_lines,
+    ConfigureError, Diagnostic, Fault, FaultKind, FilterMetrics, Instance, InstanceOptions, Module,
+    Phases, Plan, SETTINGS_BYTES_MAX, tame, tame_lines,
 };
 
 /// Ready instances kept beside those in use, for workers whose instance faulted.
@@ -44,6 +45,8 @@ pub struct Filter {
     spent: Mutex<Vec<Seated>>,
     refill: Refill,
     refill_asked: AtomicBool,
+    /// It was told that the filter starts without the state of the one before.
+    emptiness_told: AtomicBool,
     shards: Box<[Shard]>,
     born: Instant,
     /// When a fault was last warned about (ms after `born`, plus one), and how many were not since.
@@ -63,19 +66,20 @@ impl Filter {
         workers: usize,
         refill: Refill,
     ) -> Result<Arc<Self>, Vec<Problem>> {
-        if let Some(missing) = module.missing_capability(&config.capabilities) {
-            let message = format!(
-                "the module of filter {} uses the capability {}, which is not granted",
-                quoted(&config.name),
-                quoted(missing)
-            );
-            let granted = ConfigPath(format!("{}/capabilities", config.at.0));
-            let help = format!(
-                "if it may, write `capabilities: [{missing}]` into the filter, beside its `module`"
-            );
-            return Err(vec![
-                finding(granted, "missing-capability", message).help(help),
-            ]);
+        Self::load_after(None, module, config, workers, refill)
+    }
+
+    /// As [`Filter::load`], in the place of a filter of the same name, whose metrics go on where they stay the same.
+    pub fn load_after(
+        replaced: Option<&Filter>,
+        module: Arc<Module>,
+        config: Arc<FilterConfig>,
+        workers: usize,
+        refill: Refill,
+    ) -> Result<Arc<Self>, Vec<Problem>> {
+        let missing = module.missing_capabilities(&config.capabilities);
+        if !missing.is_empty() {
+            return Err(vec![not_granted(&config, &missing)]);
         }
         let settings = config.settings.to_string();
         if settings.len() > SETTINGS_BYTES_MAX {
@@ -89,7 +93,10 @@ impl Filter {
         let options = InstanceOptions {
             filter: config.name.clone(),
             limits: config.limits.clone(),
-            capabilities: config.capabilities,
+            capabilities: config.capabilities.clone(),
+            metrics: Arc::new(FilterMetrics::after(
+                replaced.map(|old| &*old.options.metrics),
+            )),
         };
         let seats = seats(&config, workers)?;
         let deadline = config.limits.configure_deadline;
@@ -99,6 +106,10 @@ impl Filter {
         let took = began.elapsed().as_micros() as u64;
         let phases = plan.phases;
         let plan = CheckedPlan::check(plan, &module, &config.at)?;
+        grants::check(&plan, &module, &config)?;
+        if plan.tick_ms > 0 && !config.capabilities.tick {
+            return Err(vec![not_granted(&config, &["tick"])]);
+        }
 
         let filter = Arc::new(Self {
             shards: (0..workers.max(1)).map(|_| Shard::default()).collect(),
@@ -119,6 +130,7 @@ impl Filter {
             phases,
             refill,
             refill_asked: AtomicBool::new(false),
+            emptiness_told: AtomicBool::new(false),
             born: Instant::now(),
             warned_ms: AtomicU64::new(0),
             silent: AtomicU64::new(0),
@@ -194,6 +206,11 @@ impl Filter {
         let now = self.age_ms();
         let suspended = |shard: &&Shard| shard.is_suspended(now);
         self.shards.iter().filter(suspended).count()
+    }
+
+    /// The metrics it defined.
+    pub fn metrics(&self) -> &FilterMetrics {
+        &self.options.metrics
     }
 
     /// Fills the stock up after workers took from it. For the control thread.
@@ -274,6 +291,32 @@ impl Filter {
     pub(super) fn shard(&self, worker: usize) -> &Shard {
         // `load` makes at least one shard.
         &self.shards[worker % self.shards.len()]
+    }
+
+    /// The number of the worker that ticks this filter.
+    pub(super) fn elected(&self) -> usize {
+        // FNV-1a: stable over reloads and builds, and the name is short.
+        let hash = self
+            .config
+            .name
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            });
+        // `load` makes at least one shard.
+        (hash % self.shards.len() as u64) as usize
+    }
+
+    /// One line for all workers: the filter does not get the state of the one that it replaces.
+    pub(super) fn starts_empty(&self, step: &'static str, why: &str) {
+        if !self.emptiness_told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                filter = %self.config.name,
+                step,
+                module = self.module.name(),
+                "the filter starts without the state of the one it replaces: {why}"
+            );
+        }
     }
 
     /// One line about a fault, unless there was one in the last second.
@@ -375,6 +418,31 @@ fn seats(config: &FilterConfig, workers: usize) -> Result<Arc<Seats>, Vec<Proble
         return Err(vec![finding(at, "too-few-instances", message).help(help)]);
     }
     Ok(Seats::new(max))
+}
+
+/// The module needs capabilities that the configuration does not grant; the help is what to write instead.
+fn not_granted(config: &FilterConfig, missing: &[&str]) -> Problem {
+    let names: Vec<_> = missing
+        .iter()
+        .map(|name| quoted(name).to_string())
+        .collect();
+    let (word, verb) = match missing {
+        [_] => ("capability", "is"),
+        _ => ("capabilities", "are"),
+    };
+    let message = format!(
+        "the module of filter {} uses the {word} {}, which {verb} not granted",
+        quoted(&config.name),
+        names.join(", ")
+    );
+    let mut all: Vec<&str> = config.capabilities.names().collect();
+    all.extend(missing);
+    let help = format!(
+        "if it may, write `capabilities: [{}]` into the filter, beside its `module`",
+        all.join(", ")
+    );
+    let at = ConfigPath(format!("{}/capabilities", config.at.0));
+    finding(at, "missing-capability", message).help(help)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

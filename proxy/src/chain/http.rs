@@ -4,13 +4,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::apply;
 use super::facts::{LogFacts, RequestFacts, ResponseFacts};
 use super::predicate::Subject;
 use super::slot::{Answer, Slot};
-use super::state::{ExchangeState, Outcome, Reply};
+use super::state::{ExchangeState, Outcome, Part, Reply, Route};
+use super::suspension::{Suspender, Suspension};
 use crate::head::{RequestHead, ResponseHead};
-use crate::wasm::{Kind, Phase, Shown};
+use crate::wasm::{EffectResult, FaultKind, Kind, Phase, Shown, flags_of};
 
 /// One filter of a chain.
 #[derive(Clone)]
@@ -100,9 +103,52 @@ impl Chain {
             return Outcome::Continue;
         }
         state.begin(self.links.len());
-        let mut watch: Option<Watch> = None;
+        self.request_from(0, None, state, facts, head)
+    }
+
+    /// Goes on with a request phase that answered [`Outcome::Suspend`]: `results` has one for each effect, in order.
+    pub fn resume_request(
+        &self,
+        state: &mut ExchangeState,
+        facts: &RequestFacts<'_>,
+        head: &mut RequestHead,
+        mut suspension: Suspension,
+        results: &[EffectResult],
+    ) -> Outcome {
+        let at = suspension.at();
+        let (Some(link), Some(part)) = (self.links.get(at), state.parts.get_mut(at)) else {
+            return Outcome::Continue;
+        };
+        state.filter_wait += suspension.waited();
+        let mut watch = Watch::start();
+        let shown = Shown {
+            fields: Some(&head.fields),
+            which: &link.slot.plan().request_fields,
+        };
+        let answer = suspension.resume(part.state, results, shown);
+        watch.lap(&link.slot);
+        let by = suspension.suspender(link, part.state);
+        match requested(answer, by, part, &mut state.route, head) {
+            Some(outcome) => {
+                state.filter_time += watch.total();
+                outcome
+            }
+            None => self.request_from(at + 1, Some(watch), state, facts, head),
+        }
+    }
+
+    /// Asks the filters from number `from` on.
+    fn request_from(
+        &self,
+        from: usize,
+        mut watch: Option<Watch>,
+        state: &mut ExchangeState,
+        facts: &RequestFacts<'_>,
+        head: &mut RequestHead,
+    ) -> Outcome {
         let mut outcome = Outcome::Continue;
-        for (link, part) in self.links.iter().zip(&mut state.parts) {
+        let all = self.links.iter().zip(&mut state.parts).enumerate();
+        for (at, (link, part)) in all.skip(from) {
             let plan = link.slot.plan();
             let subject = Subject {
                 head: Some(head),
@@ -113,10 +159,7 @@ impl Chain {
                 Ok(false) => continue,
                 Err(kind) => {
                     part.ended = true;
-                    outcome = Outcome::Fault {
-                        filter: link.slot.filter().name().clone(),
-                        kind,
-                    };
+                    outcome = fault(link, kind);
                     break;
                 }
             }
@@ -127,44 +170,25 @@ impl Chain {
             let mut told = facts.facts(head);
             told.state = part.state;
             told.show(plan.facts);
+            let flags = flags_of(&told);
             let shown = Shown {
                 fields: Some(&head.fields),
                 which: &plan.request_fields,
             };
             let answer = link.slot.call(Phase::Request, &told, shown);
             watch.lap(&link.slot);
-            let verdict = match answer {
-                Ok(Answer::Verdict(verdict)) => verdict,
-                Ok(Answer::Bypassed) => continue,
-                Err(kind) => {
-                    part.ended = true;
-                    outcome = Outcome::Fault {
-                        filter: link.slot.filter().name().clone(),
-                        kind,
-                    };
-                    break;
-                }
+            let by = Suspender {
+                link,
+                phase: Phase::Request,
+                at,
+                state: part.state,
+                flags,
+                round: 0,
             };
-            outcome = match verdict.kind {
-                Kind::Next => {
-                    apply::request(
-                        &verdict,
-                        head,
-                        &mut state.route,
-                        &link.pools,
-                        &mut part.state,
-                    );
-                    link.slot.recycle(verdict);
-                    continue;
-                }
-                Kind::Reply => Outcome::Reply(apply::reply(&verdict, &mut part.state)),
-                Kind::Drop => Outcome::Drop,
-                Kind::Reset => Outcome::Reset,
-                // The slot refuses it here.
-                Kind::Suspend => continue,
-            };
-            part.ended = true;
-            break;
+            if let Some(ended) = requested(answer, by, part, &mut state.route, head) {
+                outcome = ended;
+                break;
+            }
         }
         if let Some(watch) = watch {
             state.filter_time += watch.total();
@@ -184,10 +208,55 @@ impl Chain {
         if !self.wants(Phase::Response) {
             return Outcome::Continue;
         }
-        let mut watch: Option<Watch> = None;
-        let mut body = None;
+        self.response_below(self.links.len(), None, None, state, facts, head)
+    }
+
+    /// Goes on with a response phase that answered [`Outcome::Suspend`]: `results` has one for each effect, in order.
+    pub fn resume_response(
+        &self,
+        state: &mut ExchangeState,
+        facts: &ResponseFacts<'_>,
+        head: &mut ResponseHead,
+        mut suspension: Suspension,
+        results: &[EffectResult],
+    ) -> Outcome {
+        let at = suspension.at();
+        let (Some(link), Some(part)) = (self.links.get(at), state.parts.get_mut(at)) else {
+            return Outcome::Continue;
+        };
+        state.filter_wait += suspension.waited();
+        let mut watch = Watch::start();
+        let shown = Shown {
+            fields: Some(&head.fields),
+            which: &link.slot.plan().response_fields,
+        };
+        let answer = suspension.resume(part.state, results, shown);
+        watch.lap(&link.slot);
+        let mut body = suspension.body.take();
+        let by = suspension.suspender(link, part.state);
+        match responded(answer, by, part, head, &mut body) {
+            Some(outcome) => {
+                state.filter_time += watch.total();
+                outcome
+            }
+            None => self.response_below(at, body, Some(watch), state, facts, head),
+        }
+    }
+
+    /// Asks the filters below number `below`, the last one first. `body` is that of a reply that took the response's place.
+    fn response_below(
+        &self,
+        below: usize,
+        mut body: Option<Bytes>,
+        mut watch: Option<Watch>,
+        state: &mut ExchangeState,
+        facts: &ResponseFacts<'_>,
+        head: &mut ResponseHead,
+    ) -> Outcome {
         let mut outcome = Outcome::Continue;
-        for (link, part) in self.links.iter().zip(&mut state.parts).rev() {
+        // An exchange that was answered before its request phase has no parts.
+        let all = self.links.iter().zip(&mut state.parts).enumerate();
+        for (at, (link, part)) in all.take(below).rev() {
             let plan = link.slot.plan();
             if !part.matched || part.ended || !plan.wants(Phase::Response) {
                 continue;
@@ -196,41 +265,25 @@ impl Chain {
             let mut told = facts.facts(head.status);
             told.state = part.state;
             told.show(plan.facts);
+            let flags = flags_of(&told);
             let shown = Shown {
                 fields: Some(&head.fields),
                 which: &plan.response_fields,
             };
             let answer = link.slot.call(Phase::Response, &told, shown);
             watch.lap(&link.slot);
-            let verdict = match answer {
-                Ok(Answer::Verdict(verdict)) => verdict,
-                Ok(Answer::Bypassed) => continue,
-                Err(kind) => {
-                    outcome = Outcome::Fault {
-                        filter: link.slot.filter().name().clone(),
-                        kind,
-                    };
-                    break;
-                }
+            let by = Suspender {
+                link,
+                phase: Phase::Response,
+                at,
+                state: part.state,
+                flags,
+                round: 0,
             };
-            match verdict.kind {
-                Kind::Next | Kind::Suspend => apply::response(&verdict, head, &mut part.state),
-                Kind::Reply => {
-                    let reply = apply::reply(&verdict, &mut part.state);
-                    head.status = reply.status;
-                    head.fields = reply.fields;
-                    body = Some(reply.body);
-                }
-                Kind::Drop => {
-                    outcome = Outcome::Drop;
-                    break;
-                }
-                Kind::Reset => {
-                    outcome = Outcome::Reset;
-                    break;
-                }
+            if let Some(ended) = responded(answer, by, part, head, &mut body) {
+                outcome = ended;
+                break;
             }
-            link.slot.recycle(verdict);
         }
         if let Some(watch) = watch {
             state.filter_time += watch.total();
@@ -270,5 +323,96 @@ impl Chain {
         if let Some(watch) = watch {
             state.filter_time += watch.total();
         }
+    }
+}
+
+/// What the answer of one filter to a request means; none: the next filter is asked.
+fn requested(
+    answer: Result<Answer, FaultKind>,
+    by: Suspender<'_>,
+    part: &mut Part,
+    route: &mut Route,
+    head: &mut RequestHead,
+) -> Option<Outcome> {
+    let outcome = match answer {
+        Ok(Answer::Verdict(verdict)) => match verdict.kind {
+            Kind::Next => {
+                apply::request(&verdict, head, route, &by.link.pools, &mut part.state);
+                by.link.slot.recycle(verdict);
+                return None;
+            }
+            Kind::Reply => Outcome::Reply(apply::reply(&verdict, &mut part.state)),
+            Kind::Drop => Outcome::Drop,
+            Kind::Reset => Outcome::Reset,
+            Kind::Suspend => {
+                apply::state(&verdict, &mut part.state);
+                let by = Suspender {
+                    state: part.state,
+                    ..by
+                };
+                match Suspension::begin(by, verdict) {
+                    // It has not decided yet.
+                    Ok(Ok(suspension)) => return Some(Outcome::Suspend(suspension)),
+                    Ok(Err(_)) => return None,
+                    Err(kind) => fault(by.link, kind),
+                }
+            }
+        },
+        Ok(Answer::Bypassed) => return None,
+        Err(kind) => fault(by.link, kind),
+    };
+    part.ended = true;
+    Some(outcome)
+}
+
+/// The same for a response, whose `body` a reply replaces.
+fn responded(
+    answer: Result<Answer, FaultKind>,
+    by: Suspender<'_>,
+    part: &mut Part,
+    head: &mut ResponseHead,
+    body: &mut Option<Bytes>,
+) -> Option<Outcome> {
+    let verdict = match answer {
+        Ok(Answer::Verdict(verdict)) => verdict,
+        Ok(Answer::Bypassed) => return None,
+        Err(kind) => return Some(fault(by.link, kind)),
+    };
+    match verdict.kind {
+        Kind::Next => {
+            apply::response(&verdict, head, &mut part.state);
+            by.link.slot.recycle(verdict);
+        }
+        Kind::Reply => {
+            let reply = apply::reply(&verdict, &mut part.state);
+            head.status = reply.status;
+            head.fields = reply.fields;
+            *body = Some(reply.body);
+        }
+        Kind::Drop => return Some(Outcome::Drop),
+        Kind::Reset => return Some(Outcome::Reset),
+        Kind::Suspend => {
+            apply::state(&verdict, &mut part.state);
+            let by = Suspender {
+                state: part.state,
+                ..by
+            };
+            match Suspension::begin(by, verdict) {
+                Ok(Ok(mut suspension)) => {
+                    suspension.body = body.take();
+                    return Some(Outcome::Suspend(suspension));
+                }
+                Ok(Err(_)) => {}
+                Err(kind) => return Some(fault(by.link, kind)),
+            }
+        }
+    }
+    None
+}
+
+fn fault(link: &Link, kind: FaultKind) -> Outcome {
+    Outcome::Fault {
+        filter: link.slot.filter().name().clone(),
+        kind,
     }
 }

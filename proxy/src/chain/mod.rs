@@ -14,6 +14,8 @@ mod cpu;
 mod facts;
 mod filter;
 mod glob;
+mod grants;
+mod handover;
 mod http;
 mod plan;
 mod predicate;
@@ -22,11 +24,14 @@ mod seats;
 mod slot;
 mod state;
 mod stream;
+mod stream_data;
+mod suspension;
+mod tick;
 
 #[cfg(test)]
 mod tests;
 
-pub use body::{BodyStage, Made, Message, Piece};
+pub use body::{BodyPiece, BodyStage, Made, Message};
 pub use counters::{Counts, VerdictKind};
 pub use facts::{LogFacts, RequestFacts, ResponseFacts, StreamFacts};
 pub use filter::{Filter, Refill};
@@ -35,3 +40,5 @@ pub use plan::{CheckedPlan, FIRST_BYTES_MAX};
 pub use predicate::{Predicate, PredicateError, Subject};
 pub use slot::{Slot, Slots};
 pub use state::{ExchangeState, Outcome, Reply, Route, StreamOutcome};
+pub use stream_data::Piece;
+pub use suspension::Suspension;

@@ -9,11 +9,14 @@ use super::backoff::{Backoff, Client};
 use super::counters::{Shard, VerdictKind};
 use super::cpu::CpuBudget;
 use super::filter::Filter;
+use super::handover::hand_over;
 use super::plan::CheckedPlan;
 use super::predicate::{Subject, TooSlow};
 use super::seats::Seated;
 use crate::config::OnError;
-use crate::wasm::{BadVerdict, Fact, Facts, Fault, FaultKind, Kind, Phase, Shown, Verdict};
+use crate::wasm::{
+    BadVerdict, Fact, Facts, Fault, FaultKind, Instance, Kind, Phase, Shown, Verdict,
+};
 
 /// How long a worker makes no instance of a filter itself after it failed to: each try may take as long as a call.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -28,6 +31,10 @@ pub struct Slot {
     worker: usize,
     /// None after a fault until one can be had.
     instance: RefCell<Option<Seated>>,
+    /// Counts instances, so that a suspended call knows whether it is still the one that it waits in.
+    serial: Cell<u64>,
+    /// Suspended calls.
+    suspended: Cell<u32>,
     /// No instance could be made: this worker makes none before then.
     retry_at: Cell<Option<Instant>>,
     /// The block of an earlier verdict, for its allocation.
@@ -57,6 +64,8 @@ impl Slot {
             filter,
             worker,
             instance: RefCell::new(None),
+            serial: Cell::new(0),
+            suspended: Cell::new(0),
             retry_at: Cell::new(None),
             spare: Cell::default(),
         };
@@ -97,35 +106,115 @@ impl Slot {
         if let Some(fault) = self.withheld() {
             return self.failed(phase, &fault);
         }
+        self.begin();
+        let mut answer = self.spare.take();
+        let called = self.invoke(phase, facts, shown, &mut answer);
+        let client = facts.value(Fact::ClientAddress);
+        self.settled(phase, called.map(|()| answer), shown, client)
+    }
+
+    /// A call is made, whose time is to be counted.
+    fn begin(&self) {
         self.called.set(true);
         if let Some(cpu) = &self.cpu {
             cpu.begin();
         }
+    }
+
+    /// Calls the filter with the results of what a call suspended for, and checks what it answers like the call itself.
+    /// `serial` is the number of the instance that waits for them. [`Slot::lapped`] is to follow.
+    pub(super) fn resume(
+        &self,
+        phase: Phase,
+        serial: u64,
+        block: &[u8],
+        shown: Shown<'_>,
+    ) -> Result<Answer, FaultKind> {
+        self.begin();
         let mut answer = self.spare.take();
-        let called = self
-            .invoke(phase, facts, shown, &mut answer)
-            .and_then(|()| {
-                match Verdict::read(answer, self.plan().rules(phase))
-                    .and_then(|v| has_room(v, shown))
+        let called = match self.instance.borrow_mut().as_mut() {
+            Some(instance) if serial == self.serial.get() => {
+                instance.resume_into(block, &mut answer)
+            }
+            // The one there is has done nothing wrong.
+            _ => {
+                let why = "its instance failed, or was replaced, while the call was suspended";
+                return self.failed(phase, &Fault::new(FaultKind::Instance, why));
+            }
+        };
+        self.settled(phase, called.map(|()| answer), shown, None)
+    }
+
+    /// Tells the filter that nobody waits for what a call suspended for, so that it lets go of what it kept.
+    pub(super) fn cancel(&self, phase: Phase, serial: u64, block: &[u8]) {
+        let began = Instant::now();
+        let mut ignored = self.spare.take();
+        let called = match self.instance.try_borrow_mut().as_deref_mut() {
+            Ok(Some(instance)) if serial == self.serial.get() => {
+                instance.resume_into(block, &mut ignored)
+            }
+            // With the instance went what it kept.
+            _ => return,
+        };
+        self.spare.set(ignored);
+        self.shard().call(began.elapsed());
+        if let Err(fault) = called {
+            self.renew();
+            // There is no exchange that it could end.
+            let _ = self.failed(phase, &fault);
+        }
+    }
+
+    /// The number of the present instance.
+    pub(super) fn serial(&self) -> u64 {
+        self.serial.get()
+    }
+
+    /// Counts one more suspended call, if that may be.
+    pub(super) fn seat(&self) -> bool {
+        let free = self.suspended.get() < self.filter.config().limits.suspends;
+        if free {
+            self.suspended.set(self.suspended.get() + 1);
+        }
+        free
+    }
+
+    pub(super) fn unseat(&self) {
+        self.suspended.set(self.suspended.get().saturating_sub(1));
+    }
+
+    /// Checks what a call answered. `client` is whom it was for, where that is known.
+    fn settled(
+        &self,
+        phase: Phase,
+        called: Result<Vec<u8>, Fault>,
+        shown: Shown<'_>,
+        client: Option<&[u8]>,
+    ) -> Result<Answer, FaultKind> {
+        let called = called.and_then(|block| {
+            match Verdict::read(block, self.plan().rules(phase)).and_then(|v| has_room(v, shown)) {
+                Ok(verdict)
+                    if verdict.kind == Kind::Suspend && !self.filter.module().can_resume() =>
                 {
-                    Ok(verdict) if verdict.kind == Kind::Suspend => Err(Fault::new(
+                    Err(Fault::new(
                         FaultKind::Verdict,
-                        "it suspends where it cannot be resumed",
-                    )),
-                    Ok(verdict) => {
-                        self.shard().verdict(kind(&verdict));
-                        Ok(verdict)
-                    }
-                    Err(bad) => Err(Fault::new(FaultKind::Verdict, bad.to_string())),
+                        "it suspends, and does not export `resume`",
+                    ))
                 }
-            });
+                Ok(verdict) => {
+                    self.shard().verdict(kind(&verdict));
+                    Ok(verdict)
+                }
+                Err(bad) => Err(Fault::new(FaultKind::Verdict, bad.to_string())),
+            }
+        });
         match called {
             Ok(verdict) => {
                 self.backoff.well();
                 Ok(Answer::Verdict(verdict))
             }
             Err(fault) => {
-                self.broken(facts, &fault);
+                self.broken(client, &fault);
                 self.failed(phase, &fault)
             }
         }
@@ -148,13 +237,12 @@ impl Slot {
     }
 
     /// Lets go of the instance that faulted and takes another one, unless the filter is to be left alone first.
-    fn broken(&self, facts: &Facts<'_>, fault: &Fault) {
+    fn broken(&self, client: Option<&[u8]>, fault: &Fault) {
         // That there is no instance may be the doing of one client, and fails for all.
         let left_alone = if fault.kind == FaultKind::Instance {
             None
         } else {
-            let client = Client::of(facts.value(Fact::ClientAddress));
-            self.backoff.fault(client, Instant::now())
+            self.backoff.fault(Client::of(client), Instant::now())
         };
         self.let_go();
         match left_alone {
@@ -212,6 +300,22 @@ impl Slot {
         }
     }
 
+    /// This worker is the one that ticks the filter: a filter's ticks come from one worker of the process.
+    pub(super) fn is_elected(&self) -> bool {
+        self.worker == self.filter.elected()
+    }
+
+    /// Calls `f` with the instance, when there is one.
+    pub(super) fn with_instance<T>(&self, f: impl FnOnce(&mut Instance) -> T) -> Option<T> {
+        self.instance.borrow_mut().as_deref_mut().map(f)
+    }
+
+    /// Another instance in the place of one that failed outside of any exchange.
+    pub(super) fn renew(&self) {
+        self.let_go();
+        self.replace();
+    }
+
     fn let_go(&self) {
         let faulted = self.instance.borrow_mut().take();
         if let Some(faulted) = faulted {
@@ -233,6 +337,7 @@ impl Slot {
                 }
             }
         }
+        self.serial.set(self.serial.get() + 1);
         *self.instance.borrow_mut() = taken;
     }
 }
@@ -276,7 +381,8 @@ impl Slots {
         }
     }
 
-    /// The worker's slot of `filter`, made when there is none.
+    /// The worker's slot of `filter`, made when there is none; then a filter of the same name that is still there hands
+    /// its state over to it.
     pub fn slot(&self, filter: &Arc<Filter>) -> Rc<Slot> {
         let mut slots = self.slots.borrow_mut();
         slots.retain(|slot| slot.strong_count() > 0);
@@ -286,6 +392,12 @@ impl Slots {
             .find(|slot| Arc::ptr_eq(&slot.filter, filter));
         known.unwrap_or_else(|| {
             let slot = Slot::new(filter.clone(), self.worker);
+            // The last made is the one that a reload replaces: earlier ones only finish what they began.
+            let replaced = slots.iter().rev().filter_map(Weak::upgrade);
+            let mut replaced = replaced.filter(|old| old.filter.name() == filter.name());
+            if let Some(old) = replaced.next() {
+                hand_over(&old, &slot);
+            }
             slots.push(Rc::downgrade(&slot));
             slot
         })

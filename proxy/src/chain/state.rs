@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::suspension::Suspension;
 use crate::head::Fields;
 use crate::wasm::FaultKind;
 
@@ -30,6 +31,8 @@ pub struct ExchangeState {
     pub route: Route,
     /// Time spent in filters so far.
     pub filter_time: Duration,
+    /// Time that filters have waited for effects.
+    pub filter_wait: Duration,
 }
 
 /// One filter's part in an exchange.
@@ -59,7 +62,7 @@ pub struct Reply {
 }
 
 /// What a chain decided for an HTTP phase.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum Outcome {
     Continue,
     Reply(Reply),
@@ -70,13 +73,20 @@ pub enum Outcome {
         filter: Arc<str>,
         kind: FaultKind,
     },
+    /// A filter waits for effects; the phase goes on by being resumed.
+    Suspend(Box<Suspension>),
 }
 
 /// What a chain decided for a connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum StreamOutcome {
     Continue,
     Drop,
     Reset,
-    Fault { filter: Arc<str>, kind: FaultKind },
+    Fault {
+        filter: Arc<str>,
+        kind: FaultKind,
+    },
+    /// A filter waits for effects; the phase goes on by being resumed.
+    Suspend(Box<Suspension>),
 }

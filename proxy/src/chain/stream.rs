@@ -2,11 +2,12 @@
 
 use super::apply;
 use super::facts::StreamFacts;
-use super::http::{Chain, Watch};
+use super::http::{Chain, Link, Watch};
 use super::predicate::Subject;
 use super::slot::Answer;
-use super::state::{ExchangeState, StreamOutcome};
-use crate::wasm::{Fact, Kind, Phase, Shown};
+use super::state::{ExchangeState, Part, Route, StreamOutcome};
+use super::suspension::{Suspender, Suspension};
+use crate::wasm::{EffectResult, Fact, FaultKind, Kind, Phase, Shown, flags_of};
 
 impl Chain {
     /// A connection was accepted. Of a predicate only tests of the client can match: there is no head.
@@ -33,6 +34,34 @@ impl Chain {
         self.stream(Phase::FirstBytes, state, facts, bytes)
     }
 
+    /// Goes on with a phase that answered [`StreamOutcome::Suspend`]. `facts` and `bytes` are those of the phase.
+    pub fn resume_stream(
+        &self,
+        state: &mut ExchangeState,
+        facts: &StreamFacts<'_>,
+        bytes: &[u8],
+        mut suspension: Suspension,
+        results: &[EffectResult],
+    ) -> StreamOutcome {
+        let at = suspension.at();
+        let (Some(link), Some(part)) = (self.links.get(at), state.parts.get_mut(at)) else {
+            return StreamOutcome::Continue;
+        };
+        state.filter_wait += suspension.waited();
+        let mut watch = Watch::start();
+        let answer = suspension.resume(part.state, results, Shown::NOTHING);
+        watch.lap(&link.slot);
+        let phase = suspension.phase();
+        let by = suspension.suspender(link, part.state);
+        match decided(answer, by, part, &mut state.route) {
+            Some(outcome) => {
+                state.filter_time += watch.total();
+                outcome
+            }
+            None => self.stream_from(at + 1, Some(watch), phase, state, facts, bytes),
+        }
+    }
+
     fn stream(
         &self,
         phase: Phase,
@@ -46,13 +75,26 @@ impl Chain {
         if state.parts.len() != self.links.len() {
             state.begin(self.links.len());
         }
+        self.stream_from(0, None, phase, state, facts, bytes)
+    }
+
+    /// Asks the filters from number `from` on.
+    fn stream_from(
+        &self,
+        from: usize,
+        mut watch: Option<Watch>,
+        phase: Phase,
+        state: &mut ExchangeState,
+        facts: &StreamFacts<'_>,
+        bytes: &[u8],
+    ) -> StreamOutcome {
         let subject = Subject {
             head: None,
             client: facts.client,
         };
-        let mut watch: Option<Watch> = None;
         let mut outcome = StreamOutcome::Continue;
-        for (link, part) in self.links.iter().zip(&mut state.parts) {
+        let all = self.links.iter().zip(&mut state.parts).enumerate();
+        for (at, (link, part)) in all.skip(from) {
             let plan = link.slot.plan();
             if !plan.wants(phase) {
                 continue;
@@ -61,10 +103,7 @@ impl Chain {
                 Ok(true) => {}
                 Ok(false) => continue,
                 Err(kind) => {
-                    outcome = StreamOutcome::Fault {
-                        filter: link.slot.filter().name().clone(),
-                        kind,
-                    };
+                    outcome = fault(link, kind);
                     break;
                 }
             }
@@ -81,31 +120,64 @@ impl Chain {
             }
             let answer = link.slot.call(phase, &told, Shown::NOTHING);
             watch.lap(&link.slot);
-            let verdict = match answer {
-                Ok(Answer::Verdict(verdict)) => verdict,
-                Ok(Answer::Bypassed) => continue,
-                Err(kind) => {
-                    outcome = StreamOutcome::Fault {
-                        filter: link.slot.filter().name().clone(),
-                        kind,
-                    };
-                    break;
-                }
+            let by = Suspender {
+                link,
+                phase,
+                at,
+                state: part.state,
+                flags: flags_of(&told),
+                round: 0,
             };
-            match verdict.kind {
-                Kind::Drop => outcome = StreamOutcome::Drop,
-                Kind::Reset => outcome = StreamOutcome::Reset,
-                // A reply is refused by the reader in these phases.
-                Kind::Next | Kind::Reply | Kind::Suspend => {
-                    apply::stream(&verdict, &mut state.route, &link.pools, &mut part.state);
-                    continue;
-                }
+            if let Some(ended) = decided(answer, by, part, &mut state.route) {
+                outcome = ended;
+                break;
             }
-            break;
         }
         if let Some(watch) = watch {
             state.filter_time += watch.total();
         }
         outcome
+    }
+}
+
+/// What the answer of one filter means; none: the next filter is asked.
+fn decided(
+    answer: Result<Answer, FaultKind>,
+    by: Suspender<'_>,
+    part: &mut Part,
+    route: &mut Route,
+) -> Option<StreamOutcome> {
+    let verdict = match answer {
+        Ok(Answer::Verdict(verdict)) => verdict,
+        Ok(Answer::Bypassed) => return None,
+        Err(kind) => return Some(fault(by.link, kind)),
+    };
+    match verdict.kind {
+        Kind::Drop => return Some(StreamOutcome::Drop),
+        Kind::Reset => return Some(StreamOutcome::Reset),
+        // A reply is refused by the reader in these phases.
+        Kind::Next | Kind::Reply => {
+            apply::stream(&verdict, route, &by.link.pools, &mut part.state);
+        }
+        Kind::Suspend => {
+            apply::state(&verdict, &mut part.state);
+            let by = Suspender {
+                state: part.state,
+                ..by
+            };
+            match Suspension::begin(by, verdict) {
+                Ok(Ok(suspension)) => return Some(StreamOutcome::Suspend(suspension)),
+                Ok(Err(_)) => {}
+                Err(kind) => return Some(fault(by.link, kind)),
+            }
+        }
+    }
+    None
+}
+
+fn fault(link: &Link, kind: FaultKind) -> StreamOutcome {
+    StreamOutcome::Fault {
+        filter: link.slot.filter().name().clone(),
+        kind,
     }
 }

@@ -52,6 +52,7 @@ fn pool(name: &str) -> Arc<PoolConfig> {
         max_connections: None,
         retries: 0,
         panic: Panic::Fail,
+        handler: Default::default(),
         resolve_interval: Duration::from_secs(1),
         host: HostPolicy::Preserve,
     })
@@ -594,6 +595,12 @@ fn a_plan_that_is_none_fails_the_load() {
     let guest = Guest::answering(Phase::FirstBytes, &[]).first_bytes(20_000);
     let (_, message, _) = problem(load_as(&guest, config("f")));
     assert!(message.contains("first-bytes"), "{message}");
+    let guest = Guest::answering(Phase::RequestBody, &[]);
+    let (_, message, _) = problem(load_as(&guest, config("f")));
+    assert!(
+        message.contains("the phase request-body is not served yet"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -63,6 +63,9 @@ pub fn diagnostics(sources: &Sources, diagnostics: &[Diagnostic]) {
         {
             found.at = None;
             found.labels.clear();
+            if let Some(flag) = flag(&found.path.0) {
+                found.message = format!("{flag}: {}", found.message);
+            }
         }
     }
     let diagnostics = &diagnostics;
@@ -70,6 +73,18 @@ pub fn diagnostics(sources: &Sources, diagnostics: &[Diagnostic]) {
     let colour = colour(&err);
     // Nobody is left to tell when standard error is gone.
     let _ = print(&mut err, sources, diagnostics, Format::Text, colour);
+}
+
+/// The flag of `sluicegate proxy` that stands for this part of the configuration it makes.
+fn flag(path: &str) -> Option<&'static str> {
+    const FLAGS: [(&str, &str); 4] = [
+        ("/pools/to/endpoints", "--to"),
+        ("/pools/to/balance", "--balance"),
+        ("/listeners/0/bind", "--listen"),
+        ("/listeners/0/filters", "--filter"),
+    ];
+    let of = |(begin, _): &&(&str, &str)| path.starts_with(begin);
+    FLAGS.iter().find(of).map(|(_, flag)| *flag)
 }
 
 /// `1 pool`, `2 pools`.

@@ -42,6 +42,8 @@ pub struct PoolConfig {
     pub endpoints: Vec<EndpointConfig>,
     pub balance: Balance,
     pub check: Option<CheckConfig>,
+    /// Bounds of requests in endpoints that are handlers.
+    pub handler: HandlerLimits,
     /// What endpoints speak to an `http` listener; default HTTP/1.1.
     pub protocol: PoolProtocol,
     /// TLS towards the endpoints.
@@ -62,6 +64,37 @@ pub struct PoolConfig {
     pub resolve_interval: Duration,
     /// The Host field sent upstream; default preserve.
     pub host: HostPolicy,
+}
+
+impl PoolConfig {
+    /// Its endpoints are components that the proxy runs; all of them or none.
+    pub fn is_handled(&self) -> bool {
+        let first = self.endpoints.first();
+        first.is_some_and(|e| matches!(e.address, EndpointAddress::Handler { .. }))
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HandlerLimits {
+    /// Linear memory of one instance, in bytes; default 64 MiB.
+    pub memory: usize,
+    /// From the request's head to the end of its response; default 30 s.
+    pub deadline: Duration,
+    /// Processor time of one request; default 1 s.
+    pub cpu: Duration,
+    /// Requests at one time, per endpoint and over all workers; default 128.
+    pub instances: u32,
+}
+
+impl Default for HandlerLimits {
+    fn default() -> Self {
+        Self {
+            memory: 64 << 20,
+            deadline: Duration::from_secs(30),
+            cpu: Duration::from_secs(1),
+            instances: 128,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +136,13 @@ pub enum EndpointAddress {
         host: String,
         port: u16,
     },
+    /// A wasi:http component that the proxy runs.
+    Handler {
+        /// Absolute, found by the search rules; exists at load.
+        path: PathBuf,
+        /// `wasm:` and the path as it was written.
+        text: Arc<str>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,6 +178,8 @@ pub struct CheckConfig {
     pub kind: CheckKind,
     /// Default 10 s, ±10 % jitter.
     pub interval: Duration,
+    /// Never above `interval`; default the smaller of it and 1 s.
+    pub fast_interval: Duration,
     /// Default 1 s.
     pub timeout: Duration,
     /// Successes before an endpoint that is down counts as up; default 2.
@@ -240,9 +282,50 @@ pub struct FaultLimit {
     pub within: Duration,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Capabilities {
     pub log: bool,
+    pub metrics: bool,
+    pub clock: bool,
+    pub random: bool,
+    pub tick: bool,
+    pub key_value: bool,
+    /// Pools that the filter may call itself.
+    pub http_call: Vec<Arc<str>>,
+}
+
+impl Capabilities {
+    /// Everything that a module may import, and ticks.
+    pub const ALL: Self = Self {
+        log: true,
+        metrics: true,
+        clock: true,
+        random: true,
+        tick: true,
+        key_value: true,
+        http_call: Vec::new(),
+    };
+
+    /// Every name that stands alone, as `capabilities:` spells it.
+    const NAMES: [&str; 6] = ["log", "metrics", "clock", "random", "tick", "key-value"];
+
+    /// The names of those that are granted, but for calls.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        Self::NAMES.into_iter().filter(|name| self.has(name))
+    }
+
+    /// Whether the capability that `capabilities:` spells so is granted.
+    pub fn has(&self, name: &str) -> bool {
+        match name {
+            "log" => self.log,
+            "metrics" => self.metrics,
+            "clock" => self.clock,
+            "random" => self.random,
+            "tick" => self.tick,
+            "key-value" => self.key_value,
+            _ => false,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

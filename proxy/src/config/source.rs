@@ -286,7 +286,11 @@ fn file(shown: &Path, absolute: &Path, found: &mut Vec<Diagnostic>) -> Option<So
             text: normalise(&text).into(),
         }),
         Err(reason) => {
-            found.push(unreadable(shown, &reason));
+            let problem = unreadable(shown, &reason);
+            found.push(match shown == absolute || absolute.exists() {
+                true => problem,
+                false => problem.help(format!("it was looked for as {}", absolute.display())),
+            });
             None
         }
     }

@@ -4,6 +4,7 @@
 //! foreign: keywords that are not known here are passed over, references may run in circles, and the work is bounded;
 //! what stays unsaid is said by the filter's `configure`.
 
+mod habits;
 mod phrase;
 
 use serde_json::Value as Json;
@@ -198,10 +199,12 @@ impl<'a> Walk<'a> {
     fn unknown(&mut self, entry: &Entry, known: Vec<&str>) {
         let message = format!("unknown key {} in {}", ticked(&entry.key.text), self.name());
         let path = self.path.join(&entry.key.text);
-        let help = match closest(&entry.key.text, known.iter().copied()) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None if known.is_empty() => "no keys are known here".to_owned(),
-            None => {
+        let near = closest(&entry.key.text, known.iter().copied());
+        let help = match (habits::key(&self.path, &entry.key.text), near) {
+            (Some(habit), _) => habit.to_owned(),
+            (None, Some(near)) => format!("did you mean `{near}`?"),
+            (None, None) if known.is_empty() => "no keys are known here".to_owned(),
+            (None, None) => {
                 let known: Vec<String> = known.iter().map(|key| ticked(key)).collect();
                 format!("known keys are {}", known.join(", "))
             }
@@ -317,10 +320,12 @@ impl<'a> Walk<'a> {
             Diagnostic::error("bad-value", message).at(&self.path, node.focus(key));
         let mut words = Vec::new();
         self.words(schema, 0, &mut words);
-        if let NodeValue::Scalar(scalar) = &node.value
-            && let Some(near) = closest(&scalar.text, words)
-        {
-            diagnostic = diagnostic.help(format!("did you mean {}?", quoted(near)));
+        if let NodeValue::Scalar(scalar) = &node.value {
+            if let Some(habit) = habits::value(&self.path, &scalar.text) {
+                diagnostic = diagnostic.help(habit);
+            } else if let Some(near) = closest(&scalar.text, words) {
+                diagnostic = diagnostic.help(format!("did you mean {}?", quoted(near)));
+            }
         }
         self.found.push(diagnostic);
     }
@@ -334,7 +339,11 @@ impl<'a> Walk<'a> {
             && !scalar.secret
         {
             let text = &scalar.text;
-            let help = if expected.contains("a string") {
+            let help = if self.path.0.ends_with("/bind") && node.kind() == Kind::Integer {
+                Some(format!(
+                    "write \":{text}\" for all addresses of this machine, or one of them with it: \"192.0.2.1:{text}\""
+                ))
+            } else if expected.contains("a string") {
                 Some(format!("quote it to make it a string: {}", quoted(text)))
             } else if expected.contains("a list") && node.kind() == Kind::String {
                 Some(format!("a list of one is {}", ticked(&format!("[{text}]"))))

@@ -9,6 +9,7 @@
 mod arrival;
 mod choose;
 mod compare;
+mod effects;
 mod request;
 mod route;
 mod session;
@@ -92,6 +93,8 @@ pub enum Verdict {
     Reply,
     Drop,
     Reset,
+    /// It waits for effects, which are not performed here: what it would say then is not known.
+    Suspend,
     /// It failed, and the exchange with it.
     Fault,
     /// It failed, and `on-error: bypass` goes on without it.
@@ -179,6 +182,8 @@ pub enum Outcome {
         by: Option<String>,
         reason: &'static str,
     },
+    /// A filter waits for these effects; what comes of it depends on them.
+    Suspend { by: String, effects: Vec<String> },
 }
 
 /// A message as it goes over the wire.

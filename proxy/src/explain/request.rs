@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::chain::{Outcome as Decided, Reply, RequestFacts, ResponseFacts, Subject};
+use crate::chain::{Outcome as Decided, Reply, RequestFacts, ResponseFacts, Subject, Suspension};
 use crate::connection::Connection;
 use crate::error::Reason;
 use crate::generation::{Generation, RequestId};
@@ -17,6 +17,7 @@ use crate::wasm::Phase;
 
 use super::arrival::{connection, read};
 use super::compare;
+use super::effects;
 use super::route;
 use super::walk::Walk;
 use super::{
@@ -105,6 +106,7 @@ impl Teller<'_> {
             (by, Decided::Fault { .. }) => {
                 return self.failure(&told, &head, Reason::FilterFault, by);
             }
+            (_, Decided::Suspend(suspension)) => return suspended(self.generation, &suspension),
         }
         let routed = route::find(
             self.generation,
@@ -259,6 +261,11 @@ impl Teller<'_> {
                     head.fields = own.fields;
                     return answer(request, head, own.body, name, Reason::FilterFault);
                 }
+                Decided::Suspend(suspension) => {
+                    self.steps
+                        .push(member.step("response", seen, Vec::new(), String::new));
+                    return suspended(self.generation, &suspension);
+                }
             }
             let changes = compare::responses(&before, &head);
             let step = member.step("response", seen, changes, || {
@@ -395,6 +402,14 @@ fn answer(
         by,
         reason: reason.as_str(),
         response: message(&bytes, (!bodiless).then_some(&body)),
+    }
+}
+
+/// The end of what can be told.
+pub(super) fn suspended(generation: &Generation, suspension: &Suspension) -> Outcome {
+    Outcome::Suspend {
+        by: suspension.filter().name().to_string(),
+        effects: effects::told(generation, suspension),
     }
 }
 

@@ -135,7 +135,7 @@ fn unresolved(config: &PoolConfig) -> Option<(String, Arc<str>)> {
         .iter()
         .filter_map(|endpoint| match &endpoint.address {
             EndpointAddress::Name { host, port } => Some(format!("{host}:{port}")),
-            EndpointAddress::Ip(_) => None,
+            EndpointAddress::Ip(_) | EndpointAddress::Handler { .. } => None,
         })
         .collect();
     let first = names.first()?.as_str().into();

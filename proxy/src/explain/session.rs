@@ -9,7 +9,7 @@ use crate::wasm::Phase;
 
 use super::arrival::connection;
 use super::compare;
-use super::request::{assume, listener_told};
+use super::request::{assume, listener_told, suspended};
 use super::route;
 use super::walk::Walk;
 use super::{Asked, Choice, Explanation, Later, Outcome, Step};
@@ -147,6 +147,7 @@ fn phase(
                 });
             }
             StreamOutcome::Fault { .. } => return Some(dropped(name, Reason::FilterFault)),
+            StreamOutcome::Suspend(waits) => return Some(suspended(generation, &waits)),
         }
     }
     None

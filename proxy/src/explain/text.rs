@@ -70,6 +70,7 @@ fn show_step(f: &mut Formatter<'_>, step: &Step) -> fmt::Result {
                 Verdict::Reply => writeln!(f, "reply")?,
                 Verdict::Drop => writeln!(f, "drop")?,
                 Verdict::Reset => writeln!(f, "reset")?,
+                Verdict::Suspend => writeln!(f, "suspend")?,
                 Verdict::Fault => writeln!(f, "fault ({because}); its on-error is fail")?,
                 Verdict::FaultBypassed => {
                     writeln!(f, "fault ({because}); its on-error is bypass")?;
@@ -159,6 +160,16 @@ fn show_outcome(f: &mut Formatter<'_>, outcome: &Outcome) -> fmt::Result {
         ),
         Outcome::Reset { by, reason } => {
             writeln!(f, "\nthe connection is reset, by {} ({reason})", who(by))
+        }
+        Outcome::Suspend { by, effects } => {
+            writeln!(f, "\nfilter \"{by}\" waits for")?;
+            for effect in effects {
+                writeln!(f, "  {}", Tame(effect))?;
+            }
+            writeln!(
+                f,
+                "nothing is asked of others here, so that what it says then is not known"
+            )
         }
     }
 }

@@ -121,8 +121,7 @@ impl Walker {
             Seen::Said(VerdictKind::Reply) => (Verdict::Reply, None),
             Seen::Said(VerdictKind::Drop) => (Verdict::Drop, None),
             Seen::Said(VerdictKind::Reset) => (Verdict::Reset, None),
-            // What came of the effects is another step.
-            Seen::Said(VerdictKind::Suspend) => (Verdict::Next, Some("suspended".to_owned())),
+            Seen::Said(VerdictKind::Suspend) => (Verdict::Suspend, None),
             Seen::Failed(kind) => {
                 let verdict = match self.filter.config().on_error {
                     OnError::Fail => Verdict::Fault,

@@ -24,6 +24,8 @@ pub trait ClientSide {
         cx: &mut Context<'_>,
         take: &mut Taker<'_>,
     ) -> Poll<Result<Pulled, BodyError>>;
+    /// The last piece of the body was not taken at once: the next ones are to be small.
+    fn ease_body(&mut self) {}
     fn body_done(&self) -> bool;
     fn body_trailers(&mut self) -> Option<Fields>;
     /// Ready when the client left. Polled while a response is awaited.

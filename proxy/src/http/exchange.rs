@@ -7,6 +7,7 @@ mod ends;
 mod pipeline;
 mod record;
 mod response;
+mod suspended;
 mod tries;
 mod upload;
 
@@ -195,12 +196,23 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
 
     /// Every phase of an exchange, in order.
     async fn phases(&mut self) -> Ending {
-        match self.request_filters() {
+        let mut decided = self.request_filters();
+        if let Outcome::Suspend(suspension) = decided {
+            // Boxed, so that other exchanges do not carry the state of this.
+            decided = match Box::pin(self.request_resumed(suspension)).await {
+                Ok(decided) => decided,
+                Err(reason) => return self.give_up(reason).await,
+            };
+        }
+        match decided {
             Outcome::Continue => {}
             Outcome::Reply(reply) => return self.reply(reply, Some(Reason::FilterReply)).await,
             Outcome::Drop => return self.cut(Reason::FilterDrop, Ending::Drop),
             Outcome::Reset => return self.cut(Reason::FilterReset, Ending::Reset),
-            Outcome::Fault { .. } => return self.fail(Reason::FilterFault).await,
+            // What suspended has been resumed above.
+            Outcome::Fault { .. } | Outcome::Suspend(_) => {
+                return self.fail(Reason::FilterFault).await;
+            }
         }
         if self.service.chain.wants(Phase::RequestBody)
             && self.framing != Framing::None
@@ -268,12 +280,19 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
     /// Shows an upstream's response to the filters; `Some` when one of them ended the exchange instead.
     async fn response_filtered(&mut self, head: &mut ResponseHead) -> Option<Ending> {
         self.responded = true;
-        Some(match self.response_filters(head) {
+        let mut decided = self.response_filters(head);
+        if let Outcome::Suspend(suspension) = decided {
+            decided = match Box::pin(self.response_resumed(suspension, head)).await {
+                Ok(decided) => decided,
+                Err(reason) => return Some(self.give_up(reason).await),
+            };
+        }
+        Some(match decided {
             Outcome::Continue => return None,
             Outcome::Reply(reply) => self.reply(reply, Some(Reason::FilterReply)).await,
             Outcome::Drop => self.cut(Reason::FilterDrop, Ending::Drop),
             Outcome::Reset => self.cut(Reason::FilterReset, Ending::Reset),
-            Outcome::Fault { .. } => self.fail(Reason::FilterFault).await,
+            Outcome::Fault { .. } | Outcome::Suspend(_) => self.fail(Reason::FilterFault).await,
         })
     }
 

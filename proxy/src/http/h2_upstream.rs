@@ -336,7 +336,7 @@ impl Upstream {
 }
 
 /// None: what HTTP/1.1 allows in an authority or a target, a URI does not.
-fn request(head: &RequestHead, target: &Target<'_>) -> Option<http::Request<()>> {
+pub(super) fn request(head: &RequestHead, target: &Target<'_>) -> Option<http::Request<()>> {
     let uri = http::Uri::builder()
         .scheme(if target.secure { "https" } else { "http" })
         .authority(target.authority)
@@ -358,7 +358,7 @@ fn request(head: &RequestHead, target: &Target<'_>) -> Option<http::Request<()>>
     Some(request)
 }
 
-fn parsed(
+pub(super) fn parsed(
     status: http::StatusCode,
     lines: &HeaderMap,
     limits: &HeadLimits,
@@ -390,7 +390,7 @@ fn parsed(
     })
 }
 
-fn fields(lines: &HeaderMap) -> Fields {
+pub(super) fn fields(lines: &HeaderMap) -> Fields {
     let mut fields = Fields::from_arena(Vec::with_capacity(512));
     for (name, value) in lines {
         fields.append(name.as_str().as_bytes(), value.as_bytes());

@@ -9,7 +9,9 @@ pub mod forward;
 pub mod h1;
 pub mod h2;
 pub mod h2_upstream;
+mod handler_upstream;
 pub mod respond;
+pub mod suspended;
 pub mod upstream;
 
 #[cfg(test)]

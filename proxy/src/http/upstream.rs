@@ -3,7 +3,7 @@
 
 use super::h1::body::{BodyError, IncomingBody, Pulled, Taker};
 use super::h1::parse::ParsedResponse;
-use super::{h1, h2_upstream};
+use super::{h1, h2_upstream, handler_upstream};
 use crate::error::Reason;
 use crate::head::{Fields, HeadLimits};
 use crate::io::{Io, Scratch};
@@ -16,6 +16,7 @@ use std::task::{Context, Poll};
 pub enum Upstream {
     Http1(h1::upstream::Upstream),
     Http2(Box<h2_upstream::Upstream>),
+    Handler(Box<handler_upstream::Upstream>),
 }
 
 impl Upstream {
@@ -25,6 +26,7 @@ impl Upstream {
             Upstream::Http1(upstream) => upstream.reused,
             // What refuses one stream refuses the next as well.
             Upstream::Http2(upstream) => upstream.reused && !upstream.refused,
+            Upstream::Handler(_) => false,
         }
     }
 
@@ -33,6 +35,7 @@ impl Upstream {
         match self {
             Upstream::Http1(upstream) => upstream.unsent,
             Upstream::Http2(upstream) => upstream.unseen,
+            Upstream::Handler(_) => false,
         }
     }
 
@@ -41,6 +44,7 @@ impl Upstream {
         match self {
             Upstream::Http1(upstream) => upstream.answered,
             Upstream::Http2(upstream) => upstream.answered,
+            Upstream::Handler(upstream) => upstream.answered,
         }
     }
 
@@ -54,6 +58,7 @@ impl Upstream {
         match self {
             Upstream::Http1(upstream) => !upstream.out.is_empty(),
             Upstream::Http2(upstream) => upstream.has_output(),
+            Upstream::Handler(upstream) => upstream.has_output(),
         }
     }
 
@@ -74,6 +79,10 @@ impl Upstream {
                 upstream.queue_data(data);
                 Ok(())
             }
+            Upstream::Handler(upstream) => {
+                upstream.queue_data(data);
+                Ok(())
+            }
         }
     }
 
@@ -82,6 +91,7 @@ impl Upstream {
         match self {
             Upstream::Http1(upstream) => upstream.queue_data(data),
             Upstream::Http2(upstream) => upstream.queue_data(data),
+            Upstream::Handler(upstream) => upstream.queue_data(data),
         }
     }
 
@@ -90,6 +100,7 @@ impl Upstream {
         match self {
             Upstream::Http1(upstream) => upstream.send_end(trailers),
             Upstream::Http2(upstream) => upstream.send_end(trailers),
+            Upstream::Handler(upstream) => upstream.send_end(trailers),
         }
     }
 
@@ -98,6 +109,7 @@ impl Upstream {
         match self {
             Upstream::Http1(upstream) => upstream.poll_flush(cx),
             Upstream::Http2(upstream) => upstream.poll_flush(cx),
+            Upstream::Handler(upstream) => upstream.poll_flush(cx).map(Ok),
         }
     }
 
@@ -105,7 +117,7 @@ impl Upstream {
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Upstream::Http1(upstream) => upstream.poll_shutdown(cx),
-            Upstream::Http2(_) => Poll::Ready(Ok(())),
+            Upstream::Http2(_) | Upstream::Handler(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -120,6 +132,7 @@ impl Upstream {
         match self {
             Upstream::Http1(upstream) => upstream.poll_head(cx, scratch, limits, head_request),
             Upstream::Http2(upstream) => upstream.poll_head(cx, limits, head_request),
+            Upstream::Handler(upstream) => upstream.poll_head(cx, limits, head_request),
         }
     }
 
@@ -133,6 +146,30 @@ impl Upstream {
         match self {
             Upstream::Http1(upstream) => upstream.poll_body(cx, scratch, take),
             Upstream::Http2(upstream) => upstream.poll_body(cx, take),
+            Upstream::Handler(upstream) => upstream.poll_body(cx, take),
+        }
+    }
+
+    /// Why the response's body broke off.
+    pub fn truncation(&self) -> Reason {
+        match self {
+            Upstream::Handler(upstream) => upstream.fault().unwrap_or(Reason::HandlerFault),
+            _ => Reason::UpstreamTruncated,
+        }
+    }
+
+    /// Ready when the endpoint's own time for the whole exchange is up.
+    pub fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
+        match self {
+            Upstream::Handler(upstream) => upstream.poll_overdue(cx),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// The client did not take the last piece at once.
+    pub fn ease(&mut self) {
+        if let Upstream::Http1(upstream) = self {
+            upstream.body.ease();
         }
     }
 
@@ -141,6 +178,7 @@ impl Upstream {
         match self {
             Upstream::Http1(upstream) => !upstream.body.is_done() && !upstream.body.has_rest(),
             Upstream::Http2(upstream) => !upstream.is_done(),
+            Upstream::Handler(upstream) => !upstream.is_done(),
         }
     }
 
@@ -157,6 +195,7 @@ impl Upstream {
         match self {
             Upstream::Http1(upstream) => upstream.body.trailers(),
             Upstream::Http2(upstream) => upstream.trailers(),
+            Upstream::Handler(upstream) => upstream.trailers(),
         }
     }
 
@@ -165,6 +204,7 @@ impl Upstream {
         match self {
             Upstream::Http1(upstream) => upstream.body = IncomingBody::empty(),
             Upstream::Http2(upstream) => upstream.discard_body(),
+            Upstream::Handler(upstream) => upstream.discard_body(),
         }
     }
 
@@ -179,7 +219,7 @@ impl Upstream {
     pub fn into_kept(self) -> Option<(Io, Vec<u8>)> {
         match self {
             Upstream::Http1(upstream) => upstream.into_kept(),
-            Upstream::Http2(_) => None,
+            Upstream::Http2(_) | Upstream::Handler(_) => None,
         }
     }
 }

@@ -3,8 +3,12 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// The size that lets one read take what a socket usually holds without leaving the processor's cache.
-pub const SCRATCH_BYTES: usize = 64 * 1024;
+/// What one read takes at most: large enough that a bulk transfer wakes its receiver seldom, small enough to stay in the
+/// processor's second-level cache.
+pub const SCRATCH_BYTES: usize = 256 * 1024;
+/// What a connection may keep an allocation of, and what a read takes of a sender whose receiver is slower: what the
+/// receiver does not take at once is the connection's to hold.
+pub const PIECE_BYTES: usize = 64 * 1024;
 
 /// A worker's scratch buffer. Clones share it. What it holds is gone once [`Scratch::with`] returns.
 #[derive(Debug, Clone)]
@@ -29,7 +33,7 @@ impl Scratch {
     pub fn with<R>(&self, work: impl FnOnce(&mut [u8]) -> R) -> R {
         match self.bytes.try_borrow_mut() {
             Ok(mut bytes) => work(&mut bytes),
-            Err(_) => work(&mut vec![0; SCRATCH_BYTES]),
+            Err(_) => work(&mut vec![0; PIECE_BYTES]),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Reads go through the worker's scratch buffer and are handed to the caller as a slice, so a connection that waits
 //! owns no buffer. All methods take `&self`: the stream sits in a `RefCell` that is borrowed only inside one poll.
 
-use super::scratch::{SCRATCH_BYTES, Scratch};
+use super::scratch::{PIECE_BYTES, Scratch};
 use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
@@ -270,7 +270,7 @@ impl Outbox {
         self.bytes.clear();
         self.sent = 0;
         // A connection that once sent a large block should not own it for ever.
-        if self.bytes.capacity() > SCRATCH_BYTES {
+        if self.bytes.capacity() > PIECE_BYTES {
             self.bytes = Vec::new();
         }
         transport.poll_flush(cx)

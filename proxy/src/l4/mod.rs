@@ -1,4 +1,6 @@
-//! TCP sessions: `session` shows every phase in order, `relay` moves the bytes.
+//! TCP sessions: `session` shows every phase in order, `relay` moves the bytes, `pieces`
+//! puts them through filters that want them.
 
+mod pieces;
 pub mod relay;
 pub mod session;

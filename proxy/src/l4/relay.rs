@@ -14,6 +14,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::pieces::{Pieces, Taken, Way};
+use crate::io::scratch::PIECE_BYTES;
 use crate::io::{Io, Pipe, Pipes, Scratch, Timer, reset_on_close};
 
 /// Bytes one direction moves before other tasks of the worker get their turn.
@@ -33,6 +35,8 @@ pub struct RelayOptions<'a> {
     pub timer: &'a Timer,
     /// Counts while the relay runs, and stays true when the relay is dropped at a drain deadline.
     pub tally: &'a Tally,
+    /// What pieces of the stream are put through, in the directions that it takes.
+    pub pieces: Option<&'a dyn Pieces>,
 }
 
 /// Bytes a session has delivered so far.
@@ -55,6 +59,8 @@ pub enum RelayEnd {
     UpstreamReset,
     /// Nothing moved for the idle time.
     Idle,
+    /// A piece was refused; the endpoint's connection is set to reset on close.
+    Refused,
 }
 
 /// One side of a session: a socket, or TLS over one.
@@ -97,8 +103,8 @@ pub async fn relay<C: Side, U: Side>(
     initial: &[u8],
     options: &RelayOptions<'_>,
 ) -> RelayEnd {
-    let mut up = Direction::new(&options.tally.up, initial);
-    let mut down = Direction::new(&options.tally.down, &[]);
+    let mut up = Direction::new(Way::Up, &options.tally.up, initial, options);
+    let mut down = Direction::new(Way::Down, &options.tally.down, &[], options);
     options.timer.set(options.idle);
     let both = poll_fn(|cx| {
         let before = up.moved.get().wrapping_add(down.moved.get());
@@ -110,6 +116,9 @@ pub async fn relay<C: Side, U: Side>(
         // A source that broke can take nothing either, so the other direction is over with it. A sink that broke may
         // have left bytes to read, so the other direction goes on to its end.
         match (up_end, down_end) {
+            (Poll::Ready(End::Refused), _) | (_, Poll::Ready(End::Refused)) => {
+                Poll::Ready(RelayEnd::Refused)
+            }
             (Poll::Ready(End::SourceBroke), _) => Poll::Ready(RelayEnd::ClientReset),
             (_, Poll::Ready(End::SourceBroke)) => Poll::Ready(RelayEnd::UpstreamReset),
             (Poll::Ready(End::SinkBroke), Poll::Ready(_)) => Poll::Ready(RelayEnd::UpstreamReset),
@@ -122,7 +131,7 @@ pub async fn relay<C: Side, U: Side>(
     });
     let end = options.timer.run(both).await.unwrap_or(RelayEnd::Idle);
     match end {
-        RelayEnd::ClientReset => reset_on_close(upstream.socket()),
+        RelayEnd::ClientReset | RelayEnd::Refused => reset_on_close(upstream.socket()),
         RelayEnd::UpstreamReset => reset_on_close(client.socket()),
         RelayEnd::Finished | RelayEnd::Idle => {}
     }
@@ -136,12 +145,22 @@ enum End {
     Finished,
     SourceBroke,
     SinkBroke,
+    /// A piece was refused.
+    Refused,
 }
 
 /// The bytes from one side to the other.
 struct Direction<'a> {
+    way: Way,
+    /// Everything goes through it, and nothing is spliced.
+    pieces: Option<&'a dyn Pieces>,
+    /// What was read before the relay began and no filter has seen.
+    unseen: Vec<u8>,
+    /// The last piece was put through.
+    closed: bool,
     moved: &'a Cell<u64>,
-    /// What the sink has not taken yet. Nothing is read before it has, so this never exceeds the scratch buffer.
+    /// What the sink has not taken yet. Nothing is read before it has, so this never exceeds the scratch buffer, or what
+    /// one call of a filter may answer.
     leftover: Vec<u8>,
     /// Where in `leftover` the sink is.
     taken: usize,
@@ -159,10 +178,19 @@ struct Direction<'a> {
 }
 
 impl<'a> Direction<'a> {
-    fn new(moved: &'a Cell<u64>, initial: &[u8]) -> Self {
+    fn new(way: Way, moved: &'a Cell<u64>, initial: &[u8], options: &RelayOptions<'a>) -> Self {
+        let pieces = options.pieces.filter(|pieces| pieces.takes(way));
+        let (unseen, leftover) = match pieces {
+            Some(_) => (initial.to_vec(), Vec::new()),
+            None => (Vec::new(), initial.to_vec()),
+        };
         Self {
+            way,
+            pieces,
+            unseen,
+            closed: false,
             moved,
-            leftover: initial.to_vec(),
+            leftover,
             taken: 0,
             pipe: None,
             bulk: false,
@@ -204,6 +232,12 @@ impl<'a> Direction<'a> {
         let turn_start = self.moved.get();
         loop {
             ready!(self.poll_deliver(cx, sink))?;
+            if let Some(pieces) = self.pieces {
+                self.put_through(pieces)?;
+                if self.holds_bytes() {
+                    continue;
+                }
+            }
             if let Some(end) = self.source_end {
                 // A shutdown flushes first.
                 let shut = match end {
@@ -216,7 +250,7 @@ impl<'a> Direction<'a> {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let splicing = self.bulk && !self.unspliceable;
+            let splicing = self.bulk && !self.unspliceable && self.pieces.is_none();
             let read = match options.pipes {
                 Some(pipes) if splicing && source.is_plain() && sink.is_plain() => {
                     self.poll_splice(cx, source.socket(), pipes)
@@ -301,6 +335,22 @@ impl<'a> Direction<'a> {
         }
     }
 
+    /// Gives filters what they have not seen: bytes from before the relay, and the end of a stream that ended well.
+    fn put_through(&mut self, pieces: &dyn Pieces) -> Result<(), End> {
+        let last = self.source_end == Some(End::Finished);
+        let unseen = std::mem::take(&mut self.unseen);
+        if self.closed || unseen.is_empty() && !last {
+            return Ok(());
+        }
+        self.closed = last;
+        match pieces.put(self.way, &unseen, last, &mut self.leftover) {
+            Taken::AsItIs => self.leftover.extend_from_slice(&unseen),
+            Taken::Replaced => {}
+            Taken::Refused => return Err(End::Refused),
+        }
+        Ok(())
+    }
+
     /// Reads into the scratch buffer and writes at once; what the sink does not take is kept aside.
     fn poll_copy<S: Side, K: Side>(
         &mut self,
@@ -310,12 +360,24 @@ impl<'a> Direction<'a> {
         scratch: &Scratch,
     ) -> Poll<Result<(), End>> {
         scratch.with(|bytes| {
-            let mut buffer = ReadBuf::new(bytes);
+            // A read that fills this much is bulk, which is better spliced; and filters are shown no larger pieces.
+            let size = bytes.len().min(PIECE_BYTES);
+            let mut buffer = ReadBuf::new(&mut bytes[..size]);
             self.source_end = ready!(poll_read(cx, source, &mut buffer));
             self.bulk = buffer.remaining() == 0;
             let read = buffer.filled();
             if read.is_empty() {
                 return Poll::Ready(Ok(()));
+            }
+            if let Some(pieces) = self.pieces {
+                let last = self.source_end == Some(End::Finished);
+                self.closed = last;
+                match pieces.put(self.way, read, last, &mut self.leftover) {
+                    Taken::AsItIs => {}
+                    // The next turn of the loop delivers it.
+                    Taken::Replaced => return Poll::Ready(Ok(())),
+                    Taken::Refused => return Poll::Ready(Err(End::Refused)),
+                }
             }
             let taken = match poll_write(cx, sink, read) {
                 Poll::Ready(result) => result?,

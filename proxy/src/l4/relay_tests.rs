@@ -40,6 +40,7 @@ async fn relayed<F: Future<Output = (TcpStream, TcpStream)>>(
             idle,
             timer: &timer,
             tally: &tally,
+            pieces: None,
         };
         let end = relay(&mut client_side, &mut upstream_side, initial, &options).await;
         drop((client_side, upstream_side));
@@ -342,6 +343,7 @@ async fn a_tls_client_is_relayed_in_plain() {
         idle: NEVER,
         timer: &timer,
         tally: &tally,
+        pieces: None,
     };
     let (mut client_read, mut client_write) = tokio::io::split(client);
     let (mut endpoint_read, mut endpoint_write) = endpoint.split();

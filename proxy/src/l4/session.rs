@@ -1,7 +1,8 @@
 //! One relayed connection, phase by phase: stream filters, the pool, the endpoint, then bytes both ways.
 
+use super::pieces::{Filtered, Pieces};
 use super::relay::{RelayEnd, RelayOptions, Tally, relay};
-use crate::chain::{ExchangeState, StreamFacts, StreamOutcome};
+use crate::chain::{ExchangeState, StreamFacts, StreamOutcome, Suspension};
 use crate::connection::Connection;
 use crate::error::Reason;
 use crate::generation::Service;
@@ -9,12 +10,17 @@ use crate::io::{DropBounds, Io, Timer, drop_quietly, reset_on_close};
 use crate::telemetry::Record;
 use crate::tls::Offer;
 use crate::upstream::{EndpointId, Lease, Pick, PickError, Pool, backoff};
-use crate::wasm::Phase;
+use crate::wasm::{EffectResult, Phase};
 use smallvec::SmallVec;
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, ReadBuf};
 
 /// How the session ended, for its record.
 struct Journal {
@@ -27,10 +33,18 @@ struct Journal {
     reason: Option<Reason>,
 }
 
+/// Performs what filters suspend for: the results, in order. What can be asked for is more than this room knows.
+pub type Perform = for<'a> fn(
+    &'a Rc<Service>,
+    &'a Rc<Connection>,
+    &'a Suspension,
+) -> Pin<Box<dyn Future<Output = Vec<EffectResult>> + 'a>>;
+
 struct Session<'a> {
     service: &'a Rc<Service>,
-    connection: &'a Connection,
-    state: ExchangeState,
+    perform: Perform,
+    connection: &'a Rc<Connection>,
+    state: RefCell<ExchangeState>,
     journal: Journal,
     /// Bytes delivered, true at every moment.
     tally: Tally,
@@ -38,12 +52,13 @@ struct Session<'a> {
 }
 
 /// Serves the session to its end and writes its record.
-pub async fn serve(service: Rc<Service>, connection: Rc<Connection>, io: Io) {
+pub async fn serve(service: Rc<Service>, connection: Rc<Connection>, io: Io, perform: Perform) {
     service.metrics.session_started();
     let mut session = Session {
         service: &service,
+        perform,
         connection: &connection,
-        state: ExchangeState::default(),
+        state: RefCell::default(),
         journal: Journal {
             started: Instant::now(),
             started_at: SystemTime::now(),
@@ -84,15 +99,9 @@ impl Session<'_> {
         if chain.is_empty() {
             return Ok(());
         }
-        let facts = StreamFacts {
-            connection,
-            client: connection.peer.ip(),
-            client_text: &connection.peer_text,
-            client_port: connection.peer.port(),
-            sni: None,
-            offered_alpn: None,
-        };
-        decided(chain.connect(&mut self.state, &facts))?;
+        let facts = facts_of(connection);
+        let outcome = chain.connect(self.state.get_mut(), &facts);
+        self.decided(outcome, io, &facts, &[]).await?;
         let deadline = tokio::time::Instant::now() + service.listener.config.timeouts.head;
         if chain.wants(Phase::ClientHello)
             && let Io::Tcp(stream) = io
@@ -111,16 +120,49 @@ impl Session<'_> {
                     offered_alpn: Some(&offered),
                     ..facts
                 };
-                decided(chain.client_hello(&mut self.state, &facts))?;
+                let outcome = chain.client_hello(self.state.get_mut(), &facts);
+                self.decided(outcome, io, &facts, &[]).await?;
             }
         }
         let wanted = chain.first_bytes();
         if wanted > 0 {
             read_at_least(io, initial, wanted, deadline).await?;
             let shown = &initial[..initial.len().min(wanted)];
-            decided(chain.first_bytes_seen(&mut self.state, &facts, shown))?;
+            let outcome = chain.first_bytes_seen(self.state.get_mut(), &facts, shown);
+            self.decided(outcome, io, &facts, shown).await?;
         }
         Ok(())
+    }
+
+    /// What comes of a phase, once everything is there that its filters wait for.
+    async fn decided(
+        &mut self,
+        mut outcome: StreamOutcome,
+        io: &mut Io,
+        facts: &StreamFacts<'_>,
+        bytes: &[u8],
+    ) -> Result<(), Reason> {
+        let service = self.service;
+        loop {
+            outcome = match outcome {
+                StreamOutcome::Continue => return Ok(()),
+                StreamOutcome::Drop => return Err(Reason::FilterDrop),
+                StreamOutcome::Reset => return Err(Reason::FilterReset),
+                StreamOutcome::Fault { .. } => return Err(Reason::FilterFault),
+                StreamOutcome::Suspend(suspension) => {
+                    let mut work = (self.perform)(service, self.connection, &suspension);
+                    let results = poll_fn(|cx| match work.as_mut().poll(cx) {
+                        Poll::Ready(results) => Poll::Ready(Some(results)),
+                        Poll::Pending => poll_reset(io, cx).map(|()| None),
+                    })
+                    .await
+                    .ok_or(Reason::ClientGone)?;
+                    drop(work);
+                    let (chain, state) = (&service.chain, self.state.get_mut());
+                    chain.resume_stream(state, facts, bytes, *suspension, &results)
+                }
+            };
+        }
     }
 
     // ------------------------------------------------------------ upstream
@@ -128,9 +170,8 @@ impl Session<'_> {
     /// Dials endpoint after endpoint until one takes the connection.
     async fn upstream(&mut self) -> Result<(Io, Lease), Reason> {
         let service = self.service;
-        let index = self
-            .state
-            .route
+        let route = self.state.get_mut().route.clone();
+        let index = route
             .pool
             .or(service.listener.config.pool)
             .ok_or(Reason::NoRoute)?;
@@ -145,12 +186,12 @@ impl Session<'_> {
             pool.first_checks().await;
         }
         let mut tried: SmallVec<[EndpointId; 4]> = SmallVec::new();
-        let mut left = self.state.route.retries.unwrap_or(pool.config.retries);
+        let mut left = route.retries.unwrap_or(pool.config.retries);
         let mut last = None;
         loop {
             let pick = pool.pick(&Pick {
-                sticky: self.state.route.sticky_key.as_deref(),
-                hint: self.state.route.endpoint.as_deref(),
+                sticky: route.sticky_key.as_deref(),
+                hint: route.endpoint.as_deref(),
                 client: self.connection.peer.ip(),
                 exclude: &tried,
             });
@@ -196,12 +237,14 @@ impl Session<'_> {
         let config = &self.service.listener.config;
         let worker = &self.service.worker;
         let timer = Timer::new();
+        let filtered = Filtered::new(&self.service.chain, facts_of(self.connection), &self.state);
         let options = RelayOptions {
             scratch: &worker.scratch,
             pipes: config.tcp.splice.then_some(&worker.pipes),
             idle: config.timeouts.stream_idle,
             timer: &timer,
             tally: &self.tally,
+            pieces: filtered.as_ref().map(|filtered| filtered as &dyn Pieces),
         };
         let end = match (&mut io, &mut upstream) {
             (Io::Tcp(client), Io::Tcp(upstream)) => {
@@ -214,10 +257,16 @@ impl Session<'_> {
             RelayEnd::ClientReset => Some(Reason::ClientGone),
             RelayEnd::UpstreamReset => Some(Reason::UpstreamTruncated),
             RelayEnd::Idle => Some(Reason::IdleTimeout),
+            RelayEnd::Refused => {
+                let refused = filtered.and_then(|filtered| filtered.refused.get());
+                return self
+                    .refuse(io, refused.unwrap_or(Reason::FilterFault))
+                    .await;
+            }
         };
     }
 
-    /// Ends a connection that will not be relayed: before any byte, quietly or with a reset.
+    /// Ends a connection that will not be relayed, or not any more: quietly or with a reset.
     async fn refuse(&mut self, io: Io, reason: Reason) {
         self.journal.reason = Some(reason);
         if reason == Reason::FilterReset {
@@ -248,7 +297,8 @@ impl Session<'_> {
             pool: journal.pool.as_ref().map(|pool| &*pool.config.name),
             endpoint: journal.endpoint.as_deref(),
             tries: journal.tries,
-            filter_time: self.state.filter_time,
+            filter_time: self.state.borrow().filter_time,
+            filter_wait: self.state.borrow().filter_wait,
             upstream_time: journal.upstream_time,
             reason: journal.reason,
             tls_version: connection.tls.as_ref().map(|tls| tls.version),
@@ -267,12 +317,34 @@ impl Drop for Session<'_> {
     }
 }
 
-fn decided(outcome: StreamOutcome) -> Result<(), Reason> {
+/// Ready when the connection broke. A client that only ended its side may be waiting for what the endpoint says first.
+fn poll_reset(io: &Io, cx: &mut Context<'_>) -> Poll<()> {
+    let mut byte = [MaybeUninit::uninit()];
+    match io.tcp().poll_peek(cx, &mut ReadBuf::uninit(&mut byte)) {
+        Poll::Ready(Err(_)) => Poll::Ready(()),
+        _ => Poll::Pending,
+    }
+}
+
+/// What filters are told of a session by its connection alone.
+fn facts_of(connection: &Connection) -> StreamFacts<'_> {
+    StreamFacts {
+        connection,
+        client: connection.peer.ip(),
+        client_text: &connection.peer_text,
+        client_port: connection.peer.port(),
+        sni: None,
+        offered_alpn: None,
+    }
+}
+
+pub(super) fn decided(outcome: StreamOutcome) -> Result<(), Reason> {
     match outcome {
         StreamOutcome::Continue => Ok(()),
         StreamOutcome::Drop => Err(Reason::FilterDrop),
         StreamOutcome::Reset => Err(Reason::FilterReset),
-        StreamOutcome::Fault { .. } => Err(Reason::FilterFault),
+        // The rules of these phases have no suspending.
+        StreamOutcome::Suspend(_) | StreamOutcome::Fault { .. } => Err(Reason::FilterFault),
     }
 }
 

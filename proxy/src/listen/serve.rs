@@ -28,7 +28,8 @@ pub async fn serve(slot: Rc<ServiceSlot>, stream: TcpStream, peer: SocketAddr) {
                     crate::http::serve(slot, connection, io).await;
                 }
                 Protocol::Tcp => {
-                    Box::pin(crate::l4::session::serve(service, connection, io)).await;
+                    let perform = crate::http::suspended::perform_for_session;
+                    Box::pin(crate::l4::session::serve(service, connection, io, perform)).await;
                 }
             }
         }
@@ -94,6 +95,7 @@ fn handshake_failed(
         endpoint: None,
         tries: 0,
         filter_time: Duration::ZERO,
+        filter_wait: Duration::ZERO,
         upstream_time: None,
         reason: Some(Reason::TlsHandshake),
         tls_version: None,

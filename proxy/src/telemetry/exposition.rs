@@ -1,5 +1,6 @@
 //! Metrics as text: samples are collected by family from everyone who has some, then written in OpenMetrics form.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -17,7 +18,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 /// may both report while one drains; a text never has a series twice, which readers would refuse as a whole.
 #[derive(Debug, Default)]
 pub struct Visitor {
-    families: BTreeMap<&'static str, Family>,
+    families: BTreeMap<Cow<'static, str>, Family>,
 }
 
 /// Counters of one endpoint, as the pool's room keeps them.
@@ -66,19 +67,28 @@ pub struct StoreSample {
     pub operations: Vec<(&'static str, &'static str, u64)>,
 }
 
+/// A value of a metric that a filter defined.
+#[derive(Debug, Clone)]
+pub enum FilterValue {
+    Counter(f64),
+    Gauge(f64),
+    /// Upper bounds, ascending and ending with infinity, with the count of each alone; and the sum.
+    Histogram(Vec<(f64, u64)>, f64),
+}
+
 #[derive(Debug)]
 struct Family {
-    help: &'static str,
+    help: Cow<'static, str>,
     samples: BTreeMap<Labels, Value>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Labels(Vec<(&'static str, String)>);
+struct Labels(Vec<(Cow<'static, str>, String)>);
 
 #[derive(Debug, Clone)]
 enum Value {
     Counter(u64),
-    /// A counter of seconds.
+    /// A counter of seconds, or of what else comes in fractions.
     Seconds(f64),
     Gauge(f64),
     Info,
@@ -280,6 +290,30 @@ impl Visitor {
         }
     }
 
+    /// One series of a metric that a filter defined itself. `name` and the names of labels are checked; several filters
+    /// may come to one family, which the label `filter` keeps apart. The sample is left out when the family is of another
+    /// type.
+    pub fn filter_metric(
+        &mut self,
+        filter: &str,
+        (name, help): (&str, &str),
+        labels: &[(&str, String)],
+        value: FilterValue,
+    ) {
+        let family = format!("sluicegate_filter_{}_{name}", metric_name(filter));
+        // The writer of the text takes the help as it stands.
+        let help = help.replace('\\', "\\\\").replace('"', "\\\"");
+        let mut all = vec![(Cow::Borrowed("filter"), filter.to_owned())];
+        let own = labels.iter();
+        all.extend(own.map(|(name, value)| (Cow::Owned((*name).to_owned()), value.clone())));
+        let value = match value {
+            FilterValue::Counter(n) => Value::Seconds(n),
+            FilterValue::Gauge(n) => Value::Gauge(n),
+            FilterValue::Histogram(buckets, sum) => Value::Histogram(buckets, sum),
+        };
+        self.put(family.into(), help.into(), Labels(all), value);
+    }
+
     fn add(
         &mut self,
         name: &'static str,
@@ -287,26 +321,52 @@ impl Visitor {
         labels: &[(&'static str, &str)],
         value: Value,
     ) {
+        let labels = labels.iter();
+        let labels = labels.map(|&(name, value)| (name.into(), value.to_owned()));
+        let fits = self.put(name.into(), help.into(), Labels(labels.collect()), value);
+        debug_assert!(fits, "family {name} has samples of two types");
+    }
+
+    /// False when the family is of another type: one family has one type, and a sample of another would break the text.
+    fn put(
+        &mut self,
+        name: Cow<'static, str>,
+        help: Cow<'static, str>,
+        labels: Labels,
+        value: Value,
+    ) -> bool {
         let family = self.families.entry(name).or_insert_with(|| Family {
             help,
             samples: BTreeMap::new(),
         });
-        // One family has one type; a sample of another is a mistake in the code and must not break the text.
         if let Some(first) = family.samples.values().next()
-            && std::mem::discriminant(first) != std::mem::discriminant(&value)
+            && !first.is_like(&value)
         {
-            debug_assert!(false, "family {name} has samples of two types");
-            return;
+            return false;
         }
-        let labels = Labels(labels.iter().map(|&(k, v)| (k, v.to_owned())).collect());
         match family.samples.entry(labels) {
             std::collections::btree_map::Entry::Vacant(entry) => drop(entry.insert(value)),
             std::collections::btree_map::Entry::Occupied(mut entry) => entry.get_mut().merge(value),
         }
+        true
     }
 }
 
+/// The name of a filter as part of a metric's: what is no letter, digit or `_` becomes `_`, so that `a/b-c` is `a_b_c`.
+fn metric_name(filter: &str) -> String {
+    let part = |c: char| match c {
+        c if c.is_ascii_alphanumeric() => c,
+        _ => '_',
+    };
+    filter.chars().map(part).collect()
+}
+
 impl Value {
+    /// Of the same type, so that both can be in one family.
+    fn is_like(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+
     fn merge(&mut self, other: Value) {
         match (self, other) {
             (Value::Counter(a), Value::Counter(b)) => *a = a.wrapping_add(b),
@@ -349,7 +409,7 @@ impl EncodeLabelSet for Labels {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
         use prometheus_client::encoding::EncodeLabel;
         for (name, value) in &self.0 {
-            (*name, value.as_str()).encode(encoder.encode_label())?;
+            (name.as_ref(), value.as_str()).encode(encoder.encode_label())?;
         }
         Ok(())
     }
@@ -372,7 +432,7 @@ impl<F: Fn(&mut Visitor) + Send + Sync + 'static> Collector for Scrape<F> {
             let Some(kind) = family.samples.values().next().map(Value::kind) else {
                 continue;
             };
-            let mut metric = encoder.encode_descriptor(name, family.help, None, kind)?;
+            let mut metric = encoder.encode_descriptor(name, &family.help, None, kind)?;
             for (labels, value) in &family.samples {
                 if labels.0.is_empty() || matches!(value, Value::Info) {
                     value.encode(labels, &mut metric)?;

@@ -39,6 +39,8 @@ pub struct Record<'a> {
     pub tries: u32,
     /// Time spent in filters.
     pub filter_time: Duration,
+    /// What filters waited for beside that: calls, stores, sleep.
+    pub filter_wait: Duration,
     /// From the request sent to the response head of the last try.
     pub upstream_time: Option<Duration>,
     pub reason: Option<Reason>,
@@ -119,6 +121,10 @@ impl Record<'_> {
         push_number(out, self.tries.into());
         out.extend_from_slice(b" filter_us=");
         push_number(out, micros(self.filter_time));
+        if !self.filter_wait.is_zero() {
+            out.extend_from_slice(b" filter_wait_us=");
+            push_number(out, micros(self.filter_wait));
+        }
         if let Some(time) = self.upstream_time {
             out.extend_from_slice(b" upstream_us=");
             push_number(out, micros(time));
@@ -189,6 +195,9 @@ impl Record<'_> {
         json_number(out, "bytes_out", self.bytes_out);
         json_number(out, "duration_us", micros(self.duration));
         json_number(out, "filter_us", micros(self.filter_time));
+        if !self.filter_wait.is_zero() {
+            json_number(out, "filter_wait_us", micros(self.filter_wait));
+        }
         if let Some(time) = self.upstream_time {
             json_number(out, "upstream_us", micros(time));
         }
@@ -324,6 +333,7 @@ pub(super) mod tests {
             endpoint: Some("10.1.0.1:80"),
             tries: 1,
             filter_time: Duration::from_micros(12),
+            filter_wait: Duration::ZERO,
             upstream_time: Some(Duration::from_micros(800)),
             reason: None,
             tls_version: Some("1.3"),
@@ -378,6 +388,20 @@ pub(super) mod tests {
         assert_eq!(value["duration_us"], 1234);
         assert_eq!(value["upstream_us"], 800);
         assert_eq!(value.get("reason"), None);
+    }
+
+    #[test]
+    fn what_filters_waited_for_is_told_apart() {
+        let mut record = sample();
+        record.filter_wait = Duration::from_micros(5000);
+        let text = line(&record, LogFormat::Text);
+        assert!(
+            text.contains(" filter_us=12 filter_wait_us=5000 "),
+            "{text}"
+        );
+        let value: serde_json::Value =
+            serde_json::from_str(&line(&record, LogFormat::Json)).expect("JSON");
+        assert_eq!(value["filter_wait_us"], 5000);
     }
 
     #[test]

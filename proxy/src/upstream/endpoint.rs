@@ -29,8 +29,9 @@ pub enum Operator {
 #[derive(Debug)]
 pub struct Endpoint {
     pub id: EndpointId,
+    /// Unspecified for a handler, which nothing connects to.
     pub address: SocketAddr,
-    /// `ip:port`, IPv6 in brackets.
+    /// `ip:port`, IPv6 in brackets; `wasm:FILE` for a handler.
     pub text: Arc<str>,
     /// `name:port` when a name was resolved, else the same as `text`.
     pub authority: Arc<str>,
@@ -60,6 +61,22 @@ impl Endpoint {
             Some(name) => format!("{name}:{}", address.port()).into(),
             None => Arc::clone(&text),
         };
+        Self::called(pool, address, text, authority, lineage)
+    }
+
+    /// A component that the proxy runs.
+    pub(super) fn handler(pool: &Arc<str>, text: &Arc<str>, lineage: &Arc<Lineage>) -> Self {
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        Self::called(pool, nowhere, Arc::clone(text), Arc::clone(text), lineage)
+    }
+
+    fn called(
+        pool: &Arc<str>,
+        address: SocketAddr,
+        text: Arc<str>,
+        authority: Arc<str>,
+        lineage: &Arc<Lineage>,
+    ) -> Self {
         Self {
             id: lineage.registry.endpoint_id(),
             address,

@@ -34,6 +34,8 @@ impl Failure {
 /// How failures of exchanges count in the pool that gave a lease.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PassiveRule {
+    /// A handler is never down: each request has an instance of its own, and its failure says nothing of the next.
+    pub handled: bool,
     /// With checks a failing endpoint goes down until they raise it; without, the pool ejects it for a time.
     pub checked: bool,
     pub fall: u32,
@@ -93,6 +95,9 @@ impl Lease {
         let endpoint = &*self.endpoint;
         let standing = &endpoint.standing;
         endpoint.count_failure(failure == Failure::Connect);
+        if self.rule.handled {
+            return;
+        }
         standing.penalise(endpoint.lineage.registry.now_ms());
         if failure == Failure::Answer || standing.exchange_failed() < self.rule.fall {
             return;

@@ -7,6 +7,7 @@
 mod balance;
 mod connect;
 mod endpoint;
+mod handlers;
 mod health;
 mod kept;
 mod lease;
@@ -20,6 +21,7 @@ mod shared;
 
 pub use connect::{ConnectError, connect};
 pub use endpoint::{Endpoint, EndpointId, Operator};
+pub use handlers::Handlers;
 pub use health::{Checks, Note, Verdict};
 pub use kept::Kept;
 pub use lease::{Failure, Lease};

@@ -9,7 +9,8 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use super::balance::{self, Claim};
-use super::endpoint::{EndpointId, Operator};
+use super::endpoint::{Endpoint, EndpointId, Operator};
+use super::handlers::Handlers;
 use super::health::{EJECTION_FALL, Verdict, ejection};
 use super::lease::{Lease, PassiveRule};
 use super::registry::{Lineage, Registry, Wire};
@@ -19,6 +20,7 @@ use super::set::{Admission, EndpointSet, Member, Roster};
 use crate::config::{Balance, PoolConfig};
 use crate::error::Reason;
 use crate::tls::ClientTls;
+use crate::wasm::Handler;
 
 /// Time a first resolution may take before requests stop waiting for it.
 const FIRST_RESOLUTION_MAX: Duration = Duration::from_secs(5);
@@ -34,6 +36,7 @@ pub struct Pool {
     pub config: Arc<PoolConfig>,
     pub(super) tls: Option<Arc<ClientTls>>,
     wire: Wire,
+    handlers: Handlers,
     pub(super) lineage: Arc<Lineage>,
     set: ArcSwap<EndpointSet>,
     /// The version of the lineage that `set` was built for.
@@ -99,13 +102,15 @@ impl Pool {
         previous: Option<&Arc<Pool>>,
         registry: &Arc<Registry>,
     ) -> Arc<Self> {
-        Self::with_tls(config, None, previous, registry)
+        Self::with(config, None, Handlers::default(), previous, registry)
     }
 
-    /// [`Pool::from_config`] with what was loaded for the configuration's `tls`. Files that have changed make a new pool.
-    pub fn with_tls(
+    /// [`Pool::from_config`] with what was loaded for the configuration's `tls` and for endpoints that are handlers.
+    /// Files that have changed make a new pool.
+    pub fn with(
         config: &Arc<PoolConfig>,
         tls: Option<ClientTls>,
+        handlers: Handlers,
         previous: Option<&Arc<Pool>>,
         registry: &Arc<Registry>,
     ) -> Arc<Self> {
@@ -115,12 +120,16 @@ impl Pool {
         if let Some(previous) = previous
             && previous.config == *config
             && same_files
+            && previous.handlers.are_same(&handlers)
         {
             return Arc::clone(previous);
         }
         // A pool that only changes otherwise goes on with its connections and its sessions.
         let same_wire = previous.filter(|p| {
-            same_files && p.config.tls == config.tls && p.config.protocol == config.protocol
+            same_files
+                && p.handlers.are_same(&handlers)
+                && p.config.tls == config.tls
+                && p.config.protocol == config.protocol
         });
         let (tls, wire) = match same_wire {
             Some(previous) => (previous.tls.clone(), previous.wire),
@@ -145,6 +154,7 @@ impl Pool {
             config: Arc::clone(config),
             tls,
             wire,
+            handlers,
             seen: AtomicU64::new(lineage.version().wrapping_sub(1)),
             lineage,
             set: ArcSwap::from_pointee(set),
@@ -200,6 +210,11 @@ impl Pool {
             self.passive_rule(),
             self.tls.clone(),
         ))
+    }
+
+    /// The component that `endpoint` stands for; none when it is an address.
+    pub fn handler(&self, endpoint: &Endpoint) -> Option<&Arc<Handler>> {
+        self.handlers.of(&endpoint.text)
     }
 
     /// What its connections are like.
@@ -352,6 +367,7 @@ impl Pool {
     fn passive_rule(&self) -> PassiveRule {
         let check = self.config.check.as_ref();
         PassiveRule {
+            handled: self.config.is_handled(),
             checked: check.is_some(),
             fall: check.map_or(EJECTION_FALL, |c| c.fall),
         }

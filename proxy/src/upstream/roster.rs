@@ -40,6 +40,9 @@ pub(super) fn assemble(
         .iter()
         .map(|m| (m.endpoint.address, &m.endpoint))
         .collect();
+    if config.is_handled() {
+        return super::handlers::members(config, before, lineage);
+    }
     let mut members: Vec<Member> = Vec::new();
     let mut position: HashMap<SocketAddr, usize> = HashMap::new();
     let mut left_out = 0usize;
@@ -72,6 +75,7 @@ fn addresses<'a>(
     config.endpoints.iter().flat_map(move |endpoint| {
         let (fixed, name, port, ips) = match &endpoint.address {
             EndpointAddress::Ip(address) => (Some(*address), None, 0, &[][..]),
+            EndpointAddress::Handler { .. } => (None, None, 0, &[][..]),
             EndpointAddress::Name { host, port } => {
                 let ips = names.get(host.as_str()).map_or(&[][..], |ips| ips);
                 (None, Some(host.as_str()), *port, ips)

@@ -317,6 +317,22 @@ pub(super) enum LogLevel {
     Error,
 }
 
+// ---------------------------------------------------------------- metrics
+
+#[derive(Debug, Clone, Copy, ComponentType, Lift)]
+#[component(enum)]
+#[repr(u8)]
+// Made by lifting alone, by its number.
+#[allow(dead_code)]
+pub(super) enum MetricKindName {
+    #[component(name = "counter")]
+    Counter,
+    #[component(name = "gauge")]
+    Gauge,
+    #[component(name = "histogram")]
+    Histogram,
+}
+
 // ---------------------------------------------------------------- readable phases
 
 #[derive(Debug, Clone, ComponentType, Lift, Lower)]

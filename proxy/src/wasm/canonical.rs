@@ -7,6 +7,7 @@ use wasmtime::component::{
 
 use super::bindings::{Diagnostic, Field, Plan, ReadableFacts, RequestVerdict, ResponseVerdict};
 use super::facts::{Facts, Shown};
+use super::handover::{Restore, Save};
 use super::instance::Context;
 use super::module::{Exports, Form, Phase};
 use super::{packed, readable};
@@ -16,15 +17,19 @@ pub(super) struct Canonical {
     configure: TypedFunc<(&'static str,), (Result<Plan, Vec<Diagnostic>>,)>,
     schema: Option<TypedFunc<(), (String,)>>,
     phases: [Option<Function>; Phase::ALL.len()],
+    resume: Option<Blocks>,
+    handover: Option<(Save, Restore)>,
     /// The block of the last call, kept for its allocation.
     block: Vec<u8>,
 }
 
+/// A function from block to block.
+type Blocks = TypedFunc<(&'static [u8],), (Vec<u8>,)>;
 type ReadableResponseParams = (ReadableFacts, u16, Option<String>, Vec<Field>);
 
 #[derive(Clone, Copy)]
 enum Function {
-    Packed(TypedFunc<(&'static [u8],), (Vec<u8>,)>),
+    Packed(Blocks),
     Log(TypedFunc<(&'static [u8],), ()>),
     ReadableRequest(TypedFunc<(ReadableFacts, Vec<Field>), (RequestVerdict,)>),
     ReadableResponse(TypedFunc<ReadableResponseParams, (ResponseVerdict,)>),
@@ -60,6 +65,17 @@ impl Canonical {
                 Some(index) => Some(typed(&instance, store, index, "schema")?),
                 None => None,
             },
+            resume: match &exports.resume {
+                Some(index) => Some(typed(&instance, store, index, "resume")?),
+                None => None,
+            },
+            handover: match &exports.handover {
+                Some((save, restore)) => Some((
+                    typed(&instance, store, save, "save")?,
+                    typed(&instance, store, restore, "restore")?,
+                )),
+                None => None,
+            },
             phases,
             block: Vec::new(),
         })
@@ -79,6 +95,47 @@ impl Canonical {
             Some(schema) => schema.call(store, ()).map(|(schema,)| Some(schema)),
             None => Ok(None),
         }
+    }
+
+    /// Hands results over; a module without the function answers next, and is not asked.
+    pub(super) fn resume(
+        &mut self,
+        store: &mut Store<Context>,
+        block: &[u8],
+        answer: &mut Vec<u8>,
+    ) -> wasmtime::Result<()> {
+        answer.clear();
+        if let Some(resume) = self.resume {
+            let resume: TypedFunc<(&[u8],), (Vec<u8>,)> = resume;
+            *answer = resume.call(store, (block,))?.0;
+        }
+        Ok(())
+    }
+
+    /// What it keeps for the instance that takes its place; nothing where it has no such function.
+    pub(super) fn save(
+        &self,
+        store: &mut Store<Context>,
+        state: &mut Vec<u8>,
+    ) -> wasmtime::Result<()> {
+        if let Some((save, _)) = self.handover {
+            *state = save.call(store, ())?.0;
+        }
+        Ok(())
+    }
+
+    /// Hands over what another saved; `reason` is why it was not taken, empty when it was.
+    pub(super) fn restore(
+        &self,
+        store: &mut Store<Context>,
+        state: &[u8],
+        reason: &mut Vec<u8>,
+    ) -> wasmtime::Result<()> {
+        if let Some((_, restore)) = self.handover {
+            let restore: TypedFunc<(&[u8],), (Vec<u8>,)> = restore;
+            *reason = restore.call(store, (state,))?.0;
+        }
+        Ok(())
     }
 
     /// Puts the verdict over what `answer` held.

@@ -5,21 +5,24 @@
 //! same meaning.
 
 use wasmparser::{Parser, Payload};
-use wasmtime::{Caller, Linker, Memory, Store, TypedFunc};
+use wasmtime::{Linker, Memory, Store, TypedFunc};
 
 use super::bindings::{Diagnostic, Plan};
 use super::engine::Host;
 use super::fault::{Fault, FaultKind};
+use super::host;
 use super::instance::{Context, PLAN_BYTES_MAX};
-use super::log::Level;
-use super::module::{LOG, ModuleError, PACKAGE, Phase};
+use super::module::{ModuleError, PACKAGE, Phase};
 
 const BLOCK: &str = "sluicegate:one-crossing@0.1.0#block";
 const CONFIGURE: &str = "sluicegate:one-crossing@0.1.0#configure";
 const CALL: &str = "sluicegate:one-crossing@0.1.0#call";
+/// The number of `on-resume`.
+pub(super) const RESUME: i32 = 13;
+/// Those of `save` and `restore`.
+pub(super) const SAVE: i32 = 14;
+pub(super) const RESTORE: i32 = 15;
 const SCHEMA: &str = "sluicegate:filter/settings-schema@0.1.0#schema";
-/// Bytes a guest may pass to a host function as one text, beyond which the rest is not looked at.
-const TEXT_BYTES_MAX: usize = 64 * 1024;
 /// Room that is asked for at first, so that heads of usual size ask once.
 const ROOM_BYTES_MIN: usize = 4096;
 
@@ -84,7 +87,7 @@ fn kind(module: &[u8]) -> Kind {
                     let Ok(import) = import else {
                         return Kind::Other;
                     };
-                    offered &= import.module == LOG;
+                    offered &= host::capability(import.module).is_some();
                     unnamed &= import.module.is_empty();
                 }
             }
@@ -106,8 +109,11 @@ fn kind(module: &[u8]) -> Kind {
 pub(super) struct Linked {
     pre: wasmtime::InstancePre<Context>,
     pub(super) has_schema: bool,
+    pub(super) can_resume: bool,
     pub(super) phases: [bool; Phase::ALL.len()],
-    pub(super) imports_log: bool,
+    /// Capabilities that it imports, as `capabilities:` spells them.
+    pub(super) wanted: Vec<&'static str>,
+    pub(super) can_hand_over: bool,
     /// The newest version of the contract that is exported.
     pub(super) built: String,
 }
@@ -133,12 +139,22 @@ impl Linked {
             exports(interface, function)
         });
         let mut linker = Linker::new(host.engine());
-        link_log(&mut linker).map_err(invalid)?;
+        let mut imports: Vec<&str> = module.imports().map(|import| import.module()).collect();
+        imports.dedup();
+        imports.sort_unstable();
+        imports.dedup();
+        for import in &imports {
+            super::module::check_version(import)?;
+            host::link_core(&mut linker, import).map_err(invalid)?;
+        }
+        let wanted = imports.iter().filter_map(|import| host::capability(import));
         Ok(Self {
             built: super::module::newest(&ours.collect::<Vec<_>>()),
             has_schema: module.get_export_index(SCHEMA).is_some(),
+            can_resume: exports("resume", "on-resume"),
             phases,
-            imports_log: module.imports().any(|import| import.module() == LOG),
+            wanted: wanted.collect(),
+            can_hand_over: exports("handover", "save") && exports("handover", "restore"),
             pre: linker.instantiate_pre(&module).map_err(invalid)?,
         })
     }
@@ -161,6 +177,7 @@ impl Linked {
                 true => Some(instance.get_typed_func(&mut *store, SCHEMA)?),
                 false => None,
             },
+            can_hand_over: self.can_hand_over,
             room: (0, 0),
         })
     }
@@ -173,6 +190,7 @@ pub(super) struct Direct {
     configure: TypedFunc<i32, i64>,
     call: TypedFunc<(i32, i32), i64>,
     schema: Option<TypedFunc<(), i32>>,
+    pub(super) can_hand_over: bool,
     /// Address and size of what `block` gave last.
     room: (usize, usize),
 }
@@ -306,35 +324,4 @@ impl Direct {
 
 fn outside() -> Fault {
     Fault::new(FaultKind::Verdict, "what it answered is not in its memory")
-}
-
-/// The text that a guest passed to a host function. What is no UTF-8 is replaced.
-fn text(caller: &Caller<'_, Context>, at: i32, length: i32) -> wasmtime::Result<String> {
-    let (at, length) = (at as u32 as usize, length as u32 as usize);
-    let memory = caller.data().memory.map(|memory| memory.data(caller));
-    let bytes = memory.and_then(|memory| memory.get(at..at.saturating_add(length)));
-    let bytes = bytes.ok_or_else(|| wasmtime::Error::msg("a text lies outside of its memory"))?;
-    Ok(String::from_utf8_lossy(&bytes[..length.min(TEXT_BYTES_MAX)]).into_owned())
-}
-
-/// The host function of the capability `log`.
-fn link_log(linker: &mut Linker<Context>) -> wasmtime::Result<()> {
-    linker.func_wrap(
-        LOG,
-        "log",
-        |mut caller: Caller<'_, Context>, level: i32, at: i32, length: i32| {
-            let level = match level {
-                0 => Level::Debug,
-                1 => Level::Info,
-                2 => Level::Warn,
-                3 => Level::Error,
-                _ => return Err(wasmtime::Error::msg("no such level of the log")),
-            };
-            caller.data_mut().host_calls.take()?;
-            let message = text(&caller, at, length)?;
-            caller.data_mut().print(level, &message);
-            Ok(())
-        },
-    )?;
-    Ok(())
 }

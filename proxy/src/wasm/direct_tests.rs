@@ -72,6 +72,7 @@ fn options() -> InstanceOptions {
             ..FilterLimits::default()
         },
         capabilities: Capabilities::default(),
+        metrics: Default::default(),
     }
 }
 

@@ -10,7 +10,8 @@ use wasmparser::{Parser, Payload};
 use wit_component::{ComponentEncoder, StringEncoding};
 use wit_parser::Resolve;
 
-use super::module::{LOG, ModuleError, PACKAGE};
+use super::host;
+use super::module::{ModuleError, PACKAGE};
 
 /// The contract, as published.
 const CONTRACT: &str = include_str!("../../../wit/filter.wit");
@@ -131,7 +132,8 @@ fn describe(bytes: &[u8], outline: &Outline) -> Result<Vec<u8>, ModuleError> {
         super::module::check_version(name)?;
     }
     // Without a world nothing says what types other imports have.
-    if let Some(unknown) = outline.imports.iter().find(|name| *name != LOG) {
+    let unknown = |name: &&String| host::capability(name).is_none();
+    if let Some(unknown) = outline.imports.iter().find(unknown) {
         return Err(ModuleError::UnknownImport(unknown.clone()));
     }
     let mut world = String::from("package sluicegate:module;\nworld filter {\n");

@@ -105,7 +105,7 @@ impl Host {
 }
 
 /// A cache that cannot be opened costs time at start, not the service.
-fn open_cache(directory: PathBuf) -> Option<Cache> {
+pub(super) fn open_cache(directory: PathBuf) -> Option<Cache> {
     let opened = std::fs::create_dir_all(&directory)
         .map_err(|e| crate::error::why(&e))
         .and_then(|()| {

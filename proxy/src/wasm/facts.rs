@@ -46,10 +46,10 @@ pub struct Facts<'a> {
     pub http2: bool,
     /// A request body follows.
     pub has_body: bool,
-    /// The piece is the last one of its body.
-    pub last_piece: bool,
+    /// The piece is the last one.
+    pub last: bool,
     /// More follows behind the piece that is not shown.
-    pub more_follows: bool,
+    pub more: bool,
     /// What the filter stored in an earlier phase.
     pub state: u64,
     pub client_port: u16,
@@ -121,7 +121,7 @@ pub struct ShownFacts(u32);
 impl ShownFacts {
     /// Those of a plan, and those that are no facts of the exchange but what the phase is about.
     pub fn new(wanted: FactSet) -> Self {
-        let named = (1 << Fact::OfferedAlpn as u32 + 1) - 1;
+        let named = (1 << (Fact::OfferedAlpn as u32 + 1)) - 1;
         let wanted = wanted.as_array().first().copied().unwrap_or(0);
         Self(wanted | !named)
     }

@@ -28,8 +28,10 @@ pub enum FaultKind {
     HostCalls,
     /// The body is larger than it takes, which its plan wants to be a fault.
     Body,
-    /// No instance could be made.
+    /// No instance could be made, or the one that a suspended call waits in is gone.
     Instance,
+    /// More calls are suspended at one time, or one is more often, than may be.
+    Suspends,
     /// Not called: its processor time is spent.
     Cpu,
     /// Not called: it failed too often.
@@ -37,7 +39,7 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
-    pub const ALL: [FaultKind; 10] = [
+    pub const ALL: [FaultKind; 11] = [
         FaultKind::Trap,
         FaultKind::Deadline,
         FaultKind::Memory,
@@ -48,6 +50,7 @@ impl FaultKind {
         FaultKind::Instance,
         FaultKind::Cpu,
         FaultKind::Backoff,
+        FaultKind::Suspends,
     ];
 
     /// The filter was let alone on purpose: its policy was applied without a call. Counted apart from failures.
@@ -68,6 +71,7 @@ impl FaultKind {
             FaultKind::Instance => "instance",
             FaultKind::Cpu => "cpu",
             FaultKind::Backoff => "backoff",
+            FaultKind::Suspends => "suspends",
         }
     }
 }

@@ -3,29 +3,29 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wasmtime::component::Linker;
-use wasmtime::{Memory, ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
+use wasmtime::{Memory, ResourceLimiter, Store, UpdateDeadline};
 
-use super::bindings::{Diagnostic, LogLevel, Plan};
+use super::bindings::{Diagnostic, Plan};
 use super::canonical::Canonical;
 use super::deadline::{Budget, Pulse};
-use super::direct::Direct;
+use super::direct::{self, Direct};
 use super::facts::{Facts, Shown};
 use super::fault::{Fault, FaultKind};
+use super::host::{Clock, FilterMetrics, Log, Metrics, Random};
 use super::hostcalls::HostCalls;
-use super::log::{Level, LogSink};
+use super::log::LogSink;
 use super::module::{Module, Phase, Way};
-use super::packed;
+use super::{handover, packed};
 use crate::config::{Capabilities, FilterLimits};
 
 /// Settings are larger than this in no sane configuration.
 pub const SETTINGS_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Lines a guest may log in one call; further ones are dropped.
-const LOG_LINES_MAX: u32 = 64;
 /// What one call may copy out of a guest at least: a log line must fit, whatever the output limit is.
 const COPIED_BYTES_MIN: usize = 64 * 1024;
 /// What the answer to `configure`, or a schema, may take.
 pub(super) const PLAN_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes shown of a guest's reason not to take a state.
+const REASON_SHOWN: usize = 256;
 const TABLE_ELEMENTS_MAX: usize = 20_000;
 const CORE_INSTANCES_MAX: usize = 32;
 const MEMORIES_MAX: usize = 8;
@@ -39,6 +39,8 @@ pub struct InstanceOptions {
     pub filter: Arc<str>,
     pub limits: FilterLimits,
     pub capabilities: Capabilities,
+    /// Shared by the filter's instances.
+    pub metrics: Arc<FilterMetrics>,
 }
 
 impl InstanceOptions {
@@ -51,7 +53,8 @@ impl InstanceOptions {
                 deadline: Duration::from_millis(100),
                 ..FilterLimits::default()
             },
-            capabilities: Capabilities { log: true },
+            capabilities: Capabilities::ALL,
+            metrics: Arc::default(),
         }
     }
 }
@@ -73,9 +76,11 @@ pub struct Instance {
 }
 
 /// How its functions are called.
+// The large one is what nearly every instance has, and every call goes through it.
+#[allow(clippy::large_enum_variant)]
 enum Functions {
     Direct(Direct),
-    Component(Canonical),
+    Component(Box<Canonical>),
 }
 
 impl Instance {
@@ -84,7 +89,9 @@ impl Instance {
         options: &InstanceOptions,
         deadline: Duration,
     ) -> Result<Self, Fault> {
-        if let Some(missing) = module.missing_capability(&options.capabilities) {
+        let missing = module.missing_capabilities(&options.capabilities);
+        if !missing.is_empty() {
+            let missing = missing.join(", ");
             return Err(Fault::new(
                 FaultKind::Instance,
                 format!("imports {missing}, which it was not granted"),
@@ -106,9 +113,8 @@ impl Instance {
 
         let made = match &module.way {
             Way::Direct(linked) => linked.instantiate(&mut store).map(Functions::Direct),
-            Way::Component { pre, exports } => {
-                Canonical::new(pre, exports, &mut store).map(Functions::Component)
-            }
+            Way::Component { pre, exports } => Canonical::new(pre, exports, &mut store)
+                .map(|made| Functions::Component(Box::new(made))),
         };
         let functions = match made {
             Ok(functions) => functions,
@@ -213,6 +219,78 @@ impl Instance {
         }
     }
 
+    /// Hands the results of a suspended call's effects over, packed. What is put into `answer` is a verdict of the phase
+    /// that was suspended, not looked at yet. After a fault the instance is not to be called again.
+    pub fn resume_into(&mut self, block: &[u8], answer: &mut Vec<u8>) -> Result<(), Fault> {
+        begin(&mut self.store, self.limits.deadline);
+        let (store, max) = (&mut self.store, self.limits.output);
+        let called = match &mut self.functions {
+            Functions::Direct(direct) => {
+                let write = |room: &mut [u8]| room.copy_from_slice(block);
+                direct.call(store, direct::RESUME, block.len(), write, answer, max)
+            }
+            Functions::Component(canonical) => canonical
+                .resume(store, block, answer)
+                .map(|()| within(answer, max)),
+        };
+        match called {
+            Ok(answered) => answered,
+            Err(error) => Err(self.fault(&error)),
+        }
+    }
+
+    /// What the instance hands over to the one that takes its place, headed by a version of its own; none when it keeps
+    /// nothing. After a fault of any kind but output it is not to be called again.
+    pub fn save(&mut self) -> Result<Option<Vec<u8>>, Fault> {
+        let bytes_max = self.limits.state;
+        let fuel = self.store.hostcall_fuel();
+        self.store
+            .set_hostcall_fuel(bytes_max.max(COPIED_BYTES_MIN));
+        begin(&mut self.store, self.limits.deadline);
+        let (store, mut state) = (&mut self.store, Vec::new());
+        let saved = match &mut self.functions {
+            Functions::Direct(direct) if direct.can_hand_over => {
+                direct.call(store, direct::SAVE, 0, |_| {}, &mut state, bytes_max)
+            }
+            Functions::Direct(_) => Ok(Ok(())),
+            Functions::Component(canonical) => canonical.save(store, &mut state).map(Ok),
+        };
+        self.store.set_hostcall_fuel(fuel);
+        let saved = match saved {
+            Ok(saved) => saved,
+            Err(error) => Err(self.fault(&error)),
+        };
+        match saved {
+            Ok(()) => handover::checked(state, bytes_max),
+            Err(fault) if fault.kind == FaultKind::Output => Err(handover::too_large(bytes_max)),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// Hands over what another instance saved. Inside is the guest's reason when it does not take it.
+    pub fn restore(&mut self, state: &[u8]) -> Result<Result<(), String>, Fault> {
+        begin(&mut self.store, self.limits.deadline);
+        let (store, mut reason) = (&mut self.store, Vec::new());
+        let max = self.limits.output;
+        let restored = match &mut self.functions {
+            Functions::Direct(direct) if direct.can_hand_over => {
+                let write = |room: &mut [u8]| room.copy_from_slice(state);
+                direct.call(store, direct::RESTORE, state.len(), write, &mut reason, max)
+            }
+            Functions::Direct(_) => Ok(Ok(())),
+            Functions::Component(canonical) => canonical.restore(store, state, &mut reason).map(Ok),
+        };
+        match restored {
+            Ok(Ok(())) if reason.is_empty() => Ok(Ok(())),
+            Ok(Ok(())) => {
+                let reason = String::from_utf8_lossy(&reason);
+                Ok(Err(super::words::tame(&reason, REASON_SHOWN)))
+            }
+            Ok(Err(fault)) => Err(fault),
+            Err(error) => Err(self.fault(&error)),
+        }
+    }
+
     /// Linear memory in use, in bytes.
     pub fn memory(&self) -> usize {
         self.store.data().memory_used
@@ -237,11 +315,20 @@ fn begin(store: &mut Store<Context>, deadline: Duration) {
     let ticks = budget.ticks();
     let context = store.data_mut();
     context.memory_refused = false;
-    context.lines_left = LOG_LINES_MAX;
+    context.log.begin();
     context.host_calls.begin();
     context.budget = budget;
     context.pulse.arm();
     store.set_epoch_deadline(ticks);
+}
+
+/// An answer may have so many bytes.
+fn within(answer: &[u8], max: usize) -> Result<(), Fault> {
+    if answer.len() <= max {
+        return Ok(());
+    }
+    let message = format!("answered with {} bytes, its limit is {max}", answer.len());
+    Err(Fault::new(FaultKind::Output, message))
 }
 
 /// Answers to `configure`, and schemas, may be larger than those of calls.
@@ -253,25 +340,6 @@ fn with_fuel<T>(store: &mut Store<Context>, f: impl FnOnce(&mut Store<Context>) 
     answer
 }
 
-/// The host functions of the capability `log`.
-pub(super) fn link_log(linker: &mut Linker<Context>, import: &str) -> wasmtime::Result<()> {
-    linker.instance(import)?.func_wrap(
-        "log",
-        |mut store: StoreContextMut<'_, Context>, (level, message): (LogLevel, String)| {
-            let level = match level {
-                LogLevel::Debug => Level::Debug,
-                LogLevel::Info => Level::Info,
-                LogLevel::Warn => Level::Warn,
-                LogLevel::Error => Level::Error,
-            };
-            let context = store.data_mut();
-            context.host_calls.take()?;
-            context.print(level, &message);
-            Ok(())
-        },
-    )
-}
-
 /// The host's side of an instance.
 pub(super) struct Context {
     pub(super) born: Instant,
@@ -280,8 +348,10 @@ pub(super) struct Context {
     filter: Arc<str>,
     /// Of a guest that is called in one crossing, for its host functions.
     pub(super) memory: Option<Memory>,
-    log: Option<LogSink>,
-    lines_left: u32,
+    pub(super) log: Log,
+    pub(super) metrics: Metrics,
+    pub(super) clock: Clock,
+    pub(super) random: Random,
     memory_max: usize,
     memory_used: usize,
     /// Memory was denied during the running call.
@@ -297,33 +367,18 @@ impl Context {
             host_calls: HostCalls::new(options.limits.host_calls),
             filter: options.filter.clone(),
             memory: None,
-            log: options.capabilities.log.then_some(log),
-            lines_left: LOG_LINES_MAX,
+            log: Log::new(
+                options.filter.clone(),
+                options.capabilities.log.then_some(log),
+            ),
+            metrics: Metrics::new(options.metrics.clone()),
+            clock: Clock::new(),
+            random: Random::new(),
             memory_max: options.limits.memory,
             memory_used: 0,
             memory_refused: false,
             budget: Budget::new(options.limits.configure_deadline),
             pulse,
-        }
-    }
-
-    /// One line of the guest's, if it may log and has not logged too much in this call.
-    pub(super) fn print(&mut self, level: Level, message: &str) {
-        let Some(log) = &self.log else { return };
-        match self.lines_left {
-            0 => {}
-            1 => {
-                self.lines_left = 0;
-                log.write(
-                    &self.filter,
-                    Level::Warn,
-                    "further lines of this call are dropped",
-                );
-            }
-            _ => {
-                self.lines_left -= 1;
-                log.write(&self.filter, level, message);
-            }
         }
     }
 

@@ -34,6 +34,16 @@ impl LogSink {
         })
     }
 
+    /// Into the proxy's own log, target `handler`; what stands for the filter is the pool.
+    pub fn handlers() -> Self {
+        Self::new(|pool, level, line| match level {
+            Level::Debug => tracing::debug!(target: "handler", pool, "{line}"),
+            Level::Info => tracing::info!(target: "handler", pool, "{line}"),
+            Level::Warn => tracing::warn!(target: "handler", pool, "{line}"),
+            Level::Error => tracing::error!(target: "handler", pool, "{line}"),
+        })
+    }
+
     /// Hands on one line: cut to its limit, control characters escaped so that a guest cannot forge lines.
     pub(super) fn write(&self, filter: &str, level: Level, message: &str) {
         let cut = &message[..message.floor_char_boundary(LINE_BYTES_MAX)];

@@ -15,12 +15,16 @@ mod encode;
 mod engine;
 mod facts;
 mod fault;
+mod handler;
+mod handover;
+mod host;
 mod hostcalls;
 mod instance;
 mod log;
 mod module;
 mod packed;
 mod readable;
+mod results;
 mod verdict;
 mod wasi;
 mod words;
@@ -40,6 +44,10 @@ pub use deadline::processor_time;
 pub use engine::{Host, HostError, HostOptions};
 pub use facts::{Fact, Facts, Shown, ShownFacts, ShownFields};
 pub use fault::{Fault, FaultKind};
+pub use handler::{
+    HANDLER_INSTANCES_MAX, Handler, HandlerCall, HandlerError, HandlerFault, HandlerHost, Piece,
+};
+pub use host::{FilterMetrics, MetricKind, MetricLabels, MetricValue};
 pub use instance::{ConfigureError, Instance, InstanceOptions, SETTINGS_BYTES_MAX};
 pub use log::{Level, LogSink};
 pub use module::{Form, MODULE_BYTES_MAX, Module, ModuleError, Phase};
@@ -48,6 +56,7 @@ pub(crate) use verdict::Writer;
 /// The version of the filter contract this build serves.
 pub const CONTRACT_VERSION: &str = "0.1.0";
 
-pub use effect::{Call, Effect};
+pub use effect::{Call, EFFECTS_MAX, Effect};
+pub use results::{EffectError, EffectResult, Resumed, flags_of, pack_results};
 pub use verdict::{BadVerdict, Kind, Op, Rules, Verdict, is_authority, is_target};
 pub use words::{tame, tame_lines};

@@ -11,6 +11,7 @@ use super::direct::{self, Linked};
 use super::encode;
 use super::engine::Host;
 use super::fault::Fault;
+use super::host;
 use super::instance::{Context, Instance, InstanceOptions};
 use super::wasi;
 use super::words::{tame, tame_lines};
@@ -27,8 +28,6 @@ const EXPORTS_SHOWN: usize = 5;
 pub(super) const PACKAGE: &str = "sluicegate:filter/";
 /// The version of the contract this build serves, and with it every earlier 0.1.
 const SERVED: Version = Version(0, 1, 0);
-/// The one capability of this version.
-pub(super) const LOG: &str = "sluicegate:filter/log@0.1.0";
 
 /// When a filter is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -235,7 +234,8 @@ pub struct Module {
     size: usize,
     host: Host,
     pub(super) way: Way,
-    imports_log: bool,
+    /// Capabilities that it imports, as `capabilities:` spells them.
+    wanted: Vec<&'static str>,
     uses_wasi: bool,
 }
 
@@ -246,7 +246,7 @@ pub(super) enum Way {
     /// As the component model says.
     Component {
         pre: InstancePre<Context>,
-        exports: Exports,
+        exports: Box<Exports>,
     },
 }
 
@@ -269,11 +269,11 @@ impl Module {
 
     fn compile(host: &Host, name: &str, bytes: &[u8]) -> Result<Self, ModuleError> {
         sniff(bytes)?;
-        let (way, imports_log, uses_wasi) = match direct::core_module(bytes) {
+        let (way, wanted, uses_wasi) = match direct::core_module(bytes) {
             Some(core) => {
                 let linked = Linked::new(host, core)?;
-                let imports_log = linked.imports_log;
-                (Way::Direct(linked), imports_log, false)
+                let wanted = linked.wanted.clone();
+                (Way::Direct(linked), wanted, false)
             }
             None => Self::component(host, bytes)?,
         };
@@ -283,23 +283,24 @@ impl Module {
             size: bytes.len(),
             host: host.clone(),
             way,
-            imports_log,
+            wanted,
             uses_wasi,
         })
     }
 
     /// Compiles and links it as a component. Tells also whether it imports the log, and WASI.
-    fn component(host: &Host, bytes: &[u8]) -> Result<(Way, bool, bool), ModuleError> {
+    fn component(host: &Host, bytes: &[u8]) -> Result<(Way, Vec<&'static str>, bool), ModuleError> {
         let encoded = encode::component(bytes)?;
         let component = Component::from_binary(host.engine(), &encoded)
             .map_err(|e| ModuleError::Invalid(format!("{e:#}")))?;
         let exports = exports(host, &component)?;
         let mut linker = host.linker();
-        let (imports_log, uses_wasi) = link(host, &component, &mut linker)?;
+        let (wanted, uses_wasi) = link(host, &component, &mut linker)?;
         let pre = linker
             .instantiate_pre(&component)
             .map_err(|e| ModuleError::Invalid(format!("{e:#}")))?;
-        Ok((Way::Component { pre, exports }, imports_log, uses_wasi))
+        let exports = Box::new(exports);
+        Ok((Way::Component { pre, exports }, wanted, uses_wasi))
     }
 
     pub fn name(&self) -> &str {
@@ -336,6 +337,14 @@ impl Module {
         }
     }
 
+    /// A phase may suspend: there is a way to resume it.
+    pub fn can_resume(&self) -> bool {
+        match &self.way {
+            Way::Direct(linked) => linked.can_resume,
+            Way::Component { exports, .. } => exports.resume.is_some(),
+        }
+    }
+
     pub fn has_schema(&self) -> bool {
         match &self.way {
             Way::Direct(linked) => linked.has_schema,
@@ -356,18 +365,27 @@ impl Module {
         }
     }
 
+    /// It hands its state over on reload.
+    pub fn hands_over(&self) -> bool {
+        match &self.way {
+            Way::Direct(linked) => linked.can_hand_over,
+            Way::Component { exports, .. } => exports.handover.is_some(),
+        }
+    }
+
     pub fn uses_wasi(&self) -> bool {
         self.uses_wasi
     }
 
     /// The names of capabilities it imports, as `capabilities:` spells them.
-    pub fn wanted_capabilities(&self) -> &'static [&'static str] {
-        if self.imports_log { &["log"] } else { &[] }
+    pub fn wanted_capabilities(&self) -> &[&'static str] {
+        &self.wanted
     }
 
-    /// The first capability that is imported but not granted. Such a module is not instantiated.
-    pub fn missing_capability(&self, granted: &Capabilities) -> Option<&'static str> {
-        (self.imports_log && !granted.log).then_some("log")
+    /// The capabilities that are imported but not granted. A module that has some is not instantiated.
+    pub fn missing_capabilities(&self, granted: &Capabilities) -> Vec<&'static str> {
+        let wanted = self.wanted.iter().copied();
+        wanted.filter(|name| !granted.has(name)).collect()
     }
 
     /// A new instance that was not configured yet.
@@ -404,7 +422,7 @@ impl std::fmt::Debug for Module {
 }
 
 /// Refuses what is no wasm binary, and says what it looks like.
-fn sniff(bytes: &[u8]) -> Result<(), ModuleError> {
+pub(super) fn sniff(bytes: &[u8]) -> Result<(), ModuleError> {
     if bytes.is_empty() {
         return Err(ModuleError::Empty);
     }
@@ -546,34 +564,33 @@ pub(super) fn newest(names: &[&String]) -> String {
     versions.max_by_key(number).unwrap_or_default().to_owned()
 }
 
-/// Links what the component imports. Answers whether it imports the log and whether it imports WASI.
+/// Links what the component imports. Answers the capabilities among it, and whether it imports WASI.
 fn link(
-    host: &Host,
+    engine: &Host,
     component: &Component,
     linker: &mut Linker<Context>,
-) -> Result<(bool, bool), ModuleError> {
-    let (mut log, mut wasi) = (false, false);
+) -> Result<(Vec<&'static str>, bool), ModuleError> {
+    let (mut wanted, mut wasi) = (Vec::new(), false);
     let invalid = |e: wasmtime::Error| ModuleError::Invalid(format!("{e:#}"));
     let ty = component.component_type();
-    for (name, item) in ty.imports(host.engine()) {
+    for (name, item) in ty.imports(engine.engine()) {
         check_version(name)?;
         let ComponentItem::ComponentInstance(instance) = &item.ty else {
             return Err(ModuleError::UnknownImport(name.to_owned()));
         };
-        if name == LOG {
-            super::instance::link_log(linker, name).map_err(invalid)?;
-            log = true;
+        if let Some(capability) = host::link_component(linker, name).map_err(invalid)? {
+            wanted.push(capability);
         } else if name.starts_with("wasi:") {
             if !wasi::is_known(name) {
                 return Err(ModuleError::Wasi(name.to_owned()));
             }
-            wasi::link(linker, host, name, instance).map_err(invalid)?;
+            wasi::link(linker, engine, name, instance).map_err(invalid)?;
             wasi = true;
-        } else if !(name.starts_with(PACKAGE) && is_only_types(host, instance)) {
+        } else if !(name.starts_with(PACKAGE) && is_only_types(engine, instance)) {
             return Err(ModuleError::UnknownImport(name.to_owned()));
         }
     }
-    Ok((log, wasi))
+    Ok((wanted, wasi))
 }
 
 /// Interfaces imported for their types alone need nothing from the host.

@@ -89,8 +89,8 @@ fn header_of(facts: &Facts<'_>, slots: usize, fields: usize) -> [u8; HEADER] {
     let flags = (if facts.tls { FLAG_TLS } else { 0 })
         | (if facts.http2 { FLAG_HTTP2 } else { 0 })
         | (if facts.has_body { FLAG_BODY } else { 0 })
-        | (if facts.last_piece { FLAG_LAST } else { 0 })
-        | (if facts.more_follows { FLAG_MORE } else { 0 });
+        | (if facts.last { FLAG_LAST } else { 0 })
+        | (if facts.more { FLAG_MORE } else { 0 });
     let mut header = [0; HEADER];
     header[0..2].copy_from_slice(&FORMAT.to_le_bytes());
     header[2..4].copy_from_slice(&(slots as u16).to_le_bytes());
@@ -162,6 +162,7 @@ mod tests {
             status: 404,
             tls: true,
             has_body: true,
+            last: true,
             state: 7,
             client_port: 1,
             peer_port: 2,
@@ -185,7 +186,7 @@ mod tests {
         assert_eq!(block[0..4], [1, 0, 5, 0]);
         assert_eq!(u32_at(&block, 4), 3);
         assert_eq!(u32_at(&block, 8), 64);
-        assert_eq!(block[12..16], [0x94, 1, 5, 0]);
+        assert_eq!(block[12..16], [0x94, 1, 13, 0]);
         assert_eq!(block[16..24], 7u64.to_le_bytes());
         assert_eq!(block[24..32], [1, 0, 2, 0, 3, 0, 0, 0]);
         assert_eq!(block[32..40], 11u64.to_le_bytes());

@@ -24,6 +24,7 @@ fn options() -> InstanceOptions {
             ..FilterLimits::default()
         },
         capabilities: Capabilities::default(),
+        metrics: Arc::default(),
     }
 }
 

@@ -135,14 +135,21 @@ impl Rules {
     fn allows_kind(&self, kind: Kind) -> bool {
         match self.phase {
             Phase::Log => kind == Kind::Next,
-            Phase::Tick => matches!(kind, Kind::Next | Kind::Suspend),
+            Phase::Tick => kind == Kind::Next,
             Phase::RequestTrailers | Phase::ResponseTrailers => {
                 matches!(kind, Kind::Next | Kind::Drop | Kind::Reset)
             }
             _ => match kind {
                 Kind::Next | Kind::Drop | Kind::Reset => true,
                 Kind::Reply => self.has_head(),
-                Kind::Suspend => self.body != BodyMode::Watch,
+                Kind::Suspend => matches!(
+                    self.phase,
+                    Phase::Request
+                        | Phase::Response
+                        | Phase::Connect
+                        | Phase::ClientHello
+                        | Phase::FirstBytes
+                ),
             },
         }
     }

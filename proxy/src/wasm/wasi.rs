@@ -181,6 +181,7 @@ fn print(store: &mut StoreContextMut<'_, Context>, contents: Option<&Val>) {
             .collect();
         store
             .data_mut()
+            .log
             .print(super::log::Level::Info, &String::from_utf8_lossy(&bytes));
     }
 }

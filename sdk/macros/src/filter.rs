@@ -19,7 +19,7 @@ struct Phase {
     answers: bool,
 }
 
-const PHASES: [Phase; 6] = [
+const PHASES: [Phase; 13] = [
     Phase {
         method: "request",
         variant: "Request",
@@ -74,7 +74,73 @@ const PHASES: [Phase; 6] = [
         view: "Stream",
         answers: true,
     },
+    Phase {
+        method: "request_body",
+        variant: "RequestBody",
+        interface: "http-request-body",
+        function: "on_request_body",
+        number: 6,
+        view: "RequestBody",
+        answers: true,
+    },
+    Phase {
+        method: "response_body",
+        variant: "ResponseBody",
+        interface: "http-response-body",
+        function: "on_response_body",
+        number: 7,
+        view: "ResponseBody",
+        answers: true,
+    },
+    Phase {
+        method: "request_trailers",
+        variant: "RequestTrailers",
+        interface: "http-request-trailers",
+        function: "on_request_trailers",
+        number: 8,
+        view: "RequestTrailers",
+        answers: true,
+    },
+    Phase {
+        method: "response_trailers",
+        variant: "ResponseTrailers",
+        interface: "http-response-trailers",
+        function: "on_response_trailers",
+        number: 9,
+        view: "ResponseTrailers",
+        answers: true,
+    },
+    Phase {
+        method: "client_data",
+        variant: "ClientData",
+        interface: "stream-client-data",
+        function: "on_client_data",
+        number: 10,
+        view: "StreamData",
+        answers: true,
+    },
+    Phase {
+        method: "server_data",
+        variant: "ServerData",
+        interface: "stream-server-data",
+        function: "on_server_data",
+        number: 11,
+        view: "StreamData",
+        answers: true,
+    },
+    Phase {
+        method: TICK,
+        variant: "Tick",
+        interface: "tick",
+        function: "on_tick",
+        number: 12,
+        view: "",
+        answers: true,
+    },
 ];
+
+/// The method that is shown nothing and answers nothing.
+const TICK: &str = "tick";
 
 pub fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> {
     if !arguments.is_empty() {
@@ -91,11 +157,12 @@ pub fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> 
     })?;
     let name = filter_type(&item)?;
     let phases = phases_of(&item)?;
+    let hands_over = methods(&item).any(|method| method == "save" || method == "restore");
 
     let variants = phases
         .iter()
         .map(|p| Ident::new(p.variant, Span::call_site()));
-    let module = guest(&name, &phases);
+    let module = guest(&name, &phases, hands_over);
     Ok(quote! {
         #item
 
@@ -128,15 +195,15 @@ fn filter_type(item: &ItemImpl) -> Result<Type> {
     Ok((*item.self_ty).clone())
 }
 
+fn methods(item: &ItemImpl) -> impl Iterator<Item = &Ident> {
+    item.items.iter().filter_map(|item| match item {
+        ImplItem::Fn(f) => Some(&f.sig.ident),
+        _ => None,
+    })
+}
+
 fn phases_of(item: &ItemImpl) -> Result<Vec<&'static Phase>> {
-    let methods: Vec<&Ident> = item
-        .items
-        .iter()
-        .filter_map(|item| match item {
-            ImplItem::Fn(f) => Some(&f.sig.ident),
-            _ => None,
-        })
-        .collect();
+    let methods: Vec<&Ident> = methods(item).collect();
     let phases: Vec<&Phase> = PHASES
         .iter()
         .filter(|phase| methods.iter().any(|method| *method == phase.method))
@@ -155,12 +222,22 @@ fn phases_of(item: &ItemImpl) -> Result<Vec<&'static Phase>> {
 }
 
 /// The exports, compiled for wasm only.
-fn guest(name: &Type, phases: &[&Phase]) -> TokenStream {
+fn guest(name: &Type, phases: &[&Phase], hands_over: bool) -> TokenStream {
     let mut world = vec![
         "export configuration;".to_owned(),
         "export settings-schema;".to_owned(),
+        // Any phase may answer later.
+        "export resume;".to_owned(),
     ];
     world.extend(phases.iter().map(|p| format!("export {};", p.interface)));
+    let handover_numbers = hands_over.then(|| {
+        quote! {
+            14 => save(),
+            15 => restore(block),
+        }
+    });
+    let handover = hands_over.then(handover);
+    world.extend(hands_over.then(|| "export handover;".to_owned()));
     let bindings = contract::bindings(
         &world,
         "this-filter",
@@ -170,6 +247,22 @@ fn guest(name: &Type, phases: &[&Phase]) -> TokenStream {
         let interface = format_ident!("{}", phase.interface.replace('-', "_"));
         let function = format_ident!("{}", phase.function);
         let method = format_ident!("{}", phase.method);
+        if phase.method == TICK {
+            return quote! {
+                fn on_tick(_: &[u8]) -> ::std::vec::Vec<u8> {
+                    INSTANCE.with(|instance| instance.call(|filter| {
+                        <ThisFilter as ::sluicegate_sdk::Filter>::tick(filter)
+                    }));
+                    ::std::vec::Vec::new()
+                }
+
+                impl bindings::exports::sluicegate::filter::tick::Guest for Component {
+                    fn on_tick(block: ::std::vec::Vec<u8>) -> ::std::vec::Vec<u8> {
+                        on_tick(&block)
+                    }
+                }
+            };
+        }
         let view = format_ident!("{}", phase.view);
         let (result, finish) = if phase.answers {
             (quote!(-> ::std::vec::Vec<u8>), quote!(.into_bytes()))
@@ -231,22 +324,59 @@ fn guest(name: &Type, phases: &[&Phase]) -> TokenStream {
                 }
             }
 
+            impl bindings::exports::sluicegate::filter::resume::Guest for Component {
+                fn on_resume(block: ::std::vec::Vec<u8>) -> ::std::vec::Vec<u8> {
+                    ::sluicegate_sdk::__private::resume(&block)
+                }
+            }
+
             #(#exports)*
 
             /// A host calls nothing that is not exported.
             fn call(function: i32, block: &[u8]) -> ::std::vec::Vec<u8> {
                 match function {
                     #(#numbered)*
+                    #handover_numbers
+                    13 => ::sluicegate_sdk::__private::resume(block),
                     _ => ::std::unreachable!(),
                 }
             }
 
             ::sluicegate_sdk::__one_crossing!(ThisFilter, INSTANCE, call);
 
+            #handover
+
             #[allow(unsafe_code, clippy::all, clippy::pedantic)]
             mod exported {
                 use super::Component;
                 super::bindings::export!(Component with_types_in super::bindings);
+            }
+        }
+    }
+}
+
+/// The export of `handover`.
+fn handover() -> TokenStream {
+    quote! {
+        fn save() -> ::std::vec::Vec<u8> {
+            INSTANCE.with(|instance| instance.call(|filter| {
+                ::sluicegate_sdk::__private::save::<ThisFilter>(filter)
+            }))
+        }
+
+        fn restore(state: &[u8]) -> ::std::vec::Vec<u8> {
+            INSTANCE.with(|instance| instance.call(|filter| {
+                ::sluicegate_sdk::__private::restore::<ThisFilter>(filter, state)
+            }))
+        }
+
+        impl bindings::exports::sluicegate::filter::handover::Guest for Component {
+            fn save() -> ::std::vec::Vec<u8> {
+                save()
+            }
+
+            fn restore(state: ::std::vec::Vec<u8>) -> ::std::vec::Vec<u8> {
+                restore(&state)
             }
         }
     }
@@ -302,5 +432,6 @@ mod tests {
             assert!(world.contains(&format!("export {there};")), "{world}");
         }
         assert!(!world.contains("http-request"), "{world}");
+        assert!(!world.contains("handover"), "{world}");
     }
 }

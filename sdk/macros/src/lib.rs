@@ -27,6 +27,18 @@ pub fn settings(arguments: TokenStream, item: TokenStream) -> TokenStream {
         .into()
 }
 
+/// Bindings of one imported interface, for the SDK itself.
+#[doc(hidden)]
+#[proc_macro]
+pub fn __import_bindings(interface: TokenStream) -> TokenStream {
+    contract::bindings(
+        &[format!("import {interface};")],
+        &format!("{interface}-user"),
+        quote::quote!(::wit_bindgen),
+    )
+    .into()
+}
+
 /// Bindings of the `log` capability, for the SDK itself.
 #[doc(hidden)]
 #[proc_macro]

@@ -35,27 +35,67 @@
 
 mod answer;
 mod block;
+mod bodies;
+mod effects;
 mod matching;
 mod message;
+pub(crate) mod metrics;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::effect::{Error, executor};
 use crate::filter::{Exports, Filter};
+use crate::handover::{NotRestored, Saved};
 use crate::log::Level;
 use crate::plan::{Diagnostic, Phase, Plan};
-use crate::view::{Record, Request, Response, Stream};
+use crate::view::{Record, Request, Response, Stream, StreamData};
+
+use effects::World;
 
 pub use serde_json::json;
 
 pub use answer::{Answer, Kind};
+pub use bodies::TestBody;
+pub use effects::TestCall;
+pub use metrics::metric;
+
 pub use message::{TestEnd, TestRequest, TestResponse, TestStream};
 
 thread_local! {
     /// Each test has a thread of its own, so that its lines do not meet another's.
     static LINES: RefCell<Vec<(Level, String)>> = const { RefCell::new(Vec::new()) };
+}
+
+thread_local! {
+    static CLOCK: Cell<u64> = const { Cell::new(0) };
+    static SEED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Sets both clocks that the filters of this thread read.
+pub fn set_clock(to: std::time::Duration) {
+    CLOCK.set(u64::try_from(to.as_nanos()).unwrap_or(u64::MAX));
+}
+
+pub(crate) fn clock() -> u64 {
+    CLOCK.get()
+}
+
+/// What the random numbers of this thread's filters follow from.
+pub fn seed(seed: u64) {
+    SEED.set(seed);
+}
+
+/// SplitMix64: tests need the same numbers each time, not good ones.
+pub(crate) fn random() -> u64 {
+    let state = SEED.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+    SEED.set(state);
+    let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ mixed >> 31
 }
 
 /// What the filter logged in this thread since the last call.
@@ -71,13 +111,52 @@ pub(crate) fn collect(level: Level, message: String) {
 pub struct Harness<F> {
     filter: F,
     plan: Plan,
+    world: World,
 }
 
 impl<F: Filter + Exports> Harness<F> {
     /// Configures the filter, or tells what is wrong with the settings.
     pub fn new(settings: Value) -> Result<Self, Vec<Diagnostic>> {
         let (filter, plan) = crate::__private::configure::<F>(&settings.to_string())?;
-        Ok(Self { filter, plan })
+        Ok(Self {
+            filter,
+            plan,
+            world: World::default(),
+        })
+    }
+
+    /// Says what the services answer that the filter [calls](crate::http::call).
+    pub fn on_call(
+        &mut self,
+        answers: impl FnMut(&TestCall) -> Result<TestResponse, Error> + 'static,
+    ) {
+        self.world.answers = Some(Box::new(answers));
+    }
+
+    /// Puts a value into the filter's [store](crate::store), which is empty at first.
+    pub fn store(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
+        self.world.put(key.as_ref(), value.as_ref(), 0);
+    }
+
+    /// What the store has at `key`, in the harness's time.
+    pub fn stored(&self, key: impl AsRef<[u8]>) -> Option<&[u8]> {
+        self.world.stored(key.as_ref())
+    }
+
+    /// The time that has passed for the filter: sleeps, and calls that time out, take it at once.
+    pub fn elapsed(&self) -> Duration {
+        Duration::from_millis(self.world.now_ms)
+    }
+
+    /// Lets time pass, for what the store keeps for a while.
+    pub fn pass(&mut self, time: Duration) {
+        let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.world.now_ms = self.world.now_ms.saturating_add(ms);
+    }
+
+    /// How many verdicts are waited for. None is left once every exchange is decided or abandoned.
+    pub fn waiting(&self) -> usize {
+        executor::waiting()
     }
 
     /// What the filter asked of the host.
@@ -112,6 +191,23 @@ impl<F: Filter + Exports> Harness<F> {
             stream,
             state: 0,
         }
+    }
+
+    /// One tick, when the filter asked for some.
+    pub fn tick(&mut self) {
+        if self.wants(Phase::Tick) && self.plan.tick_ms > 0 {
+            self.filter.tick();
+        }
+    }
+
+    /// What the filter hands over.
+    pub fn save(&self) -> Option<Saved> {
+        self.filter.save()
+    }
+
+    /// Hands a state to the filter.
+    pub fn restore(&mut self, saved: &Saved) -> Result<(), NotRestored> {
+        self.filter.restore(saved.version(), saved.bytes())
     }
 
     fn wants(&self, phase: Phase) -> bool {
@@ -149,7 +245,20 @@ impl<F: Filter + Exports> Exchange<'_, F> {
             .block(self.state, &self.harness.plan.request_fields);
         let block = block::hide(block, self.harness.plan.facts);
         let verdict = self.harness.filter.request(&Request::new(&block));
-        self.settle(Phase::Request, &verdict.into_bytes(), fields)
+        self.settle(Phase::Request, verdict.into_bytes(), fields)
+    }
+
+    /// The request phase of a client that leaves while the filter waits for its first effects.
+    pub fn abandon_request(&mut self) {
+        if !self.matches() || !self.harness.wants(Phase::Request) {
+            return;
+        }
+        let block = self
+            .request
+            .block(self.state, &self.harness.plan.request_fields);
+        let verdict = self.harness.filter.request(&Request::new(&block));
+        let block = verdict.into_bytes();
+        self.harness.world.cancel(self.state, &block);
     }
 
     /// The response phase. The answer shows the response as the client would see it.
@@ -162,7 +271,7 @@ impl<F: Filter + Exports> Exchange<'_, F> {
         let block = response.block(&self.request, self.state, interest);
         let block = block::hide(block, self.harness.plan.facts);
         let verdict = self.harness.filter.response(&Response::new(&block));
-        self.settle(Phase::Response, &verdict.into_bytes(), fields)
+        self.settle(Phase::Response, verdict.into_bytes(), fields)
     }
 
     /// The log phase.
@@ -183,8 +292,12 @@ impl<F: Filter + Exports> Exchange<'_, F> {
             .get_or_insert_with(|| matching::matches(&plan.matches, request))
     }
 
-    fn settle(&mut self, phase: Phase, verdict: &[u8], fields: message::Fields) -> Answer {
-        let answer = Answer::decode(phase, verdict, fields, &self.harness.plan.pools);
+    #[track_caller]
+    fn settle(&mut self, phase: Phase, verdict: Vec<u8>, fields: message::Fields) -> Answer {
+        let Harness { plan, world, .. } = &mut *self.harness;
+        let (verdict, state) = world.decide(plan, self.state, verdict);
+        self.state = state;
+        let answer = Answer::decode(phase, &verdict, fields, &plan.pools);
         self.state = answer.state().unwrap_or(self.state);
         answer
     }
@@ -211,6 +324,31 @@ impl<F: Filter + Exports> Session<'_, F> {
         self.phase(Phase::FirstBytes)
     }
 
+    /// A piece from the client: what goes to the endpoint, or none when the session ends.
+    pub fn client_data(&mut self, bytes: &[u8], last: bool) -> Option<Vec<u8>> {
+        self.data(Phase::ClientData, bytes, last)
+    }
+
+    /// A piece from the endpoint: what goes to the client, or none when the session ends.
+    pub fn server_data(&mut self, bytes: &[u8], last: bool) -> Option<Vec<u8>> {
+        self.data(Phase::ServerData, bytes, last)
+    }
+
+    fn data(&mut self, phase: Phase, bytes: &[u8], last: bool) -> Option<Vec<u8>> {
+        if !self.harness.wants(phase) {
+            return Some(bytes.to_vec());
+        }
+        let block = self.stream.data_block(self.state, bytes, last);
+        let (filter, view) = (&mut self.harness.filter, StreamData::new(&block));
+        let verdict = match phase {
+            Phase::ClientData => filter.client_data(&view),
+            _ => filter.server_data(&view),
+        };
+        let (passes, replaced, state) = answer::data(&verdict.into_bytes());
+        self.state = state.unwrap_or(self.state);
+        passes.then(|| replaced.unwrap_or_else(|| bytes.to_vec()))
+    }
+
     fn phase(&mut self, phase: Phase) -> Answer {
         if !self.harness.wants(phase) {
             return Answer::not_called(Vec::new());
@@ -224,8 +362,10 @@ impl<F: Filter + Exports> Session<'_, F> {
             Phase::ClientHello => filter.client_hello(&view),
             _ => filter.first_bytes(&view),
         };
-        let pools = &self.harness.plan.pools;
-        let answer = Answer::decode(phase, &verdict.into_bytes(), Vec::new(), pools);
+        let Harness { plan, world, .. } = &mut *self.harness;
+        let (verdict, state) = world.decide(plan, self.state, verdict.into_bytes());
+        self.state = state;
+        let answer = Answer::decode(phase, &verdict, Vec::new(), &plan.pools);
         self.state = answer.state().unwrap_or(self.state);
         answer
     }

@@ -82,7 +82,13 @@ fn a_proxy_says_what_is_wrong_with_its_arguments() {
     );
     let listen = sluicegate(&[&to[..], &["--listen", "nowhere"]].concat());
     assert_eq!(listen.code, 78, "{}", listen.stderr);
-    assert!(listen.stderr.contains("nowhere"), "{}", listen.stderr);
+    assert!(
+        listen.stderr.contains("--listen: \"nowhere\""),
+        "{}",
+        listen.stderr
+    );
+    let to = sluicegate(&["proxy", "--to", "nowhere"]);
+    assert!(to.stderr.contains("--to: \"nowhere\""), "{}", to.stderr);
 }
 
 #[test]
@@ -108,7 +114,7 @@ fn version_says_what_filters_it_takes() {
             0,
             format!(
                 "sluicegate {version}\nfilter contract sluicegate:filter@0.1.0\n\
-                 builtin filters headers, router, sticky, ua-block\n"
+                 builtin filters auth-request, headers, rate-limit, router, sticky, ua-block\n"
             )
         )
     );
@@ -242,7 +248,14 @@ fn the_schema_is_one_and_knows_the_filters() {
     let schema: serde_json::Value = serde_json::from_str(&got.stdout).expect("JSON");
     assert!(schema["$schema"].is_string());
     assert!(schema["properties"]["listeners"].is_object());
-    for filter in ["headers", "router", "sticky", "ua-block"] {
+    for filter in [
+        "auth-request",
+        "headers",
+        "rate-limit",
+        "router",
+        "sticky",
+        "ua-block",
+    ] {
         assert!(
             got.stdout.contains(&format!("\"builtin:{filter}\"")),
             "{filter}"

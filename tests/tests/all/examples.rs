@@ -43,6 +43,11 @@ fn ssh() {
 }
 
 #[test]
+fn handler() {
+    Example::open("handler").follow();
+}
+
+#[test]
 fn every_example_is_tested_and_good() {
     let mut names: Vec<_> = std::fs::read_dir(examples())
         .expect("examples")
@@ -56,13 +61,21 @@ fn every_example_is_tested_and_good() {
         })
         .collect();
     names.sort();
-    assert_eq!(names, ["ssh", "sticky", "tls", "user-agent"]);
+    assert_eq!(names, ["handler", "ssh", "sticky", "tls", "user-agent"]);
     for name in names {
         let example = Example::open(&name);
         if name == "tls" {
             let into = example.path().display().to_string();
             let made = sluicegate(&["cert", "self-signed", "www.lab.test", "--out", &into]);
             assert_eq!(made.code, 0, "{}", made.stderr);
+        }
+        if name == "handler" {
+            let built = Command::new("cargo")
+                .current_dir(example.path())
+                .args(["build", "--quiet", "--release", "--target", "wasm32-wasip2"])
+                .status()
+                .expect("cargo runs");
+            assert!(built.success(), "the handler does not build");
         }
         let config = example.path().join("sluicegate.yaml").display().to_string();
         let checked = sluicegate(&["check", "-c", &config]);

@@ -5,6 +5,8 @@ const DATA: u32 = 1024;
 const HEAP: u32 = 65536;
 /// The flags of every fact.
 const ALL_FACTS: u32 = (1 << 20) - 1;
+/// The end of a plan that wants all facts, no bodies, no effects and no ticks.
+pub const NOTHING_MORE: [u32; 9] = [ALL_FACTS, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// The phases of the packed world, in the order of the plan's flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,9 +34,10 @@ pub struct Guest {
     data: Vec<u8>,
     pools: Vec<[u32; 5]>,
     first_bytes: u32,
+    tick_ms: u32,
+    imports: Vec<String>,
     configure: Option<String>,
     items: Vec<String>,
-    imports: String,
 }
 
 impl Guest {
@@ -93,18 +96,30 @@ impl Guest {
         self
     }
 
-    /// `configure` runs `body`, which leaves the address of its result on the stack, instead of answering the plan.
+    /// The interval of ticks.
+    pub fn every_ms(mut self, ms: u32) -> Self {
+        self.tick_ms = ms;
+        self
+    }
+
+    /// An import, in the text format.
+    pub fn import(mut self, import: &str) -> Self {
+        self.imports.push(import.to_owned());
+        self
+    }
+
+    /// `configure` runs `body`, which leaves the address of its result on the stack, instead of answering the plan, whose
+    /// address stands for `$plan`.
     pub fn configures(mut self, body: &str) -> Self {
         self.configure = Some(body.to_owned());
         self
     }
 
     /// The capability `log`, as the function `$log`.
-    pub fn logs(mut self) -> Self {
-        self.imports.push_str(
+    pub fn logs(self) -> Self {
+        self.import(
             "(import \"sluicegate:filter/log@0.1.0\" \"log\" (func $log (param i32 i32 i32)))",
-        );
-        self
+        )
     }
 
     /// Something more of a module, in the text format.
@@ -171,12 +186,12 @@ impl Guest {
             0,
             0,
             0,
-            0,
+            self.tick_ms,
         ]);
-        let configure = self
-            .configure
-            .clone()
-            .unwrap_or_else(|| format!("i32.const {plan}"));
+        let configure = match &self.configure {
+            Some(own) => own.replace("$plan", &plan.to_string()),
+            None => format!("i32.const {plan}"),
+        };
         let data: String = guest
             .data
             .iter()
@@ -197,7 +212,7 @@ impl Guest {
                 (global.set $heap (i32.const {HEAP})) {configure})
               {items}
               (data (i32.const {DATA}) "{data}"))"#,
-            imports = self.imports,
+            imports = self.imports.join("\n"),
             items = self.items.join("\n"),
         )
     }

@@ -78,6 +78,27 @@ const CASES: &[Case] = &[
         "    bind:",
         "    listen: x\n    bind:",
     ),
+    case(
+        "certificate beside the list of them",
+        "    pool: web",
+        "    tls: {cert: a.pem, key: a.key}\n    pool: web",
+    ),
+    case(
+        "path beside the kind of check",
+        "    endpoints:",
+        "    check: {path: /healthz}\n    endpoints:",
+    ),
+    case(
+        "endpoints by another name",
+        "    endpoints:",
+        "    servers:",
+    ),
+    case("a port alone", "bind: 127.0.0.1:0", "bind: 8080"),
+    case(
+        "balance of another proxy",
+        "    endpoints:",
+        "    balance: leastconn\n    endpoints:",
+    ),
     case("wrong type", "[127.0.0.1:9001]", "127.0.0.1:9001"),
     case("unknown word", "protocol: http", "protocol: https"),
     case(

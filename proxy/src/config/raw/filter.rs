@@ -119,13 +119,31 @@ impl Default for RawFilterLimits {
     }
 }
 
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(inline)]
 pub(in crate::config) enum RawCapability {
     /// Write lines into the proxy's log.
     Log,
+    /// Have metrics of its own in the proxy's.
+    Metrics,
+    /// Read the time.
+    Clock,
+    /// Have random numbers.
+    Random,
+    /// Be called at intervals, without an exchange.
+    Tick,
+    /// Read and write the store.
+    KeyValue,
+    /// Call HTTP services.
+    HttpCall(RawCalledPools),
 }
+
+/// Names of the pools that the filter may call itself.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(inline)]
+pub(in crate::config) struct RawCalledPools(pub Vec<String>);
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

@@ -5,6 +5,7 @@
 //! Schema cannot say (durations, sizes) and everything that spans several keys are checked in `resolve`.
 
 mod filter;
+mod handler;
 mod listener;
 mod pool;
 mod process;
@@ -16,6 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub(super) use filter::*;
+pub(super) use handler::*;
 pub(super) use listener::*;
 pub(super) use pool::*;
 pub(super) use process::*;

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{OneOrMany, RawCertificate, RawDuration, RawTlsVersion};
+use super::{OneOrMany, RawCertificate, RawDuration, RawHandler, RawTlsVersion};
 
 /// A named set of endpoints with one balancing algorithm, checks and limits.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -11,7 +11,8 @@ use super::{OneOrMany, RawCertificate, RawDuration, RawTlsVersion};
 #[schemars(rename = "Pool", extend("required" = ["endpoints"]))]
 pub(in crate::config) struct RawPool {
     /// The backends: `192.0.2.1:80`, `[2001:db8::1]:80`, `backend.internal:80` (every address the name resolves to is
-    /// an endpoint), or a map with `address` and `weight`.
+    /// an endpoint), `wasm:./hello.wasm` (a wasi:http component that the proxy runs), or a map with `address` and
+    /// `weight`.
     #[schemars(length(min = 1))]
     pub endpoints: Vec<RawEndpoint>,
     /// How an endpoint is chosen.
@@ -20,6 +21,9 @@ pub(in crate::config) struct RawPool {
     /// endpoints go down by failures of the traffic alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub check: Option<RawCheck>,
+    /// Bounds of requests in `wasm:` endpoints.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handler: Option<RawHandler>,
     /// What endpoints speak, when the listener speaks HTTP.
     pub protocol: RawPoolProtocol,
     /// Connections to the endpoints are TLS. `tls: {}` verifies their certificates by the system's authorities.
@@ -51,6 +55,7 @@ impl Default for RawPool {
             endpoints: Vec::new(),
             balance: RawBalance::RoundRobin,
             check: None,
+            handler: None,
             protocol: RawPoolProtocol::Http1,
             tls: None,
             connect_timeout: "5s".into(),
@@ -78,7 +83,7 @@ pub(in crate::config) enum RawEndpoint {
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 #[schemars(rename = "WeightedEndpoint", extend("required" = ["address"]))]
 pub(in crate::config) struct RawWeighted {
-    /// `192.0.2.1:80`, `[2001:db8::1]:80` or `backend.internal:80`.
+    /// `192.0.2.1:80`, `[2001:db8::1]:80`, `backend.internal:80` or `wasm:./hello.wasm`.
     pub address: String,
     /// Share of the traffic relative to the other endpoints; 0 gets no new traffic.
     #[schemars(range(min = 0, max = 256))]
@@ -230,9 +235,13 @@ pub(in crate::config) struct RawCheckMap {
     pub http: Option<RawHttpCheck>,
     /// From the start of one probe to the next, ±10 %.
     pub interval: RawDuration,
+    /// Instead of `interval` while a changed result is being confirmed, and for the first ten probes of an endpoint that is
+    /// down; then the time doubles until it is `interval`. Without it, 1s or `interval`, whichever is shorter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fast_interval: Option<RawDuration>,
     /// How long one probe may take.
     pub timeout: RawDuration,
-    /// Successes in a row before an endpoint that is down counts as up.
+    /// Successes in a row before an endpoint that is down counts as up. One that was never up needs a single one.
     #[schemars(range(min = 1, max = 1000), extend("x-unit" = "probes"))]
     pub rise: u32,
     /// Failures in a row before an endpoint that is up counts as down.
@@ -246,6 +255,7 @@ impl Default for RawCheckMap {
             tcp: None,
             http: None,
             interval: "10s".into(),
+            fast_interval: None,
             timeout: "1s".into(),
             rise: 2,
             fall: 3,

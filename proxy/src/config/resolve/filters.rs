@@ -80,12 +80,7 @@ impl Resolver<'_> {
                 .and_then(|text| self.sha256(text, &at.join("sha256"))),
             settings: raw.settings.clone(),
             limits: self.filter_limits(&raw.limits, &at.join("limits")),
-            capabilities: Capabilities {
-                log: raw
-                    .capabilities
-                    .iter()
-                    .any(|c| matches!(c, RawCapability::Log)),
-            },
+            capabilities: self.capabilities(&raw.capabilities, &at.join("capabilities")),
             store: self.store(&raw.store, &raw.limits.store, &at),
             on_error: match raw.on_error {
                 RawOnError::Fail => OnError::Fail,
@@ -93,6 +88,36 @@ impl Resolver<'_> {
             },
             at,
         }
+    }
+
+    fn capabilities(&mut self, raw: &[RawCapability], at: &ConfigPath) -> Capabilities {
+        let has = |wanted: fn(&RawCapability) -> bool| raw.iter().any(wanted);
+        let mut capabilities = Capabilities {
+            log: has(|c| matches!(c, RawCapability::Log)),
+            metrics: has(|c| matches!(c, RawCapability::Metrics)),
+            clock: has(|c| matches!(c, RawCapability::Clock)),
+            random: has(|c| matches!(c, RawCapability::Random)),
+            tick: has(|c| matches!(c, RawCapability::Tick)),
+            key_value: has(|c| matches!(c, RawCapability::KeyValue)),
+            http_call: Vec::new(),
+        };
+        let pools = ConfigPath::default().join("pools");
+        for (i, capability) in raw.iter().enumerate() {
+            let RawCapability::HttpCall(names) = capability else {
+                continue;
+            };
+            for (j, name) in names.0.iter().enumerate() {
+                if !self.has(&pools.join(name)) && !self.is_full() {
+                    let path = at.join(i).join("http-call").join(j);
+                    let message = format!("pool {} is not defined", quoted(name));
+                    let known = self.order(&pools);
+                    let known = known.iter().map(String::as_str);
+                    self.undefined("unknown-pool", message, &path, name, known, "pools");
+                }
+                capabilities.http_call.push(name.as_str().into());
+            }
+        }
+        capabilities
     }
 
     fn store(&mut self, text: &str, limit: &RawSize, at: &ConfigPath) -> StoreConfig {
@@ -117,7 +142,12 @@ impl Resolver<'_> {
         StoreConfig::Memory { bytes }
     }
 
-    fn module(&mut self, text: &str, at: &ConfigPath, modules: &ModulesConfig) -> ModuleSource {
+    pub(super) fn module(
+        &mut self,
+        text: &str,
+        at: &ConfigPath,
+        modules: &ModulesConfig,
+    ) -> ModuleSource {
         if let Some(name) = text.strip_prefix("builtin:") {
             if !self.env.builtins.iter().any(|builtin| builtin == name) {
                 let message = format!("there is no builtin module {}", quoted(name));

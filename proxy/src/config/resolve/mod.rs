@@ -3,6 +3,7 @@
 
 mod chain;
 mod filters;
+mod handlers;
 mod limits;
 mod listeners;
 mod pools;
@@ -42,7 +43,7 @@ pub(super) fn resolve(
     };
     let root = ConfigPath::default();
     let modules = resolver.modules(&raw.modules, &root.join("modules"));
-    let pools = resolver.pools(&raw.pools);
+    let pools = resolver.pools(&raw.pools, &modules);
     let filters = resolver.filters(&raw.filters, &modules);
     let mut scope = chain::Scope::new(&pools, filters);
     let listeners = resolver.listeners(&raw.listeners, &mut scope, &modules);

@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::{Diagnostic, Resolver, Severity, is_full, quoted, units};
 use crate::config::model::{
     Balance, CertificateConfig, CheckConfig, CheckKind, ConfigPath, EndpointAddress,
-    EndpointConfig, HostPolicy, Panic, PoolConfig, PoolProtocol, PoolTlsConfig, TlsVersion,
+    EndpointConfig, HostPolicy, ModulesConfig, Panic, PoolConfig, PoolProtocol, PoolTlsConfig,
+    TlsVersion,
 };
 use crate::config::raw::{
     OneOrMany, RawBalance, RawCheck, RawEndpoint, RawHttpCheck, RawPanic, RawPool, RawPoolProtocol,
@@ -17,20 +18,40 @@ use crate::config::raw::{
 const MILLISECOND: Duration = Duration::from_millis(1);
 
 impl Resolver<'_> {
-    pub(super) fn pools(&mut self, raw: &BTreeMap<String, RawPool>) -> Vec<Arc<PoolConfig>> {
+    pub(super) fn pools(
+        &mut self,
+        raw: &BTreeMap<String, RawPool>,
+        modules: &ModulesConfig,
+    ) -> Vec<Arc<PoolConfig>> {
         let section = ConfigPath::default().join("pools");
         let order = self.order(&section);
         let pools = order.iter().filter_map(|name| Some((name, raw.get(name)?)));
         pools
-            .map(|(name, pool)| Arc::new(self.pool(name, pool, section.join(name))))
+            .map(|(name, pool)| Arc::new(self.pool(name, pool, section.join(name), modules)))
             .collect()
     }
 
-    fn pool(&mut self, name: &str, raw: &RawPool, at: ConfigPath) -> PoolConfig {
+    fn pool(
+        &mut self,
+        name: &str,
+        raw: &RawPool,
+        at: ConfigPath,
+        modules: &ModulesConfig,
+    ) -> PoolConfig {
         self.name("pool", name, &at);
+        let endpoints = self.endpoints(&raw.endpoints, &at.join("endpoints"), modules);
+        self.kind_of_pool(raw, &endpoints, &at);
+        let handler = self.handler_limits(raw.handler.as_ref(), &at.join("handler"));
+        let handled = matches!(
+            endpoints.first(),
+            Some(EndpointConfig {
+                address: EndpointAddress::Handler { .. },
+                ..
+            })
+        );
         PoolConfig {
             name: name.into(),
-            endpoints: self.endpoints(&raw.endpoints, &at.join("endpoints")),
+            endpoints,
             balance: match raw.balance {
                 RawBalance::RoundRobin => Balance::RoundRobin,
                 RawBalance::Random => Balance::Random,
@@ -61,7 +82,11 @@ impl Resolver<'_> {
                 &at.join("keep-alive").join("timeout"),
                 MILLISECOND,
             ),
-            max_connections: raw.max_connections,
+            max_connections: match handled {
+                true => Some(handler.instances),
+                false => raw.max_connections,
+            },
+            handler,
             retries: raw.retries,
             panic: match raw.panic {
                 RawPanic::Fail => Panic::Fail,
@@ -121,7 +146,12 @@ impl Resolver<'_> {
         }
     }
 
-    fn endpoints(&mut self, raw: &[RawEndpoint], at: &ConfigPath) -> Vec<EndpointConfig> {
+    fn endpoints(
+        &mut self,
+        raw: &[RawEndpoint],
+        at: &ConfigPath,
+        modules: &ModulesConfig,
+    ) -> Vec<EndpointConfig> {
         let mut known: HashMap<EndpointAddress, ConfigPath> = HashMap::with_capacity(raw.len());
         let mut out = Vec::with_capacity(raw.len());
         for (i, endpoint) in raw.iter().enumerate() {
@@ -132,7 +162,8 @@ impl Resolver<'_> {
                     (&endpoint.address, endpoint.weight, at.join("address"))
                 }
             };
-            let address = match units::endpoint(text) {
+            let handler = self.handler_endpoint(text, &place, modules);
+            let address = match handler.map_or_else(|| units::endpoint(text), Ok) {
                 Ok(address) => address,
                 Err(why) => {
                     let message = format!("{} is not the address of an endpoint", quoted(text));
@@ -193,13 +224,25 @@ impl Resolver<'_> {
                 return None;
             }
         };
+        let shortest = Duration::from_millis(10);
+        let interval = self.duration(&full.interval, &at.join("interval"), shortest);
+        let fast_interval = match &full.fast_interval {
+            None => interval.min(Duration::from_secs(1)),
+            Some(raw) => {
+                let at = at.join("fast-interval");
+                let fast = self.duration(raw, &at, shortest);
+                if fast > interval {
+                    let problem =
+                        Diagnostic::error("bad-value", "`fast-interval` is longer than `interval`");
+                    self.push(problem.help("make it shorter, or leave it out"), &at);
+                }
+                fast
+            }
+        };
         Some(CheckConfig {
             kind,
-            interval: self.duration(
-                &full.interval,
-                &at.join("interval"),
-                Duration::from_millis(10),
-            ),
+            interval,
+            fast_interval,
             timeout: self.duration(&full.timeout, &at.join("timeout"), MILLISECOND),
             rise: full.rise,
             fall: full.fall,

@@ -66,6 +66,7 @@ fn the_full_example() {
         (check.interval, check.timeout, check.rise, check.fall),
         (Duration::from_secs(10), Duration::from_secs(1), 2, 3)
     );
+    assert_eq!(check.fast_interval, Duration::from_secs(1));
     assert_eq!(
         check.kind,
         CheckKind::Http {

@@ -12,6 +12,7 @@ use crate::http::h1;
 use crate::http::h1::framing::Framing;
 use crate::http::h1::write::{self, BodyFraming};
 use crate::http::h2_upstream::{self, Target, Unsent};
+use crate::http::handler_upstream;
 use crate::http::upstream::Upstream;
 use crate::io::Io;
 use crate::tls::{Offer, agreed_http2};
@@ -30,6 +31,9 @@ impl<C: ClientSide> Exchange<'_, C> {
         lease: &Lease,
         fresh: bool,
     ) -> Result<Upstream, Failed> {
+        if pool.config.is_handled() {
+            return self.to_handler(pool, lease);
+        }
         if pool.config.protocol != PoolProtocol::Http1 && self.wanted_upgrade().is_none() {
             // Boxed, so that exchanges over HTTP/1 do not carry the state of this.
             return Box::pin(self.connect_shared(pool, lease, fresh)).await;
@@ -180,6 +184,22 @@ impl<C: ClientSide> Exchange<'_, C> {
         ))
     }
 
+    /// No connection: the endpoint is a component.
+    fn to_handler(&self, pool: &Pool, lease: &Lease) -> Result<Upstream, Failed> {
+        let host = host_for(&self.head, &pool.config, &lease.endpoint.authority);
+        let target = Target {
+            secure: self.service.listener.tls.is_some(),
+            authority: host.as_ref(),
+            framing: self.framing,
+            trailers: self.hop.trailers,
+        };
+        let begun = handler_upstream::Upstream::begin(pool, lease, &self.head, &target);
+        match begun {
+            Some(upstream) => Ok(Upstream::Handler(Box::new(upstream))),
+            None => Err(Failed::at_all(Reason::BadRequest)),
+        }
+    }
+
     /// None: the connection has just ended, and another is needed.
     fn over_http2(
         &self,
@@ -228,6 +248,7 @@ pub fn allowed_upgrade<'a>(
 ) -> Option<&'a [u8]> {
     let protocol = hop.upgrade.as_deref()?;
     let allowed = pool.protocol != PoolProtocol::Http2
+        && !pool.is_handled()
         && version == Version::Http11
         && !framing.has_body()
         && options.upgrade.iter().any(|p| p.as_bytes() == protocol);

@@ -16,7 +16,7 @@ impl<C: ClientSide> Exchange<'_, C> {
             status,
             mut fields,
             body,
-        } = match self.filtered(reply) {
+        } = match self.filtered(reply).await {
             Ok(reply) => reply,
             Err((reason, ending)) => return self.cut(reason, ending),
         };
@@ -75,7 +75,7 @@ impl<C: ClientSide> Exchange<'_, C> {
     }
 
     /// A reply of a filter or of the proxy passes the response filters too, unless they have run.
-    fn filtered(&mut self, mut reply: Reply) -> Result<Reply, (Reason, Ending)> {
+    async fn filtered(&mut self, mut reply: Reply) -> Result<Reply, (Reason, Ending)> {
         if std::mem::replace(&mut self.responded, true) {
             return Ok(reply);
         }
@@ -85,7 +85,15 @@ impl<C: ClientSide> Exchange<'_, C> {
             status: reply.status,
             fields,
         };
-        match self.response_filters(&mut head) {
+        let mut decided = self.response_filters(&mut head);
+        if let Outcome::Suspend(suspension) = decided {
+            decided = match Box::pin(self.response_resumed(suspension, &mut head)).await {
+                Ok(decided) => decided,
+                Err(Reason::ClientGone) => return Err((Reason::ClientGone, Ending::Gone)),
+                Err(reason) => return Ok(self.failed(reason)),
+            };
+        }
+        match decided {
             Outcome::Continue => Ok(Reply {
                 status: head.status,
                 fields: head.fields,
@@ -94,35 +102,37 @@ impl<C: ClientSide> Exchange<'_, C> {
             Outcome::Reply(instead) => Ok(instead),
             Outcome::Drop => Err((Reason::FilterDrop, Ending::Drop)),
             Outcome::Reset => Err((Reason::FilterReset, Ending::Reset)),
-            Outcome::Fault { .. } => {
-                self.journal.reason = Some(Reason::FilterFault);
-                let via = &self.service.listener.config.http.via;
-                Ok(respond::failure(Reason::FilterFault, via, self.id.as_str()))
-            }
+            Outcome::Fault { .. } | Outcome::Suspend(_) => Ok(self.failed(Reason::FilterFault)),
         }
     }
 
-    /// Tells the client what failed.
-    pub(super) async fn fail(&mut self, reason: Reason) -> Ending {
+    /// What the client is told of a failure.
+    fn failed(&mut self, reason: Reason) -> Reply {
         self.journal.reason = Some(reason);
         let via = &self.service.listener.config.http.via;
-        let reply = respond::failure(reason, via, self.id.as_str());
-        let ending = self.reply(reply, None).await;
-        let unreadable = matches!(reason, Reason::BadRequest | Reason::RequestBodyTimeout);
-        if unreadable && ending == Ending::Complete {
-            Ending::CompleteThenClose
-        } else {
-            ending
-        }
+        respond::failure(reason, via, self.id.as_str())
     }
 
-    /// Ends an exchange of which nothing was sent, because of `reason`.
+    /// Ends an exchange that cannot go on for `reason`, which may be that nobody waits for it or that a filter
+    /// wants it so.
     pub(super) async fn give_up(&mut self, reason: Reason) -> Ending {
         match reason {
             Reason::ClientGone => self.cut(reason, Ending::Gone),
             Reason::FilterDrop => self.cut(reason, Ending::Drop),
             Reason::FilterReset => self.cut(reason, Ending::Reset),
             reason => self.fail(reason).await,
+        }
+    }
+
+    /// Tells the client what failed.
+    pub(super) async fn fail(&mut self, reason: Reason) -> Ending {
+        let reply = self.failed(reason);
+        let ending = self.reply(reply, None).await;
+        let unreadable = matches!(reason, Reason::BadRequest | Reason::RequestBodyTimeout);
+        if unreadable && ending == Ending::Complete {
+            Ending::CompleteThenClose
+        } else {
+            ending
         }
     }
 

@@ -4,7 +4,7 @@
 //! when those behind it have none: what lies between two stages is what one call answered, or one piece. A stage that
 //! holds the head back collects before itself, up to its own maximum and a piece.
 
-use crate::chain::{BodyStage, Chain, ExchangeState, Made, Message, Outcome, Piece};
+use crate::chain::{BodyPiece, BodyStage, Chain, ExchangeState, Made, Message, Outcome};
 use crate::error::Reason;
 use crate::head::Fields;
 use crate::http::h1::body::{Pulled, Taker};
@@ -346,7 +346,7 @@ impl Stage {
     ) -> Result<bool, Halt> {
         let waiting = input.waiting();
         let more = waiting.len() > count || !input.ended;
-        let piece = Piece {
+        let piece = BodyPiece {
             bytes: waiting.get(..count).unwrap_or(waiting),
             last: !more,
             more,
@@ -380,7 +380,7 @@ impl Stage {
             return Ok(false);
         }
         let count = bytes.len();
-        let piece = Piece {
+        let piece = BodyPiece {
             bytes,
             last,
             more: false,
@@ -412,7 +412,7 @@ impl Stage {
 
 impl Walk<'_, '_> {
     /// What stands in place of the piece; none when it passes as it is.
-    fn ask(&mut self, stage: BodyStage, piece: Piece<'_>) -> Result<Option<Vec<u8>>, Halt> {
+    fn ask(&mut self, stage: BodyStage, piece: BodyPiece<'_>) -> Result<Option<Vec<u8>>, Halt> {
         match self
             .chain
             .piece(self.state, stage, &mut self.message, piece)

@@ -78,6 +78,9 @@ impl<C: ClientSide> Exchange<'_, C> {
             if let Poll::Ready(done) = self.poll_download(cx, upstream, &mut ended, idle) {
                 return Poll::Ready(done);
             }
+            if let Poll::Ready(reason) = upstream.poll_overdue(cx) {
+                return Poll::Ready(Err(reason));
+            }
             // A response that pauses, such as an event stream, would not notice by writing that nobody listens.
             if self.upload == Upload::Done && self.side.poll_gone(cx).is_ready() {
                 return Poll::Ready(Err(Reason::ClientGone));
@@ -113,8 +116,13 @@ impl<C: ClientSide> Exchange<'_, C> {
         loop {
             if *ended || self.response_body.is_some() || upstream.must_read() {
                 // What is queued goes out before more is read, so that one piece at most is held.
-                if ready!(self.side.poll_flush(cx)).is_err() {
-                    return Poll::Ready(Err(Reason::ClientGone));
+                match self.side.poll_flush(cx) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Reason::ClientGone)),
+                    Poll::Pending => {
+                        upstream.ease();
+                        return Poll::Pending;
+                    }
                 }
             }
             if *ended {
@@ -143,7 +151,7 @@ impl<C: ClientSide> Exchange<'_, C> {
                     self.side.send_end(trailers);
                     *ended = true;
                 }
-                Err(_) => return Poll::Ready(Err(Reason::UpstreamTruncated)),
+                Err(_) => return Poll::Ready(Err(upstream.truncation())),
             }
         }
     }

@@ -52,9 +52,16 @@ impl<C: ClientSide> Exchange<'_, C> {
             if matches!(self.upload, Upload::Done | Upload::Refused) {
                 return Poll::Ready(Ok(()));
             }
-            if ready!(upstream.poll_flush(cx)).is_err() {
-                self.upload = Upload::Refused;
-                continue;
+            match upstream.poll_flush(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => {
+                    self.upload = Upload::Refused;
+                    continue;
+                }
+                Poll::Pending => {
+                    self.side.ease_body();
+                    return Poll::Pending;
+                }
             }
             if self.upload == Upload::Flushing {
                 self.upload = Upload::Done;

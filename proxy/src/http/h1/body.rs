@@ -4,6 +4,7 @@ use super::chunked::{Decoder, Step, TrailerLimits};
 use super::framing::Framing;
 use crate::head::Fields;
 use crate::io::Scratch;
+use crate::io::scratch::{PIECE_BYTES, SCRATCH_BYTES};
 use crate::io::transport::Transport;
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -36,6 +37,8 @@ pub struct IncomingBody {
     leftover: Vec<u8>,
     at: usize,
     trailers: Option<Fields>,
+    /// What the next read takes: it doubles while reads are filled, and falls back when the receiver is slower.
+    stride: usize,
 }
 
 #[derive(Debug)]
@@ -59,6 +62,7 @@ impl IncomingBody {
             leftover,
             at: 0,
             trailers: None,
+            stride: PIECE_BYTES,
         }
     }
 
@@ -69,7 +73,13 @@ impl IncomingBody {
             leftover: Vec::new(),
             at: 0,
             trailers: None,
+            stride: PIECE_BYTES,
         }
+    }
+
+    /// The receiver did not take the last piece at once: the next one is small again.
+    pub fn ease(&mut self) {
+        self.stride = PIECE_BYTES;
     }
 
     /// Turns what follows into bytes until the end of the connection, after an upgrade.
@@ -144,12 +154,16 @@ impl IncomingBody {
                 continue;
             }
             let max = match self.state {
-                State::Length(n) => n.min(usize::MAX as u64) as usize,
-                _ => usize::MAX,
+                State::Length(n) => n.min(self.stride as u64) as usize,
+                _ => self.stride,
             };
             let (state, trailers, leftover) =
                 (&mut self.state, &mut self.trailers, &mut self.leftover);
+            let stride = &mut self.stride;
             let read = ready!(transport.poll_read(cx, scratch, max, |cx, bytes| {
+                if bytes.len() == *stride {
+                    *stride = (*stride * 2).min(SCRATCH_BYTES);
+                }
                 if bytes.is_empty() {
                     return Ok((true, 0));
                 }

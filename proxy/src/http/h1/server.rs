@@ -12,6 +12,7 @@ use crate::head::{Fields, HeadLimits, ResponseHead, Version};
 use crate::http::client_side::{ClientSide, ResponseBody};
 use crate::http::exchange::{self, Ending, Incoming};
 use crate::http::{h2, respond};
+use crate::io::scratch::PIECE_BYTES;
 use crate::io::timer::Timer;
 use crate::io::transport::{Io, Outbox, Transport};
 use std::io;
@@ -128,7 +129,7 @@ async fn arrival(
         });
         let mut idle = worker.idle();
         let read = timer.run(std::future::poll_fn(|cx| {
-            let read = transport.poll_read(cx, &worker.scratch, usize::MAX, |_, bytes| {
+            let read = transport.poll_read(cx, &worker.scratch, PIECE_BYTES, |_, bytes| {
                 if !bytes.is_empty() {
                     *rest = worker.buffer();
                 }
@@ -176,7 +177,7 @@ async fn arrival(
             return Arrival::Refused(Reason::TargetTooLong);
         }
         match timer
-            .run(transport.read_into(&worker.scratch, usize::MAX, rest))
+            .run(transport.read_into(&worker.scratch, PIECE_BYTES, rest))
             .await
         {
             Ok(Ok(1..)) => {}
@@ -339,6 +340,10 @@ impl ClientSide for Http1Client<'_> {
     ) -> Poll<Result<Pulled, BodyError>> {
         self.body
             .poll_pull(cx, self.transport, &self.worker.scratch, take)
+    }
+
+    fn ease_body(&mut self) {
+        self.body.ease();
     }
 
     fn body_done(&self) -> bool {

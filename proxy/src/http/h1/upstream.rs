@@ -8,6 +8,7 @@ use crate::error::Reason;
 use crate::head::Fields;
 use crate::head::HeadLimits;
 use crate::io::Scratch;
+use crate::io::scratch::PIECE_BYTES;
 use crate::io::transport::{Io, Outbox, Transport};
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -120,7 +121,7 @@ impl Upstream {
             let head = &mut self.head;
             let read = ready!(
                 self.transport
-                    .poll_read(cx, scratch, usize::MAX, |_, bytes| {
+                    .poll_read(cx, scratch, PIECE_BYTES, |_, bytes| {
                         head.extend_from_slice(bytes);
                         bytes.len()
                     })

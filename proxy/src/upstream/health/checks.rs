@@ -9,6 +9,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::http::Request;
 use super::names::NameWatch;
+use super::pace::Pace;
 use super::{Verdict, announce, http, tcp};
 use crate::config::{CheckConfig, CheckKind};
 use crate::discovery::Resolve;
@@ -110,6 +111,7 @@ async fn watch_endpoint(
     gate: Arc<Semaphore>,
 ) {
     let mut decide = pool.check_is_new;
+    let mut pace = Pace::default();
     loop {
         if endpoint.operator() != Operator::Disabled {
             let Ok(_permit) = gate.acquire().await else {
@@ -119,7 +121,7 @@ async fn watch_endpoint(
             record(&pool, &endpoint, &check, decide, &probe);
             decide = false;
         }
-        tokio::time::sleep(jittered(check.interval)).await;
+        tokio::time::sleep(jittered(pace.next(&endpoint.standing, &check))).await;
     }
 }
 

@@ -4,6 +4,7 @@ mod checks;
 pub(super) mod ejection;
 mod http;
 mod names;
+mod pace;
 mod standing;
 mod tcp;
 

@@ -2,7 +2,7 @@
 //! All of it is atomics, so that workers and control write without waiting for each other.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -49,6 +49,8 @@ pub struct Note {
 #[derive(Debug)]
 pub struct Standing {
     verdict: AtomicU8,
+    /// Whether checks ever held it up.
+    was_up: AtomicBool,
     check_successes: AtomicU32,
     check_failures: AtomicU32,
     passive_failures: AtomicU32,
@@ -68,6 +70,7 @@ impl Standing {
     pub fn new() -> Self {
         Self {
             verdict: AtomicU8::new(Verdict::Unknown as u8),
+            was_up: AtomicBool::new(false),
             check_successes: AtomicU32::new(0),
             check_failures: AtomicU32::new(0),
             passive_failures: AtomicU32::new(0),
@@ -110,7 +113,18 @@ impl Standing {
 
     // ------------------------------------------------------------ checks
 
-    /// A check passed. `decide` makes it final at once, as the first check is.
+    /// Whether the last result speaks against the verdict, which further ones have to confirm.
+    pub fn is_contested(&self) -> bool {
+        let against = match self.verdict() {
+            Verdict::Up => &self.check_failures,
+            Verdict::Down => &self.check_successes,
+            Verdict::Unknown => return false,
+        };
+        against.load(Ordering::Relaxed) != 0
+    }
+
+    /// A check passed. `decide` makes it final at once, as the first check is, and as the first success is of an
+    /// endpoint that was never up: it has just been started, and has no failure behind it that could come back.
     pub fn check_passed(&self, decide: bool, rise: u32) -> Option<Turn> {
         self.check_failures.store(0, Ordering::Relaxed);
         self.passive_failures.store(0, Ordering::Relaxed);
@@ -119,9 +133,10 @@ impl Standing {
         let rises = match from {
             Verdict::Up => false,
             Verdict::Unknown => true,
-            Verdict::Down => decide || successes >= rise,
+            Verdict::Down => decide || successes >= rise || !self.was_up.load(Ordering::Relaxed),
         };
         (rises && self.turn(from, Verdict::Up)).then(|| {
+            self.was_up.store(true, Ordering::Relaxed);
             self.write_note(self.note().error.clone());
             Turn::Up
         })
@@ -293,8 +308,12 @@ mod tests {
     fn the_first_check_decides_and_then_rise_and_fall_count() {
         let s = Standing::new();
         assert_eq!(s.verdict(), Verdict::Unknown);
-        assert_eq!(s.check_failed(false, 3, "refused"), Some(Turn::Down));
+        assert_eq!(s.check_passed(false, 2), Some(Turn::Up));
+        for (failure, turn) in [(1, None), (2, None), (3, Some(Turn::Down))] {
+            assert_eq!(s.check_failed(false, 3, "refused"), turn, "{failure}");
+        }
         assert_eq!(s.check_passed(false, 2), None);
+        assert!(s.is_contested());
         assert_eq!(s.check_failed(false, 3, "refused"), None);
         assert_eq!(s.check_passed(false, 2), None, "the row was broken");
         assert_eq!(s.check_passed(false, 2), Some(Turn::Up));
@@ -303,6 +322,16 @@ mod tests {
         assert_eq!(s.note().error.as_deref(), Some("b"));
         assert_eq!(s.check_failed(false, 3, "c"), Some(Turn::Down));
         assert_eq!(s.check_passed(true, 2), Some(Turn::Up));
+    }
+
+    #[test]
+    fn an_endpoint_that_was_never_up_needs_one_success() {
+        let s = Standing::new();
+        assert_eq!(s.check_failed(false, 3, "refused"), Some(Turn::Down));
+        assert_eq!(s.check_failed(false, 3, "refused"), None);
+        assert!(!s.is_contested());
+        assert_eq!(s.check_passed(false, 5), Some(Turn::Up));
+        assert!(!s.is_contested());
     }
 
     #[test]

@@ -47,6 +47,7 @@ fn pool_of(endpoints: &[EndpointAddress], check: Option<CheckConfig>) -> Arc<Poo
     let config = PoolConfig {
         endpoints: endpoints.collect(),
         check,
+        handler: Default::default(),
         resolve_interval: Duration::from_millis(20),
         ..config(&[], Balance::RoundRobin)
     };

@@ -36,6 +36,7 @@ pub fn config(weights: &[u32], balance: Balance) -> PoolConfig {
         max_connections: None,
         retries: 2,
         panic: Panic::Fail,
+        handler: Default::default(),
         resolve_interval: Duration::from_secs(30),
         host: HostPolicy::Preserve,
     }
@@ -45,6 +46,7 @@ pub fn check(kind: CheckKind) -> CheckConfig {
     CheckConfig {
         kind,
         interval: Duration::from_millis(20),
+        fast_interval: Duration::from_millis(20),
         timeout: Duration::from_secs(5),
         rise: 2,
         fall: 3,

@@ -7,7 +7,7 @@ use sluicegate_tests::backend::{Backend, refused};
 use sluicegate_tests::proxy::Start;
 use sluicegate_tests::wait::{DEADLINE, eventually};
 
-use super::super::guest::{BODY, Guest, NEXT, Phase, REPLY, op, verdict};
+use super::super::guest::{BODY, Guest, NEXT, NOTHING_MORE, Phase, REPLY, op, verdict};
 use super::super::rig::Plan;
 use super::{APPEND, answering, bad_for_root};
 
@@ -21,7 +21,9 @@ fn a_predicate_that_takes_too_long_is_a_fault() {
     let mut tests = [3, text, pattern.len() as u32, 0, 0].repeat(500);
     tests.extend([11, 500, 0, 0, 0]);
     let tests = guest.words(&tests);
-    let plan = guest.words(&[0, 1, tests, 501, 2, 0, 0, 2, 0, 0, 0, 0, 0]);
+    let mut plan = vec![0, 1, tests, 501, 2, 0, 0, 2, 0, 0, 0, 0, 0];
+    plan.extend(NOTHING_MORE);
+    let plan = guest.words(&plan);
     let guest = guest
         .runs(Phase::Request, "unreachable")
         .configures(&format!("(i32.const {plan})"))

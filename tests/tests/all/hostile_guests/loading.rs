@@ -6,7 +6,7 @@ use std::fmt::Write;
 use sluicegate_tests::backend::Backend;
 use sluicegate_tests::proxy::Output;
 
-use super::super::guest::{Guest, NEXT, Phase, SET, op, verdict};
+use super::super::guest::{Guest, NEXT, NOTHING_MORE, Phase, SET, op, verdict};
 use super::super::rig::{Plan, Rig};
 
 const MEBIBYTE: usize = 1 << 20;
@@ -62,6 +62,7 @@ fn plan(tests: [u32; 2], request: [u32; 3], pools: [u32; 2], first_bytes: u32) -
     words.extend([0, 0, 0]);
     words.extend(pools);
     words.push(first_bytes);
+    words.extend(NOTHING_MORE);
     words
 }
 
@@ -331,7 +332,7 @@ fn bad_configures() -> Vec<Case> {
             "a pool of a terrible name",
             planning(|guest| {
                 let text = guest.put(&b"\x1b[2J pool".repeat(1000));
-                let list = guest.words(&[text, 9000, text, 0]);
+                let list = guest.words(&[text, 9000, text, 0, 0]);
                 plan([0, 0], [2, 0, 0], [list, 1], 0)
             }),
         ),

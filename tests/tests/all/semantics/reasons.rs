@@ -221,6 +221,8 @@ pub fn cases() -> Vec<Case> {
 /// Reasons that other tests bring about: those of bodies are in `bodies.rs`.
 pub const ELSEWHERE: &[Reason] = &[
     Reason::UpstreamTls,
+    Reason::HandlerFault,
+    Reason::HandlerTimeout,
     Reason::RequestTooLarge,
     Reason::ResponseTooLarge,
 ];

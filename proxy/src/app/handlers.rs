@@ -1,0 +1,120 @@
+//! The components that pools have for endpoints, read and compiled.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+
+use crate::config::{
+    Config, ConfigPath, Diagnostic, EndpointAddress, PoolConfig, Problem, Protocol, Sources, quoted,
+};
+use crate::error::why;
+use crate::upstream::{Handlers, Pool};
+use crate::wasm::{Handler, HandlerError, HandlerHost, LogSink, MODULE_BYTES_MAX, ModuleError};
+
+/// Loads handlers for one generation after another; keeps what they share.
+#[derive(Default)]
+pub(super) struct HandlerLoader {
+    /// Made when the first pool needs it: a proxy without handlers pays nothing for it.
+    host: Option<HandlerHost>,
+    /// Compiled components that some generation still uses, by digest.
+    loaded: HashMap<[u8; 32], Weak<Handler>>,
+}
+
+impl HandlerLoader {
+    /// The components of `pool`. What is wrong with them is among `found`, and their files are among `watched`.
+    pub(super) fn load(
+        &mut self,
+        pool: &PoolConfig,
+        config: &Config,
+        sources: &Sources,
+        watched: &mut Vec<PathBuf>,
+        found: &mut Vec<Diagnostic>,
+    ) -> Handlers {
+        let mut handlers: Vec<(Arc<str>, Arc<Handler>)> = Vec::new();
+        for endpoint in &pool.endpoints {
+            let EndpointAddress::Handler { path, text } = &endpoint.address else {
+                continue;
+            };
+            watched.push(path.clone());
+            if handlers.iter().any(|(known, _)| known == text) {
+                continue;
+            }
+            match self.handler(path, config) {
+                Ok(handler) => handlers.push((text.clone(), handler)),
+                Err((code, message)) => found.push(sources.diagnose(Problem {
+                    at: endpoint.at.clone(),
+                    code,
+                    message: format!("handler {}: {message}", quoted(&path.display().to_string())),
+                    help: None,
+                })),
+            }
+        }
+        Handlers::new(handlers)
+    }
+
+    fn handler(
+        &mut self,
+        path: &Path,
+        config: &Config,
+    ) -> Result<Arc<Handler>, (&'static str, String)> {
+        let bytes = read_module(path).map_err(|error| {
+            let message = format!("the file cannot be read: {}", why(&error));
+            ("unreadable-module", message)
+        })?;
+        let digest: [u8; 32] = <sha2::Sha256 as sha2::Digest>::digest(&bytes).into();
+        if let Some(known) = self.loaded.get(&digest).and_then(Weak::upgrade) {
+            return Ok(known);
+        }
+        let host = match &self.host {
+            Some(host) => host.clone(),
+            None => {
+                let cache = config.modules.cache.clone();
+                let host = HandlerHost::new(cache, LogSink::handlers())
+                    .map_err(|error| ("wasm-host", error.to_string()))?;
+                self.host.insert(host).clone()
+            }
+        };
+        let name = path.display().to_string();
+        let handler = host.load(&name, &bytes).map_err(|error| {
+            let code = match error {
+                HandlerError::OtherVersion(_)
+                | HandlerError::File(ModuleError::OtherVersion { .. }) => "module-version",
+                _ => "bad-module",
+            };
+            (code, error.to_string())
+        })?;
+        self.loaded.retain(|_, handler| handler.strong_count() > 0);
+        self.loaded.insert(digest, Arc::downgrade(&handler));
+        Ok(handler)
+    }
+}
+
+/// The file, but of one that is too large for a module no more than shows that it is.
+pub(super) fn read_module(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?
+        .take(MODULE_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Sessions are bytes, and handlers take requests: a `tcp` listener cannot use such a pool.
+pub(super) fn misused(config: &Config, pools: &[Arc<Pool>], sources: &Sources) -> Vec<Diagnostic> {
+    let streams = (config.listeners.iter()).filter(|listener| listener.protocol == Protocol::Tcp);
+    let used = streams.filter_map(|listener| Some((listener, pools.get(listener.pool?)?)));
+    used.filter(|(_, pool)| pool.config.is_handled())
+        .map(|(listener, pool)| {
+            sources.diagnose(Problem {
+                at: ConfigPath(format!("{}/pool", listener.at.0)),
+                code: "handler-pool",
+                message: format!(
+                    "listener {} is `tcp`, and pool {} is a component that answers HTTP requests",
+                    quoted(&listener.name),
+                    quoted(&pool.config.name)
+                ),
+                help: Some("write `protocol: http`, or give it a pool of addresses".into()),
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,18 @@
+//! Handlers: components of `wasi:http/proxy` 0.2 that answer requests as an endpoint of a pool does.
+//!
+//! A [`HandlerHost`] (one per process) compiles bytes into a [`Handler`]; each request gets an instance of its own, in
+//! a [`HandlerCall`], which its exchange polls and may drop at any time. Guests are suspended while they wait and give the
+//! worker back every few milliseconds while they compute, so that they live on an engine beside the filters'.
+//!
+//! Unlike the rest of `wasm` this needs a tokio runtime under it, and must not know: configuration files, sockets, pools.
+
+mod call;
+mod engine;
+mod guest;
+mod module;
+mod output;
+mod upload;
+
+pub use call::{HandlerCall, HandlerFault, Piece};
+pub use engine::{HANDLER_INSTANCES_MAX, HandlerHost};
+pub use module::{Handler, HandlerError};

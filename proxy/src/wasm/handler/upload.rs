@@ -1,0 +1,105 @@
+//! The request's body on its way into a handler: one piece at a time, from the exchange's hands into the guest's.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use hyper::body::{Body, Frame};
+use wasmtime_wasi_http::Error;
+
+/// The exchange's end. Holds what was queued until the guest asks for it; when the guest has let go of the body,
+/// what is queued is dropped.
+pub(super) struct Upload(Arc<Mutex<Slot>>);
+
+/// The guest's end.
+pub(super) struct UploadBody(Arc<Mutex<Slot>>);
+
+#[derive(Default)]
+struct Slot {
+    data: BytesMut,
+    trailers: Option<HeaderMap>,
+    ended: bool,
+    let_go: bool,
+    waiting: Option<Waker>,
+}
+
+fn lock(slot: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Both ends of a body; `ended` for one that has nothing.
+pub(super) fn upload(ended: bool) -> (Upload, UploadBody) {
+    let slot = Arc::new(Mutex::new(Slot {
+        ended,
+        ..Slot::default()
+    }));
+    (Upload(slot.clone()), UploadBody(slot))
+}
+
+impl Upload {
+    pub(super) fn queue(&self, data: &[u8]) {
+        let mut slot = lock(&self.0);
+        if !slot.let_go {
+            slot.data.extend_from_slice(data);
+            slot.wake();
+        }
+    }
+
+    pub(super) fn end(&self, trailers: Option<HeaderMap>) {
+        let mut slot = lock(&self.0);
+        slot.ended = true;
+        slot.trailers = trailers;
+        slot.wake();
+    }
+
+    pub(super) fn is_taken(&self) -> bool {
+        lock(&self.0).data.is_empty()
+    }
+}
+
+impl Slot {
+    fn wake(&mut self) {
+        if let Some(waker) = self.waiting.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// A body that ends before its end, for whatever reason, is an error and never looks whole.
+impl Drop for Upload {
+    fn drop(&mut self) {
+        lock(&self.0).wake();
+    }
+}
+
+impl Body for UploadBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let mut slot = lock(&self.0);
+        if !slot.data.is_empty() {
+            let data = slot.data.split().freeze();
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        if slot.ended {
+            let trailers = slot.trailers.take();
+            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+        }
+        slot.waiting = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for UploadBody {
+    fn drop(&mut self) {
+        let mut slot = lock(&self.0);
+        slot.let_go = true;
+        slot.data = BytesMut::new();
+    }
+}
