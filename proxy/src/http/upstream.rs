@@ -187,6 +187,7 @@ impl Upstream {
         match self {
             Upstream::Http1(upstream) => upstream.body.is_done(),
             Upstream::Http2(upstream) => upstream.is_done(),
+            Upstream::Handler(upstream) => upstream.is_done(),
         }
     }
 
