@@ -130,14 +130,15 @@ impl Slot {
         block: &[u8],
         shown: Shown<'_>,
     ) -> Result<Answer, FaultKind> {
-        self.begin();
         let mut answer = self.spare.take();
         let called = match self.instance.borrow_mut().as_mut() {
             Some(instance) if serial == self.serial.get() => {
+                self.begin();
                 instance.resume_into(block, &mut answer)
             }
             // The one there is has done nothing wrong.
             _ => {
+                self.spare.set(answer);
                 let why = "its instance failed, or was replaced, while the call was suspended";
                 return self.failed(phase, &Fault::new(FaultKind::Instance, why));
             }
@@ -148,16 +149,17 @@ impl Slot {
     /// Tells the filter that nobody waits for what a call suspended for, so that it lets go of what it kept.
     pub(super) fn cancel(&self, phase: Phase, serial: u64, block: &[u8]) {
         let began = Instant::now();
-        let mut ignored = self.spare.take();
+        let mut ignored = Vec::new();
         let called = match self.instance.try_borrow_mut().as_deref_mut() {
             Ok(Some(instance)) if serial == self.serial.get() => {
+                self.begin();
                 instance.resume_into(block, &mut ignored)
             }
             // With the instance went what it kept.
             _ => return,
         };
-        self.spare.set(ignored);
-        self.shard().call(began.elapsed());
+        let now = Instant::now();
+        self.lapped(now - began, now);
         if let Err(fault) = called {
             self.renew();
             // There is no exchange that it could end.

@@ -1,5 +1,7 @@
 //! Chains of hand-written guests.
 
+mod suspended;
+
 mod limits;
 
 use std::rc::Rc;

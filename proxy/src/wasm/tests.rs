@@ -231,7 +231,7 @@ fn instructions_over_much_memory_are_interrupted() {
         let took = deadline::processor_time() - before;
         assert_eq!(fault.kind, FaultKind::Deadline, "{fault}");
         // Far below the seconds that all of them would take.
-        assert!(took < Duration::from_millis(100), "{took:?}");
+        assert!(took < Duration::from_millis(500), "{took:?}");
     }
 }
 

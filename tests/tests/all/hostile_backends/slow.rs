@@ -18,7 +18,7 @@ fn an_upload_nobody_reads_is_504_and_held_back() {
         if head.contains("/next") {
             let _ = raw.send(response(200, "next"));
         } else {
-            std::thread::sleep(Duration::from_secs(3));
+            std::thread::sleep(Duration::from_secs(20));
         }
     });
     let rig = Plan::new(&[backend.address()])
