@@ -31,6 +31,10 @@ pub enum Reason {
     VersionNotSupported,
     RequestHeadTimeout,
     RequestBodyTimeout,
+    /// The body of the request is larger than a filter takes.
+    RequestTooLarge,
+    /// The body of the response is larger than a filter takes; nothing of it was sent.
+    ResponseTooLarge,
     /// The client went away first (logged with status 499).
     ClientGone,
     /// A filter trapped, ran out of its limits or answered nonsense, and its policy is `fail`.
@@ -71,6 +75,8 @@ impl Reason {
         Reason::VersionNotSupported,
         Reason::RequestHeadTimeout,
         Reason::RequestBodyTimeout,
+        Reason::RequestTooLarge,
+        Reason::ResponseTooLarge,
         Reason::ClientGone,
         Reason::FilterFault,
         Reason::FilterReply,
@@ -105,6 +111,8 @@ impl Reason {
             Reason::VersionNotSupported => "version-not-supported",
             Reason::RequestHeadTimeout => "request-head-timeout",
             Reason::RequestBodyTimeout => "request-body-timeout",
+            Reason::RequestTooLarge => "request-too-large",
+            Reason::ResponseTooLarge => "response-too-large",
             Reason::ClientGone => "client-gone",
             Reason::FilterFault => "filter-fault",
             Reason::FilterReply => "filter-reply",
@@ -142,7 +150,8 @@ impl Reason {
             | Reason::UpstreamTls
             | Reason::UpstreamMalformed
             | Reason::UpstreamTruncated
-            | Reason::HandlerFault => 502,
+            | Reason::HandlerFault
+            | Reason::ResponseTooLarge => 502,
             Reason::ConnectTimeout
             | Reason::ResponseTimeout
             | Reason::TotalTimeout
@@ -155,6 +164,7 @@ impl Reason {
             Reason::MethodNotAllowed => 405,
             Reason::VersionNotSupported => 505,
             Reason::RequestHeadTimeout | Reason::RequestBodyTimeout | Reason::IdleTimeout => 408,
+            Reason::RequestTooLarge => 413,
             Reason::ClientGone => 499,
             Reason::FilterFault => 500,
             Reason::FilterReply | Reason::FilterDrop | Reason::FilterReset => 403,
@@ -177,6 +187,7 @@ impl Reason {
                 "http_response_timeout"
             }
             Reason::FilterFault | Reason::HandlerFault => "proxy_internal_error",
+            Reason::ResponseTooLarge => "http_response_body_size",
             Reason::BadRequest
             | Reason::UnknownCoding
             | Reason::HeadersTooLarge
@@ -185,7 +196,8 @@ impl Reason {
             | Reason::MethodNotAllowed
             | Reason::VersionNotSupported
             | Reason::RequestHeadTimeout
-            | Reason::RequestBodyTimeout => "http_request_error",
+            | Reason::RequestBodyTimeout
+            | Reason::RequestTooLarge => "http_request_error",
             _ => return None,
         })
     }

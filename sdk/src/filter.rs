@@ -5,8 +5,14 @@ use serde::de::DeserializeOwned;
 
 use crate::handover::{NotRestored, Saved};
 use crate::plan::{Diagnostics, Phases, Setup};
-use crate::verdict::{RequestVerdict, ResponseVerdict, StreamDataVerdict, StreamVerdict};
-use crate::view::{Record, Request, Response, Stream, StreamData};
+use crate::verdict::{
+    RequestBodyVerdict, RequestVerdict, ResponseBodyVerdict, ResponseVerdict, StreamDataVerdict,
+    StreamVerdict, TrailersVerdict,
+};
+use crate::view::{
+    Record, Request, RequestBody, RequestTrailers, Response, ResponseBody, ResponseTrailers,
+    Stream, StreamData,
+};
 
 /// A filter: its settings, and the phases it takes part in.
 ///
@@ -34,6 +40,31 @@ pub trait Filter: Sized + 'static {
     fn response(&mut self, response: &Response<'_>) -> ResponseVerdict {
         let _ = response;
         ResponseVerdict::next()
+    }
+
+    /// The body of a request that has one, in the way that [`Setup::request_body`] chose: at once, or piece by piece, each
+    /// of at most 64 KiB as the network brought it. Without that choice it is not called.
+    fn request_body(&mut self, body: &RequestBody<'_>) -> RequestBodyVerdict {
+        let _ = body;
+        RequestBodyVerdict::next()
+    }
+
+    /// The body of an endpoint's response that has one, in the way that [`Setup::response_body`] chose.
+    fn response_body(&mut self, body: &ResponseBody<'_>) -> ResponseBodyVerdict {
+        let _ = body;
+        ResponseBodyVerdict::next()
+    }
+
+    /// The trailers of a request that has some, behind its body.
+    fn request_trailers(&mut self, trailers: &RequestTrailers<'_>) -> TrailersVerdict {
+        let _ = trailers;
+        TrailersVerdict::next()
+    }
+
+    /// The trailers of a response that has some.
+    fn response_trailers(&mut self, trailers: &ResponseTrailers<'_>) -> TrailersVerdict {
+        let _ = trailers;
+        TrailersVerdict::next()
     }
 
     /// The exchange ended, however it ended.

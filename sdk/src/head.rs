@@ -9,6 +9,7 @@ pub(crate) const ABSENT: u32 = u32::MAX;
 pub(crate) const FLAG_TLS: u16 = 1;
 pub(crate) const FLAG_HTTP2: u16 = 1 << 1;
 pub(crate) const FLAG_BODY: u16 = 1 << 2;
+pub(crate) const FLAG_MORE: u16 = 1 << 4;
 pub(crate) const FLAG_LAST: u16 = 1 << 3;
 
 /// The fact slots of PACKED.md.

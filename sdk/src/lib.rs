@@ -141,10 +141,15 @@ pub use plan::{
 pub use predicate::{Match, Test};
 pub use text::Text;
 pub use verdict::{
-    CalledPool, Http, OnRequest, OnResponse, OnStream, OnStreamData, Pool, Reply, RequestVerdict,
-    ResponseVerdict, Routes, StreamDataVerdict, StreamVerdict, Value, Verdict,
+    CalledPool, Edits, Http, OfBody, OfRequest, OfResponse, OnRequest, OnRequestBody, OnResponse,
+    OnResponseBody, OnStream, OnStreamData, OnTrailers, Pool, Reply, RequestBodyVerdict,
+    RequestVerdict, ResponseBodyVerdict, ResponseVerdict, Routes, StreamDataVerdict, StreamVerdict,
+    TrailersVerdict, Value, Verdict,
 };
-pub use view::{Record, Request, Response, Stream, StreamData};
+pub use view::{
+    Record, Request, RequestBody, RequestTrailers, Response, ResponseBody, ResponseTrailers,
+    Stream, StreamData,
+};
 
 /// The README's example is a test too.
 #[cfg(doctest)]

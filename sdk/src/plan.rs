@@ -384,6 +384,16 @@ impl Setup {
         self.plan.facts = facts.into_iter().collect();
     }
 
+    /// Show [`request_body`](crate::Filter::request_body) the bodies of requests in this way.
+    pub fn request_body(&mut self, mode: BodyMode) {
+        self.plan.request_body = mode;
+    }
+
+    /// Show [`response_body`](crate::Filter::response_body) the bodies of responses in this way.
+    pub fn response_body(&mut self, mode: BodyMode) {
+        self.plan.response_body = mode;
+    }
+
     /// Streams: wait for so many first bytes, at most 16384.
     pub fn first_bytes(&mut self, bytes: u32) {
         self.plan.first_bytes = bytes.min(16384);

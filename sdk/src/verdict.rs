@@ -63,27 +63,73 @@ pub enum OnStream {}
 #[derive(Debug, Clone, Copy)]
 pub enum OnStreamData {}
 
+/// Marks verdicts of the phase of the request's body.
+#[derive(Debug, Clone, Copy)]
+pub enum OnRequestBody {}
+/// Marks verdicts of the phase of the response's body.
+#[derive(Debug, Clone, Copy)]
+pub enum OnResponseBody {}
+/// Marks verdicts of the phases of trailers.
+#[derive(Debug, Clone, Copy)]
+pub enum OnTrailers {}
+
+/// Phases in which fields can be edited. In those of bodies, as long as the head waits for the answer: with
+/// [`First`](crate::BodyMode::First) and [`Whole`](crate::BodyMode::Whole).
+pub trait Edits: sealed::Sealed {}
+impl Edits for OnRequest {}
+impl Edits for OnResponse {}
+impl Edits for OnRequestBody {}
+impl Edits for OnResponseBody {}
+impl Edits for OnTrailers {}
+
 /// Phases in which fields can be edited and a reply given.
-pub trait Http: sealed::Sealed {}
+pub trait Http: Edits {}
 impl Http for OnRequest {}
 impl Http for OnResponse {}
+impl Http for OnRequestBody {}
+impl Http for OnResponseBody {}
+
+/// Phases in which the request can be edited.
+pub trait OfRequest: Routes {}
+impl OfRequest for OnRequest {}
+impl OfRequest for OnRequestBody {}
+
+/// Phases in which the response's status can be changed.
+pub trait OfResponse: sealed::Sealed {}
+impl OfResponse for OnResponse {}
+impl OfResponse for OnResponseBody {}
+
+/// Phases of bodies.
+pub trait OfBody: sealed::Sealed {}
+impl OfBody for OnRequestBody {}
+impl OfBody for OnResponseBody {}
 
 /// Phases before an endpoint is chosen.
 pub trait Routes: sealed::Sealed {}
 impl Routes for OnRequest {}
 impl Routes for OnStream {}
+impl Routes for OnRequestBody {}
 
 mod sealed {
     pub trait Sealed {}
     impl Sealed for super::OnRequest {}
     impl Sealed for super::OnResponse {}
     impl Sealed for super::OnStream {}
+    impl Sealed for super::OnRequestBody {}
+    impl Sealed for super::OnResponseBody {}
+    impl Sealed for super::OnTrailers {}
 }
 
 /// Answers of [`Filter::request`](crate::Filter::request).
 pub type RequestVerdict = Verdict<OnRequest>;
 /// Answers of [`Filter::response`](crate::Filter::response).
 pub type ResponseVerdict = Verdict<OnResponse>;
+/// Answers of [`Filter::request_body`](crate::Filter::request_body).
+pub type RequestBodyVerdict = Verdict<OnRequestBody>;
+/// Answers of [`Filter::response_body`](crate::Filter::response_body).
+pub type ResponseBodyVerdict = Verdict<OnResponseBody>;
+/// Answers of the phases of trailers.
+pub type TrailersVerdict = Verdict<OnTrailers>;
 /// Answers of the stream phases.
 pub type StreamVerdict = Verdict<OnStream>;
 
@@ -197,7 +243,7 @@ impl<P> Verdict<P> {
     }
 }
 
-impl<P: Http> Verdict<P> {
+impl<P: Edits> Verdict<P> {
     /// Replaces every line of `name` by one.
     pub fn set(self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.put(op::SET, name, value.as_ref())
@@ -262,6 +308,13 @@ impl<P: Routes> Verdict<P> {
     }
 }
 
+impl<P: OfBody> Verdict<P> {
+    /// Sends these bytes in place of what was shown; none at all make it vanish.
+    pub fn replace(self, bytes: impl AsRef<[u8]>) -> Self {
+        self.put(op::BODY, "", bytes.as_ref())
+    }
+}
+
 impl Verdict<OnStreamData> {
     /// Sends these bytes in place of the piece; none at all make it vanish.
     pub fn replace(self, bytes: impl AsRef<[u8]>) -> Self {
@@ -269,7 +322,7 @@ impl Verdict<OnStreamData> {
     }
 }
 
-impl Verdict<OnRequest> {
+impl<P: OfRequest> Verdict<P> {
     /// Replaces path and query. It must start with `/`.
     pub fn path(self, path_and_query: impl AsRef<[u8]>) -> Self {
         self.put(op::PATH, "", path_and_query.as_ref())
@@ -304,7 +357,7 @@ impl Verdict<OnRequest> {
     }
 }
 
-impl Verdict<OnResponse> {
+impl<P: OfResponse> Verdict<P> {
     /// Replaces the status, 200 to 999.
     pub fn status(self, status: u16) -> Self {
         self.put(op::STATUS, "", &status.to_le_bytes())

@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use crate::head::{FLAG_BODY, FLAG_LAST, Head, slot};
+use crate::head::{FLAG_BODY, FLAG_LAST, FLAG_MORE, Head, slot};
 use crate::text::Text;
 
 /// The request head, before it is forwarded.
@@ -191,6 +191,146 @@ impl<'a> StreamData<'a> {
 }
 
 impl<'a> Deref for StreamData<'a> {
+    type Target = Head<'a>;
+
+    fn deref(&self) -> &Head<'a> {
+        &self.head
+    }
+}
+
+/// The body of a request, or a piece of it, as [`Setup::request_body`](crate::Setup::request_body) says. There are fields
+/// while the head waits for the answer.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestBody<'a> {
+    head: Head<'a>,
+}
+
+impl<'a> RequestBody<'a> {
+    pub fn new(block: &'a [u8]) -> Self {
+        Self {
+            head: Head::new(block),
+        }
+    }
+
+    /// What the call shows: a piece, the first bytes, or all of it. It may be empty.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.head.text(slot::PIECE).as_bytes()
+    }
+
+    /// Nothing follows it.
+    pub fn is_last(&self) -> bool {
+        self.head.flags() & FLAG_LAST != 0
+    }
+
+    /// With [`BodyMode::First`](crate::BodyMode::First): something follows that is not shown.
+    pub fn has_more(&self) -> bool {
+        self.head.flags() & FLAG_MORE != 0
+    }
+}
+
+impl<'a> Deref for RequestBody<'a> {
+    type Target = Head<'a>;
+
+    fn deref(&self) -> &Head<'a> {
+        &self.head
+    }
+}
+
+/// The body of a response, or a piece of it, as [`Setup::response_body`](crate::Setup::response_body) says. `fields` are the
+/// response's, while its head waits for the answer.
+#[derive(Debug, Clone, Copy)]
+pub struct ResponseBody<'a> {
+    head: Head<'a>,
+}
+
+impl<'a> ResponseBody<'a> {
+    pub fn new(block: &'a [u8]) -> Self {
+        Self {
+            head: Head::new(block),
+        }
+    }
+
+    /// The status of the response.
+    pub fn status(&self) -> u16 {
+        self.head.u16(12)
+    }
+
+    /// `address:port` of the endpoint that answered.
+    pub fn endpoint(&self) -> &'a str {
+        self.head.name(slot::ENDPOINT)
+    }
+
+    /// The pool of that endpoint.
+    pub fn pool(&self) -> &'a str {
+        self.head.name(slot::POOL)
+    }
+
+    /// What the call shows: a piece, the first bytes, or all of it. It may be empty.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.head.text(slot::PIECE).as_bytes()
+    }
+
+    /// Nothing follows it.
+    pub fn is_last(&self) -> bool {
+        self.head.flags() & FLAG_LAST != 0
+    }
+
+    /// With [`BodyMode::First`](crate::BodyMode::First): something follows that is not shown.
+    pub fn has_more(&self) -> bool {
+        self.head.flags() & FLAG_MORE != 0
+    }
+}
+
+impl<'a> Deref for ResponseBody<'a> {
+    type Target = Head<'a>;
+
+    fn deref(&self) -> &Head<'a> {
+        &self.head
+    }
+}
+
+/// The trailers of a request, as fields: all of them are shown.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestTrailers<'a> {
+    head: Head<'a>,
+}
+
+impl<'a> RequestTrailers<'a> {
+    pub fn new(block: &'a [u8]) -> Self {
+        Self {
+            head: Head::new(block),
+        }
+    }
+}
+
+impl<'a> Deref for RequestTrailers<'a> {
+    type Target = Head<'a>;
+
+    fn deref(&self) -> &Head<'a> {
+        &self.head
+    }
+}
+
+/// The trailers of a response, as fields: all of them are shown.
+#[derive(Debug, Clone, Copy)]
+pub struct ResponseTrailers<'a> {
+    head: Head<'a>,
+}
+
+impl<'a> ResponseTrailers<'a> {
+    pub fn new(block: &'a [u8]) -> Self {
+        Self {
+            head: Head::new(block),
+        }
+    }
+
+    /// The status of the response.
+    pub fn status(&self) -> u16 {
+        self.head.u16(12)
+    }
+}
+
+impl<'a> Deref for ResponseTrailers<'a> {
     type Target = Head<'a>;
 
     fn deref(&self) -> &Head<'a> {

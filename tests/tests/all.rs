@@ -2,6 +2,8 @@
 
 #[path = "all/auth_request.rs"]
 mod auth_request;
+#[path = "all/bodies.rs"]
+mod bodies;
 #[path = "all/capabilities.rs"]
 mod capabilities;
 #[path = "all/check.rs"]

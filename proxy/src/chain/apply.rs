@@ -81,6 +81,26 @@ pub(super) fn reply(verdict: &Verdict, state: &mut u64) -> Reply {
     reply
 }
 
+/// What a filter says of a piece of a body whose head has passed.
+pub(super) fn piece(verdict: &Verdict, state: &mut u64) {
+    for op in verdict.ops() {
+        if let Op::State(value) = op {
+            *state = value;
+        }
+    }
+}
+
+pub(super) fn trailers(verdict: &Verdict, trailers: &mut Fields, state: &mut u64) {
+    for op in verdict.ops() {
+        match op {
+            Op::State(value) => *state = value,
+            op => {
+                field(op, trailers);
+            }
+        }
+    }
+}
+
 /// True when the operation concerns a field.
 fn field(op: Op<'_>, fields: &mut Fields) -> bool {
     let mut copy = SmallVec::new();

@@ -8,6 +8,7 @@
 
 mod apply;
 mod backoff;
+mod body;
 mod counters;
 mod cpu;
 mod facts;
@@ -30,6 +31,7 @@ mod tick;
 #[cfg(test)]
 mod tests;
 
+pub use body::{BodyPiece, BodyStage, Made, Message};
 pub use counters::{Counts, VerdictKind};
 pub use facts::{LogFacts, RequestFacts, ResponseFacts, StreamFacts};
 pub use filter::{Filter, Refill};

@@ -18,13 +18,6 @@ const POOLS_MAX: usize = 4096;
 const BODY_FIRST_MAX: u32 = 1024 * 1024;
 const BODY_WHOLE_MAX: u32 = 64 * 1024 * 1024;
 const TICK_MS_MIN: u32 = 100;
-/// Phases of the contract that nothing calls: a filter that relies on one must not be taken for one at work.
-const NOT_SERVED: [Phase; 4] = [
-    Phase::RequestBody,
-    Phase::ResponseBody,
-    Phase::RequestTrailers,
-    Phase::ResponseTrailers,
-];
 
 /// What of a plan is in force.
 #[derive(Debug, Clone)]
@@ -112,11 +105,6 @@ impl CheckedPlan {
                 "tick-ms: {}, and {TICK_MS_MIN} at least can be",
                 plan.tick_ms
             ));
-        }
-        for phase in NOT_SERVED {
-            if plan.phases.contains(flag(phase)) && module.phase(phase).is_some() {
-                broken(format!("the phase {} is not served yet", phase.as_str()));
-            }
         }
         if !problems.is_empty() {
             return Err(problems);

@@ -597,12 +597,6 @@ fn a_plan_that_is_none_fails_the_load() {
     let guest = Guest::answering(Phase::FirstBytes, &[]).first_bytes(20_000);
     let (_, message, _) = problem(load_as(&guest, config("f")));
     assert!(message.contains("first-bytes"), "{message}");
-    let guest = Guest::answering(Phase::RequestBody, &[]);
-    let (_, message, _) = problem(load_as(&guest, config("f")));
-    assert!(
-        message.contains("the phase request-body is not served yet"),
-        "{message}"
-    );
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! One request and its response, phase by phase. `Exchange::phases` is the whole path in order; the steps lie in `exchange/`.
 
+mod body_filters;
 mod call;
 mod connect;
 mod ends;
+mod pipeline;
 mod record;
 mod response;
 mod suspended;
@@ -25,6 +27,7 @@ use crate::http::h1::framing::Framing;
 use crate::io::timer::Timer;
 use crate::upstream::Pool;
 use crate::wasm::Phase;
+use pipeline::Pipeline;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -85,6 +88,9 @@ struct Exchange<'a, C: ClientSide> {
     replay: Option<Vec<u8>>,
     /// The request's trailers, once its body has ended.
     trailers: Option<Fields>,
+    /// The bodies on their way through filters that want to see them.
+    request_body: Option<Box<Pipeline>>,
+    response_body: Option<Box<Pipeline>>,
     upload: Upload,
     journal: Journal,
     /// The proxy itself asks, for a filter: there is no record to write.
@@ -163,6 +169,8 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
             state: ExchangeState::default(),
             replay: None,
             trailers: None,
+            request_body: None,
+            response_body: None,
             upload: Upload::Running,
             journal: Journal {
                 started: Instant::now(),
@@ -206,6 +214,12 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
                 return self.fail(Reason::FilterFault).await;
             }
         }
+        if self.service.chain.wants(Phase::RequestBody)
+            && self.framing != Framing::None
+            && let Some(ending) = Box::pin(self.hold_request()).await
+        {
+            return ending;
+        }
         let pool = match self.pool() {
             Ok(pool) => pool,
             Err(reason) => return self.fail(reason).await,
@@ -224,6 +238,14 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
         let status = head.status;
         self.response_hop = forward::strip_hop_by_hop(&mut head.fields);
         if let Some(ending) = self.response_filtered(&mut head).await {
+            return ending;
+        }
+        if self.service.chain.wants(Phase::ResponseBody)
+            && body != ResponseBody::None
+            && !is_bodiless(head.status)
+            && let Some(ending) =
+                Box::pin(self.hold_response(&mut upstream, &lease, &mut head, &mut body)).await
+        {
             return ending;
         }
         if is_bodiless(head.status) && body != ResponseBody::None {

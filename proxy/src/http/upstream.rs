@@ -182,6 +182,15 @@ impl Upstream {
         }
     }
 
+    /// It is known that no more data comes.
+    pub fn is_body_done(&self) -> bool {
+        match self {
+            Upstream::Http1(upstream) => upstream.body.is_done(),
+            Upstream::Http2(upstream) => upstream.is_done(),
+            Upstream::Handler(upstream) => upstream.is_done(),
+        }
+    }
+
     /// The trailers of a body that has ended.
     pub fn trailers(&mut self) -> Option<Fields> {
         match self {

@@ -32,6 +32,7 @@ pub enum Fact {
     Reason = 17,
     FirstBytes = 18,
     OfferedAlpn = 19,
+    /// Of a body, or of a session's data.
     Piece = 20,
 }
 
@@ -47,6 +48,8 @@ pub struct Facts<'a> {
     pub has_body: bool,
     /// The piece is the last one.
     pub last: bool,
+    /// More follows behind the piece that is not shown.
+    pub more: bool,
     /// What the filter stored in an earlier phase.
     pub state: u64,
     pub client_port: u16,

@@ -26,6 +26,8 @@ pub enum FaultKind {
     Verdict,
     /// It called the host more often than its limit.
     HostCalls,
+    /// The body is larger than it takes, which its plan wants to be a fault.
+    Body,
     /// No instance could be made, or the one that a suspended call waits in is gone.
     Instance,
     /// More calls are suspended at one time, or one is more often, than may be.
@@ -37,13 +39,14 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
-    pub const ALL: [FaultKind; 10] = [
+    pub const ALL: [FaultKind; 11] = [
         FaultKind::Trap,
         FaultKind::Deadline,
         FaultKind::Memory,
         FaultKind::Output,
         FaultKind::Verdict,
         FaultKind::HostCalls,
+        FaultKind::Body,
         FaultKind::Instance,
         FaultKind::Cpu,
         FaultKind::Backoff,
@@ -64,6 +67,7 @@ impl FaultKind {
             FaultKind::Output => "output",
             FaultKind::Verdict => "verdict",
             FaultKind::HostCalls => "host-calls",
+            FaultKind::Body => "body",
             FaultKind::Instance => "instance",
             FaultKind::Cpu => "cpu",
             FaultKind::Backoff => "backoff",

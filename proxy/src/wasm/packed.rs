@@ -15,6 +15,7 @@ const FLAG_TLS: u16 = 1;
 const FLAG_HTTP2: u16 = 2;
 const FLAG_BODY: u16 = 4;
 const FLAG_LAST: u16 = 8;
+const FLAG_MORE: u16 = 16;
 
 /// A block to be written: its size is known before there is a place for it.
 pub(super) struct Block<'a> {
@@ -88,7 +89,8 @@ fn header_of(facts: &Facts<'_>, slots: usize, fields: usize) -> [u8; HEADER] {
     let flags = (if facts.tls { FLAG_TLS } else { 0 })
         | (if facts.http2 { FLAG_HTTP2 } else { 0 })
         | (if facts.has_body { FLAG_BODY } else { 0 })
-        | (if facts.last { FLAG_LAST } else { 0 });
+        | (if facts.last { FLAG_LAST } else { 0 })
+        | (if facts.more { FLAG_MORE } else { 0 });
     let mut header = [0; HEADER];
     header[0..2].copy_from_slice(&FORMAT.to_le_bytes());
     header[2..4].copy_from_slice(&(slots as u16).to_le_bytes());

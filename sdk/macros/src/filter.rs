@@ -19,7 +19,7 @@ struct Phase {
     answers: bool,
 }
 
-const PHASES: [Phase; 9] = [
+const PHASES: [Phase; 13] = [
     Phase {
         method: "request",
         variant: "Request",
@@ -72,6 +72,42 @@ const PHASES: [Phase; 9] = [
         function: "on_first_bytes",
         number: 5,
         view: "Stream",
+        answers: true,
+    },
+    Phase {
+        method: "request_body",
+        variant: "RequestBody",
+        interface: "http-request-body",
+        function: "on_request_body",
+        number: 6,
+        view: "RequestBody",
+        answers: true,
+    },
+    Phase {
+        method: "response_body",
+        variant: "ResponseBody",
+        interface: "http-response-body",
+        function: "on_response_body",
+        number: 7,
+        view: "ResponseBody",
+        answers: true,
+    },
+    Phase {
+        method: "request_trailers",
+        variant: "RequestTrailers",
+        interface: "http-request-trailers",
+        function: "on_request_trailers",
+        number: 8,
+        view: "RequestTrailers",
+        answers: true,
+    },
+    Phase {
+        method: "response_trailers",
+        variant: "ResponseTrailers",
+        interface: "http-response-trailers",
+        function: "on_response_trailers",
+        number: 9,
+        view: "ResponseTrailers",
         answers: true,
     },
     Phase {

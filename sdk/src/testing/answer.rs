@@ -35,6 +35,7 @@ pub struct Answer {
     status: Option<u16>,
     body: Vec<u8>,
     state: Option<u64>,
+    replaced: Option<Vec<u8>>,
 }
 
 impl Answer {
@@ -125,8 +126,30 @@ impl Answer {
         &self.body
     }
 
+    /// In the phases of bodies: what stands in place of what was shown, when it was replaced.
+    pub fn replaced(&self) -> Option<&[u8]> {
+        self.replaced.as_deref()
+    }
+
     pub fn state(&self) -> Option<u64> {
         self.state
+    }
+
+    /// Panics where the host allows less because the head has passed: with modes `Watch` and `Transform`.
+    #[track_caller]
+    pub(crate) fn passed(self, watched: bool) -> Self {
+        let edits = self.kind == Kind::Reply
+            || self.edited && self.replaced.is_none()
+            || self.status.is_some();
+        assert!(
+            !edits,
+            "the head has passed: with this mode a piece can only be replaced"
+        );
+        assert!(
+            !watched || self.replaced.is_none(),
+            "with `BodyMode::Watch` nothing can be replaced"
+        );
+        self
     }
 
     pub(crate) fn not_called(fields: Fields) -> Self {
@@ -146,6 +169,7 @@ impl Answer {
             status: None,
             body: Vec::new(),
             state: None,
+            replaced: None,
         }
     }
 
@@ -159,7 +183,7 @@ impl Answer {
     }
 
     fn read(phase: Phase, block: &[u8], fields: Fields, pools: &[PoolUse]) -> Result<Self, String> {
-        let http = matches!(phase, Phase::Request | Phase::Response);
+        let http = is_http(phase);
         let mut answer = Self::not_called(fields);
         answer.called = true;
         let Some((verdict, mut rest)) = block.split_first() else {
@@ -197,9 +221,12 @@ impl Answer {
         operation: &Operation<'_>,
         pools: &[PoolUse],
     ) -> Result<(), String> {
-        let request = phase == Phase::Request;
-        let http = request || phase == Phase::Response;
-        let routes = phase != Phase::Response;
+        let request = matches!(phase, Phase::Request | Phase::RequestBody);
+        let trailers = matches!(phase, Phase::RequestTrailers | Phase::ResponseTrailers);
+        let http = is_http(phase) || trailers;
+        let response = matches!(phase, Phase::Response | Phase::ResponseBody);
+        let routes = !response && !trailers;
+        let body = matches!(phase, Phase::RequestBody | Phase::ResponseBody);
         match operation.code {
             op::SET | op::APPEND | op::ADD | op::REMOVE if http => self.edit(operation)?,
             op::PATH if request => {
@@ -230,7 +257,7 @@ impl Answer {
             op::TRY_TIMEOUT if request => self.try_timeout_ms = Some(operation.u32()?),
             op::TOTAL_TIMEOUT if request => self.total_timeout_ms = Some(operation.u32()?),
             op::RETRIES if request => self.retries = Some(operation.u32()?),
-            op::STATUS if phase == Phase::Response || self.kind == Kind::Reply => {
+            op::STATUS if response || self.kind == Kind::Reply => {
                 let status = u16::from_le_bytes(operation.array()?);
                 if !(200..=999).contains(&status) {
                     return Err(format!("status {status}"));
@@ -238,6 +265,9 @@ impl Answer {
                 self.status = Some(status);
             }
             op::BODY if self.kind == Kind::Reply => self.body = operation.value.to_vec(),
+            op::BODY if body && self.kind == Kind::Next => {
+                self.replaced = Some(operation.value.to_vec());
+            }
             op::STATE => self.state = Some(u64::from_le_bytes(operation.array()?)),
             code => return Err(format!("operation {code} is not allowed in {phase:?}")),
         }
@@ -310,6 +340,14 @@ pub(super) fn data(block: &[u8]) -> (bool, Option<Vec<u8>>, Option<u64>) {
         rest = tail;
     }
     (passes, replaced, state)
+}
+
+/// Phases with a head, to which a reply can be given. In those of bodies the mode decides, which is the caller's to know.
+fn is_http(phase: Phase) -> bool {
+    matches!(
+        phase,
+        Phase::Request | Phase::Response | Phase::RequestBody | Phase::ResponseBody
+    )
 }
 
 struct Operation<'a> {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::block::{Block, shown};
-use crate::head::{FLAG_BODY, FLAG_HTTP2, FLAG_LAST, FLAG_TLS, slot};
+use crate::head::{FLAG_BODY, FLAG_HTTP2, FLAG_LAST, FLAG_MORE, FLAG_TLS, slot};
 use crate::plan::{Interest, Phase};
 
 pub(crate) type Fields = Vec<(String, Vec<u8>)>;
@@ -303,11 +303,77 @@ impl TestResponse {
     }
 
     pub(crate) fn block(&self, request: &TestRequest, state: u64, interest: &Interest) -> Vec<u8> {
+        let mut block = self.facts(request, state);
+        block.fields = shown(&self.fields, interest);
+        block.pack()
+    }
+
+    fn facts<'a>(&'a self, request: &'a TestRequest, state: u64) -> Block<'a> {
         let mut block = request.facts(state);
         block.status = self.status;
         block.facts[slot::ENDPOINT] = self.endpoint.as_ref().map(|text| text.as_bytes());
         block.facts[slot::POOL] = self.pool.as_ref().map(|text| text.as_bytes());
+        block
+    }
+}
+
+/// What a phase of a body shows beside the head.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shown<'a> {
+    pub piece: &'a [u8],
+    pub last: bool,
+    pub more: bool,
+}
+
+impl Shown<'_> {
+    fn flags(self) -> u16 {
+        (if self.last { FLAG_LAST } else { 0 }) | (if self.more { FLAG_MORE } else { 0 })
+    }
+}
+
+impl TestRequest {
+    /// The block of a phase of its body.
+    pub(crate) fn body_block(&self, state: u64, interest: &Interest, body: Shown<'_>) -> Vec<u8> {
+        let mut block = self.facts(state);
+        block.flags |= FLAG_BODY | body.flags();
+        block.facts[slot::PIECE] = Some(body.piece);
         block.fields = shown(&self.fields, interest);
+        block.pack()
+    }
+
+    /// The block of a phase of its trailers.
+    pub(crate) fn trailers_block(&self, state: u64, trailers: &Fields) -> Vec<u8> {
+        let mut block = self.facts(state);
+        block.fields = shown(trailers, &Interest::All);
+        block.pack()
+    }
+}
+
+impl TestResponse {
+    /// The block of a phase of its body.
+    pub(crate) fn body_block(
+        &self,
+        request: &TestRequest,
+        state: u64,
+        interest: &Interest,
+        body: Shown<'_>,
+    ) -> Vec<u8> {
+        let mut block = self.facts(request, state);
+        block.flags |= body.flags();
+        block.facts[slot::PIECE] = Some(body.piece);
+        block.fields = shown(&self.fields, interest);
+        block.pack()
+    }
+
+    /// The block of a phase of its trailers.
+    pub(crate) fn trailers_block(
+        &self,
+        request: &TestRequest,
+        state: u64,
+        trailers: &Fields,
+    ) -> Vec<u8> {
+        let mut block = self.facts(request, state);
+        block.fields = shown(trailers, &Interest::All);
         block.pack()
     }
 }

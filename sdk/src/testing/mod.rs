@@ -35,6 +35,7 @@
 
 mod answer;
 mod block;
+mod bodies;
 mod effects;
 mod matching;
 mod message;
@@ -58,6 +59,7 @@ use effects::World;
 pub use serde_json::json;
 
 pub use answer::{Answer, Kind};
+pub use bodies::TestBody;
 pub use effects::TestCall;
 pub use metrics::metric;
 

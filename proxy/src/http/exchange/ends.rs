@@ -113,10 +113,13 @@ impl<C: ClientSide> Exchange<'_, C> {
         respond::failure(reason, via, self.id.as_str())
     }
 
-    /// Ends an exchange that cannot go on for `reason`, which may be that nobody waits for it.
+    /// Ends an exchange that cannot go on for `reason`, which may be that nobody waits for it or that a filter
+    /// wants it so.
     pub(super) async fn give_up(&mut self, reason: Reason) -> Ending {
         match reason {
             Reason::ClientGone => self.cut(reason, Ending::Gone),
+            Reason::FilterDrop => self.cut(reason, Ending::Drop),
+            Reason::FilterReset => self.cut(reason, Ending::Reset),
             reason => self.fail(reason).await,
         }
     }

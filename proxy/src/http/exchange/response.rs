@@ -96,7 +96,10 @@ impl<C: ClientSide> Exchange<'_, C> {
                 if reason == Reason::UpstreamTruncated {
                     lease.failed(Failure::Broken);
                 }
-                self.abort(reason)
+                match reason {
+                    Reason::FilterReset => self.cut(reason, Ending::Reset),
+                    reason => self.abort(reason),
+                }
             }
             Ok(Ok(())) if self.upload == Upload::Done => Ending::Complete,
             Ok(Ok(())) => Ending::CompleteThenClose,
@@ -111,7 +114,7 @@ impl<C: ClientSide> Exchange<'_, C> {
         idle: Duration,
     ) -> Poll<Result<(), Reason>> {
         loop {
-            if *ended || upstream.must_read() {
+            if *ended || self.response_body.is_some() || upstream.must_read() {
                 // What is queued goes out before more is read, so that one piece at most is held.
                 match self.side.poll_flush(cx) {
                     Poll::Ready(Ok(())) => {}
@@ -125,24 +128,26 @@ impl<C: ClientSide> Exchange<'_, C> {
             if *ended {
                 return Poll::Ready(Ok(()));
             }
-            let side = &mut *self.side;
-            let bytes_out = &mut self.journal.bytes_out;
             let mut gone = false;
-            let pulled =
+            let pulled = if self.response_body.is_some() {
+                Ok(ready!(
+                    self.poll_filtered_download(cx, upstream, &mut gone, idle)
+                )?)
+            } else {
+                let side = &mut *self.side;
+                let bytes_out = &mut self.journal.bytes_out;
                 ready!(
                     upstream.poll_body(cx, &self.service.worker.scratch, &mut |cx, data| {
                         *bytes_out += data.len() as u64;
                         gone |= side.send_data(cx, data).is_err();
                     })
-                );
+                )
+            };
             match pulled {
                 Ok(_) if gone => return Poll::Ready(Err(Reason::ClientGone)),
                 Ok(Pulled::Data(_)) => self.timer.set(self.until_total(idle)?),
                 Ok(Pulled::End) => {
-                    let mut trailers = upstream.trailers();
-                    if let Some(trailers) = &mut trailers {
-                        forward::strip_trailers(trailers, &self.response_hop);
-                    }
+                    let trailers = self.response_trailers(upstream)?;
                     self.side.send_end(trailers);
                     *ended = true;
                 }

@@ -189,7 +189,7 @@ impl<C: ClientSide> Exchange<'_, C> {
             .unwrap_or(timeouts.response_head);
         let mut informational = 0;
         if let Some(replay) = self.replay.take() {
-            self.send_replay(upstream, replay);
+            self.send_replay(upstream, replay)?;
         } else if self.framing.has_body()
             && (is_idempotent(self.head.method()) || upstream.may_refuse())
         {
@@ -271,7 +271,7 @@ impl<C: ClientSide> Exchange<'_, C> {
     /// May the request be sent again after `reason`? (RFC 9110 §9.2.2)
     fn may_repeat(&self, upstream: &Upstream, reason: Reason) -> Retry {
         let whole_again =
-            !self.framing.has_body() || self.replay.is_some() || self.journal.bytes_in == 0;
+            !self.framing.has_body() || self.replay.is_some() || self.is_upload_untouched();
         // A timeout of one try, as opposed to the listener's, says that another is wanted.
         let try_over = reason == Reason::ResponseTimeout && self.state.route.try_timeout.is_some();
         let failed = reason == Reason::UpstreamReset || try_over;

@@ -218,9 +218,11 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// Reasons that no listener and no pool can meet yet.
+/// Reasons that other tests bring about: those of bodies are in `bodies.rs`.
 pub const ELSEWHERE: &[Reason] = &[
     Reason::UpstreamTls,
     Reason::HandlerFault,
     Reason::HandlerTimeout,
+    Reason::RequestTooLarge,
+    Reason::ResponseTooLarge,
 ];

@@ -1,0 +1,425 @@
+//! A body on its way through filters: stage after stage, each with what waits before it.
+//!
+//! It is pulled from its end. Whatever can be done nearest to the end is done first, so that a stage gets a piece only
+//! when those behind it have none: what lies between two stages is what one call answered, or one piece. A stage that
+//! holds the head back collects before itself, up to its own maximum and a piece.
+
+use crate::chain::{BodyPiece, BodyStage, Chain, ExchangeState, Made, Message, Outcome};
+use crate::error::Reason;
+use crate::head::Fields;
+use crate::http::h1::body::{Pulled, Taker};
+use crate::wasm::{BodyMode, OverCap, Phase};
+use std::task::{Context, Poll, ready};
+
+/// What is shown of a passing body at one time, and given to its taker.
+const PIECE_BYTES_MAX: usize = 64 * 1024;
+
+/// Where the body comes from.
+pub(super) trait Source {
+    /// The next data, given to `take`. Not called again after the end.
+    fn poll_pull(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: &mut Taker<'_>,
+    ) -> Poll<Result<Pulled, Reason>>;
+    /// It is known that no more data comes.
+    fn is_done(&self) -> bool;
+    /// The trailers of a body that has ended, once.
+    fn trailers(&mut self) -> Option<Fields>;
+}
+
+/// Who is asked about pieces, and on whose behalf.
+pub(super) struct Walk<'w, 'm> {
+    pub(super) chain: &'w Chain,
+    pub(super) state: &'w mut ExchangeState,
+    pub(super) message: Message<'m>,
+    pub(super) phase: Phase,
+}
+
+/// Why the body does not go on.
+#[derive(Debug)]
+pub(super) enum Halt {
+    Reason(Reason),
+    /// A filter ended it.
+    Filter(Box<Outcome>),
+    /// It is larger than a filter takes that wants such bodies refused.
+    TooLarge,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Pipeline {
+    stages: Vec<Stage>,
+    /// What waits before each stage, and at the end what waits to be taken.
+    queues: Vec<Queue>,
+    trailers: Option<Fields>,
+    /// Bytes that came from the source.
+    pub(super) taken: u64,
+    /// Bytes that went out at the end.
+    pub(super) given: u64,
+}
+
+#[derive(Debug)]
+struct Stage {
+    is: BodyStage,
+    does: Does,
+    length: Length,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Does {
+    /// It collects what it is to be shown; the head waits for it.
+    Hold,
+    /// It is shown every piece.
+    Pieces,
+    /// It has had its say, or is passed by.
+    Pass,
+}
+
+/// What a stage makes of the length of the body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Length {
+    Same,
+    Changed(i64),
+    Known(u64),
+    Unknown,
+}
+
+/// Bytes between two stages.
+#[derive(Debug, Default)]
+struct Queue {
+    bytes: Vec<u8>,
+    at: usize,
+    /// Nothing comes behind what is there.
+    ended: bool,
+}
+
+impl Queue {
+    fn waiting(&self) -> &[u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.at >= self.bytes.len()
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.at += count;
+        if self.is_empty() {
+            self.clear();
+        }
+    }
+
+    fn clear(&mut self) {
+        self.at = 0;
+        self.bytes.clear();
+        // A body that once had a large block should not own it to its end.
+        if self.bytes.capacity() > 2 * PIECE_BYTES_MAX {
+            self.bytes = Vec::new();
+        }
+    }
+
+    /// The piece that is next, and whether it is the last.
+    fn piece(&self) -> (&[u8], bool) {
+        let waiting = self.waiting();
+        match waiting.split_at_checked(PIECE_BYTES_MAX) {
+            Some((piece, rest)) => (piece, rest.is_empty() && self.ended),
+            None => (waiting, self.ended),
+        }
+    }
+
+    /// Moves everything, and the end; whether there was any of it.
+    fn move_to(&mut self, next: &mut Queue) -> bool {
+        let moved = !self.is_empty() || self.ended && !next.ended;
+        if next.is_empty() {
+            std::mem::swap(&mut self.bytes, &mut next.bytes);
+            next.at = self.at;
+        } else {
+            next.push(self.waiting());
+        }
+        self.clear();
+        next.ended |= self.ended;
+        moved
+    }
+}
+
+impl Pipeline {
+    pub(super) fn new(stages: Vec<BodyStage>) -> Self {
+        let queues = (0..=stages.len()).map(|_| Queue::default()).collect();
+        let stages = stages.into_iter().map(Stage::new).collect();
+        Self {
+            stages,
+            queues,
+            trailers: None,
+            taken: 0,
+            given: 0,
+        }
+    }
+
+    /// The head said that the body has so many bytes: a filter that does not take as many need not wait for them.
+    pub(super) fn announce(&mut self, length: u64, walk: &mut Walk<'_, '_>) -> Result<(), Halt> {
+        for stage in &mut self.stages {
+            match stage.is.mode {
+                BodyMode::Whole(whole) if length > u64::from(whole.max) => stage.over(walk)?,
+                BodyMode::Whole(_) | BodyMode::Watch | BodyMode::Skip => {}
+                // What comes out of these is not known yet.
+                BodyMode::First(_) | BodyMode::Transform => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// No filter holds the head back any more.
+    pub(super) fn is_settled(&self) -> bool {
+        self.stages.iter().all(|stage| stage.does != Does::Hold)
+    }
+
+    /// The length of what comes out, when `length` goes in; `Err` when no filter changes it.
+    pub(super) fn length(&self, length: Option<u64>) -> Result<Option<u64>, Unchanged> {
+        if self.stages.iter().all(|stage| stage.length == Length::Same) {
+            return Err(Unchanged);
+        }
+        Ok(self
+            .stages
+            .iter()
+            .fold(length, |length, stage| match stage.length {
+                Length::Same => length,
+                Length::Changed(by) => length.and_then(|length| length.checked_add_signed(by)),
+                Length::Known(length) => Some(length),
+                Length::Unknown => None,
+            }))
+    }
+
+    pub(super) fn has_trailers(&self) -> bool {
+        self.trailers.is_some()
+    }
+
+    /// The trailers that came behind the body.
+    pub(super) fn take_trailers(&mut self) -> Option<Fields> {
+        self.trailers.take()
+    }
+
+    /// Everything went out.
+    pub(super) fn is_done(&self) -> bool {
+        self.queues
+            .last()
+            .is_none_or(|last| last.ended && last.is_empty())
+    }
+
+    /// Collects until no filter holds the head back any more.
+    pub(super) fn poll_settle(
+        &mut self,
+        cx: &mut Context<'_>,
+        walk: &mut Walk<'_, '_>,
+        source: &mut impl Source,
+    ) -> Poll<Result<(), Halt>> {
+        while !self.is_settled() {
+            if !self.step(walk)? {
+                ready!(self.poll_fill(cx, source))?;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The next piece of what comes out, given to `take`.
+    pub(super) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        walk: &mut Walk<'_, '_>,
+        source: &mut impl Source,
+        take: &mut Taker<'_>,
+    ) -> Poll<Result<Pulled, Halt>> {
+        loop {
+            if let Some(last) = self.queues.last_mut() {
+                let (piece, _) = last.piece();
+                if !piece.is_empty() {
+                    let length = piece.len();
+                    take(cx, piece);
+                    last.consume(length);
+                    self.given += length as u64;
+                    return Poll::Ready(Ok(Pulled::Data(length)));
+                }
+            }
+            if self.is_done() {
+                return Poll::Ready(Ok(Pulled::End));
+            }
+            if !self.step(walk)? {
+                ready!(self.poll_fill(cx, source))?;
+            }
+        }
+    }
+
+    fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut impl Source,
+    ) -> Poll<Result<(), Halt>> {
+        let Some(first) = self.queues.first_mut() else {
+            return Poll::Ready(Ok(()));
+        };
+        let pulled = ready!(source.poll_pull(cx, &mut |_, data| first.push(data)));
+        match pulled.map_err(Halt::Reason)? {
+            Pulled::Data(count) => self.taken += count as u64,
+            Pulled::End => first.ended = true,
+        }
+        if first.ended || source.is_done() {
+            first.ended = true;
+            self.trailers = source.trailers();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// One step of work at the stage nearest to the end that has any; false when all of them need more.
+    fn step(&mut self, walk: &mut Walk<'_, '_>) -> Result<bool, Halt> {
+        for (at, stage) in self.stages.iter_mut().enumerate().rev() {
+            let Some([input, output]) = self.queues.get_mut(at..at + 2) else {
+                continue;
+            };
+            if !output.ended && stage.work(input, output, walk)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// The framing stays what it was.
+pub(super) struct Unchanged;
+
+impl Stage {
+    fn new(is: BodyStage) -> Self {
+        let (does, length) = match is.mode {
+            BodyMode::First(_) | BodyMode::Whole(_) => (Does::Hold, Length::Same),
+            BodyMode::Watch => (Does::Pieces, Length::Same),
+            BodyMode::Transform => (Does::Pieces, Length::Unknown),
+            BodyMode::Skip => (Does::Pass, Length::Same),
+        };
+        Self { is, does, length }
+    }
+
+    /// Takes from `input` and gives to `output`; false when there is nothing to do yet.
+    fn work(
+        &mut self,
+        input: &mut Queue,
+        output: &mut Queue,
+        walk: &mut Walk<'_, '_>,
+    ) -> Result<bool, Halt> {
+        match (self.does, self.is.mode) {
+            (Does::Pass, _) => Ok(input.move_to(output)),
+            (Does::Pieces, _) => self.pass_piece(input, output, walk),
+            (Does::Hold, BodyMode::Whole(whole)) => {
+                let waiting = input.waiting();
+                if waiting.len() as u64 > u64::from(whole.max) {
+                    self.over(walk)?;
+                    return Ok(true);
+                }
+                if !input.ended {
+                    return Ok(false);
+                }
+                self.show(waiting.len(), input, output, walk)
+            }
+            (Does::Hold, mode) => {
+                let max = match mode {
+                    BodyMode::First(max) => max as usize,
+                    _ => 0,
+                };
+                // One byte more tells whether something follows.
+                let waiting = input.waiting().len();
+                if waiting <= max && !input.ended {
+                    return Ok(false);
+                }
+                self.show(waiting.min(max), input, output, walk)
+            }
+        }
+    }
+
+    /// Shows the first `count` bytes, for which the head has waited.
+    fn show(
+        &mut self,
+        count: usize,
+        input: &mut Queue,
+        output: &mut Queue,
+        walk: &mut Walk<'_, '_>,
+    ) -> Result<bool, Halt> {
+        let waiting = input.waiting();
+        let more = waiting.len() > count || !input.ended;
+        let piece = BodyPiece {
+            bytes: waiting.get(..count).unwrap_or(waiting),
+            last: !more,
+            more,
+        };
+        let made = walk.ask(self.is, piece)?;
+        self.does = Does::Pass;
+        let length = made.as_ref().map_or(count, Vec::len);
+        if !more {
+            self.length = Length::Known(length as u64);
+        } else if made.is_some() {
+            self.length = Length::Changed(length as i64 - count as i64);
+        }
+        if let Some(made) = made {
+            input.consume(count);
+            output.bytes = made;
+            output.at = 0;
+        }
+        input.move_to(output);
+        Ok(true)
+    }
+
+    /// Shows one piece of a body that passes.
+    fn pass_piece(
+        &mut self,
+        input: &mut Queue,
+        output: &mut Queue,
+        walk: &mut Walk<'_, '_>,
+    ) -> Result<bool, Halt> {
+        let (bytes, last) = input.piece();
+        if bytes.is_empty() && !last {
+            return Ok(false);
+        }
+        let count = bytes.len();
+        let piece = BodyPiece {
+            bytes,
+            last,
+            more: false,
+        };
+        match walk.ask(self.is, piece)? {
+            Some(made) if output.is_empty() => (output.bytes, output.at) = (made, 0),
+            Some(made) => output.push(&made),
+            None => output.push(bytes),
+        }
+        input.consume(count);
+        output.ended |= last;
+        Ok(true)
+    }
+
+    /// The body is larger than the filter takes.
+    fn over(&mut self, walk: &mut Walk<'_, '_>) -> Result<(), Halt> {
+        match self.is.mode {
+            BodyMode::Whole(whole) if whole.over == OverCap::Refuse => return Err(Halt::TooLarge),
+            BodyMode::Whole(whole) if whole.over == OverCap::Fail => walk
+                .chain
+                .body_too_large(self.is, walk.phase)
+                .map_err(Halt::Filter)?,
+            _ => {}
+        }
+        self.does = Does::Pass;
+        Ok(())
+    }
+}
+
+impl Walk<'_, '_> {
+    /// What stands in place of the piece; none when it passes as it is.
+    fn ask(&mut self, stage: BodyStage, piece: BodyPiece<'_>) -> Result<Option<Vec<u8>>, Halt> {
+        match self
+            .chain
+            .piece(self.state, stage, &mut self.message, piece)
+        {
+            Made::Same => Ok(None),
+            Made::Instead(bytes) => Ok(Some(bytes)),
+            Made::End(outcome) => Err(Halt::Filter(Box::new(outcome))),
+        }
+    }
+}

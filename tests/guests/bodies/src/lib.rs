@@ -1,0 +1,169 @@
+//! A filter for the tests: does to bodies what its settings say.
+
+use sluicegate_sdk::{
+    BodyMode, Diagnostics, Filter, OverCap, Reply, RequestBody, RequestBodyVerdict,
+    RequestTrailers, ResponseBody, ResponseBodyVerdict, ResponseTrailers, Setup, TrailersVerdict,
+};
+
+/// What is done in each direction.
+#[sluicegate_sdk::settings]
+pub struct Settings {
+    #[serde(default)]
+    request: Option<Does>,
+    #[serde(default)]
+    response: Option<Does>,
+    /// Stands in what is marked.
+    #[serde(default)]
+    name: String,
+}
+
+/// One direction.
+#[sluicegate_sdk::settings]
+#[derive(Clone)]
+pub struct Does {
+    mode: String,
+    #[serde(default)]
+    bytes: u32,
+    #[serde(default)]
+    over: String,
+    act: String,
+}
+
+impl Does {
+    fn mode(does: Option<&Does>) -> BodyMode {
+        let Some(does) = does else {
+            return BodyMode::Skip;
+        };
+        let over = match &*does.over {
+            "bypass" => OverCap::Bypass,
+            "refuse" => OverCap::Refuse,
+            _ => OverCap::Fail,
+        };
+        match &*does.mode {
+            "first" => BodyMode::First(does.bytes),
+            "whole" => BodyMode::Whole {
+                max: does.bytes,
+                over,
+            },
+            "watch" => BodyMode::Watch,
+            _ => BodyMode::Transform,
+        }
+    }
+}
+
+/// What the piece becomes; none leaves it.
+enum Made {
+    Same,
+    Bytes(Vec<u8>),
+    Reply,
+}
+
+fn act(act: &str, name: &str, bytes: &[u8], last: bool) -> Made {
+    match act {
+        "upper" => Made::Bytes(bytes.to_ascii_uppercase()),
+        "mark" => Made::Bytes([b"<", name.as_bytes(), b":", bytes, b">"].concat()),
+        "end" if last => Made::Bytes([bytes, b"[end]"].concat()),
+        "swallow" => Made::Bytes(Vec::new()),
+        "grow" => Made::Bytes([bytes, bytes].concat()),
+        "fault" if bytes.windows(4).any(|w| w == b"TRAP") => panic!("as it was told"),
+        "reply" => Made::Reply,
+        _ => Made::Same,
+    }
+}
+
+pub struct Bodies {
+    settings: Settings,
+}
+
+fn holds(does: Option<&Does>) -> bool {
+    does.is_some_and(|does| matches!(&*does.mode, "first" | "whole"))
+}
+
+/// What was shown, for a field.
+fn seen(bytes: &[u8], last: bool, more: bool, calls: u64) -> String {
+    let tail = match (last, more) {
+        (true, false) => "last",
+        (false, true) => "more",
+        _ => "neither",
+    };
+    format!("{} {tail} {calls}", bytes.len())
+}
+
+#[sluicegate_sdk::filter]
+impl Filter for Bodies {
+    type Settings = Settings;
+
+    fn configure(settings: Settings, setup: &mut Setup) -> Result<Self, Diagnostics> {
+        setup.request_body(Does::mode(settings.request.as_ref()));
+        setup.response_body(Does::mode(settings.response.as_ref()));
+        Ok(Self { settings })
+    }
+
+    fn request_body(&mut self, body: &RequestBody<'_>) -> RequestBodyVerdict {
+        let does = self.settings.request.as_ref();
+        let calls = body.state() + 1;
+        let verdict = RequestBodyVerdict::next().state(calls);
+        let verdict = match holds(does) {
+            true => verdict
+                .set(
+                    "x-seen",
+                    seen(body.bytes(), body.is_last(), body.has_more(), calls),
+                )
+                .path("/edited"),
+            false => verdict,
+        };
+        let what = does.map_or("", |does| &does.act);
+        if what == "later" {
+            return RequestBodyVerdict::later(async {
+                sluicegate_sdk::effect::sleep(std::time::Duration::from_millis(1)).await;
+                RequestBodyVerdict::next()
+            });
+        }
+        match act(what, &self.settings.name, body.bytes(), body.is_last()) {
+            Made::Same => verdict,
+            Made::Bytes(bytes) => verdict.replace(bytes),
+            Made::Reply => Reply::new(403)
+                .body(format!("{} bytes are not wanted\n", body.bytes().len()))
+                .into(),
+        }
+    }
+
+    fn response_body(&mut self, body: &ResponseBody<'_>) -> ResponseBodyVerdict {
+        let does = self.settings.response.as_ref();
+        let calls = body.state() + 1;
+        let verdict = ResponseBodyVerdict::next().state(calls);
+        let verdict = match holds(does) {
+            true => verdict
+                .set(
+                    "x-seen",
+                    seen(body.bytes(), body.is_last(), body.has_more(), calls),
+                )
+                .status(203),
+            false => verdict,
+        };
+        match act(
+            does.map_or("", |does| &does.act),
+            &self.settings.name,
+            body.bytes(),
+            body.is_last(),
+        ) {
+            Made::Same => verdict,
+            Made::Bytes(bytes) => verdict.replace(bytes),
+            Made::Reply => Reply::new(451).body("not that\n").into(),
+        }
+    }
+
+    fn request_trailers(&mut self, trailers: &RequestTrailers<'_>) -> TrailersVerdict {
+        let count = trailers.fields().count();
+        TrailersVerdict::next()
+            .set("x-trailers", format!("{count}"))
+            .remove("x-gone")
+    }
+
+    fn response_trailers(&mut self, trailers: &ResponseTrailers<'_>) -> TrailersVerdict {
+        let count = trailers.fields().count();
+        TrailersVerdict::next()
+            .set("x-trailers", format!("{count}"))
+            .remove("x-gone")
+    }
+}
