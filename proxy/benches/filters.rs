@@ -9,15 +9,17 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use sluicegate::chain::{
-    Chain, ExchangeState, Filter, Link, Outcome, RequestFacts, ResponseFacts, Slot,
+    BodyPiece, Chain, ExchangeState, Filter, Link, Made, Message, Outcome, RequestFacts,
+    ResponseFacts, Slot,
 };
 use sluicegate::config::{
-    Capabilities, ConfigPath, FilterConfig, FilterLimits, ModuleSource, OnError, StoreConfig,
+    Capabilities, ConfigPath, FilterConfig, FilterLimits, Isolation, ModuleSource, OnError,
+    StoreConfig,
 };
 use sluicegate::connection::Connection;
 use sluicegate::head::{Fields, RequestHead, ResponseHead, Version};
 use sluicegate::store::{Connections, Store, StoreAnswer, StoreOp};
-use sluicegate::wasm::{Effect, EffectResult, Host, HostOptions, InstanceOptions, Module};
+use sluicegate::wasm::{Effect, EffectResult, Host, HostOptions, InstanceOptions, Module, Phase};
 
 /// Answers `next` to requests and responses, in one crossing.
 const GUEST: &str = r#"(module
@@ -52,6 +54,18 @@ const WAITS: &str = r#"(module
     (select (i64.const 0) (i64.or (i64.const 2048) (i64.shl (i64.const 26) (i64.const 32)))
       (i32.eq (local.get $function) (i32.const 13))))
   (data (i32.const 2048) "\04\54\00\01\00\00\00\00\00k\41\00\00\00\08\00\00\00\07\00\00\00\00\00\00\00")
+  (data (i32.const 3072) "%PLAN%"))"#;
+
+/// Takes request bodies, and answers each piece with 16 KiB when its plan is of the mode `transform`, else with next.
+const BODIES: &str = r#"(module
+  (memory (export "memory") 2)
+  (func (export "sluicegate:filter/http-request-body@0.1.0#on-request-body") (param i32 i32) (result i32) unreachable)
+  (func (export "sluicegate:one-crossing@0.1.0#block") (param i32) (result i32) i32.const 65536)
+  (func (export "sluicegate:one-crossing@0.1.0#configure") (param i32) (result i64)
+    (i64.or (i64.const 3072) (i64.shl (i64.const %LENGTH%) (i64.const 32))))
+  (func (export "sluicegate:one-crossing@0.1.0#call") (param i32 i32) (result i64)
+    (i64.or (i64.const 8192) (i64.shl (i64.const %ANSWER%) (i64.const 32))))
+  (data (i32.const 8192) "\00\31\00\00\00\00\40\00\00")
   (data (i32.const 3072) "%PLAN%"))"#;
 
 /// A guest whose predicate is `matching` and that is shown `fields` and `facts`.
@@ -102,6 +116,10 @@ fn chain(module: Arc<Module>) -> Chain {
 }
 
 fn link(module: Arc<Module>, settings: serde_json::Value) -> Link {
+    isolated(module, settings, Isolation::Worker)
+}
+
+fn isolated(module: Arc<Module>, settings: serde_json::Value, isolation: Isolation) -> Link {
     let config = FilterConfig {
         name: "bench".into(),
         at: ConfigPath::default(),
@@ -111,10 +129,12 @@ fn link(module: Arc<Module>, settings: serde_json::Value) -> Link {
         limits: limits(),
         capabilities: Capabilities {
             key_value: true,
+            clock: true,
             ..Capabilities::default()
         },
         store: StoreConfig::Memory { bytes: 1 << 20 },
         on_error: OnError::Fail,
+        isolation,
     };
     let filter =
         Filter::load(module, Arc::new(config), 1, Arc::new(|_| {})).expect("a configured filter");
@@ -179,6 +199,21 @@ fn request() -> RequestHead {
     )
 }
 
+fn request_with(count: usize) -> RequestHead {
+    let mut fields = Fields::default();
+    for n in 0..count {
+        let name = format!("x-field-{n}");
+        fields.append(name.as_bytes(), b"a value of a usual length, 32 by");
+    }
+    RequestHead::new(
+        Version::Http11,
+        b"GET",
+        b"www.example.com",
+        b"/a/page",
+        fields,
+    )
+}
+
 fn response() -> ResponseHead {
     let mut fields = Fields::default();
     for (name, value) in [
@@ -208,17 +243,81 @@ fn facts(connection: &Connection) -> RequestFacts<'_> {
     }
 }
 
-fn filters(criterion: &mut Criterion) {
-    let host = Host::new(HostOptions {
+/// One piece of 16 KiB of a request's body, in each mode.
+fn bodies(criterion: &mut Criterion) {
+    let host = host();
+    let connection = connection();
+    let facts = RequestFacts {
+        has_body: true,
+        ..facts(&connection)
+    };
+    let bytes = vec![b'x'; 16 * 1024];
+    let modes = [
+        ("first", serde_json::json!({"first": 16384}), 0),
+        (
+            "whole",
+            serde_json::json!({"whole": {"max": 16384, "over": "refuse"}}),
+            0,
+        ),
+        ("watch", serde_json::json!("watch"), 0),
+        (
+            "transform, replaced",
+            serde_json::json!("transform"),
+            16_393,
+        ),
+    ];
+    for (name, mode, answer) in modes {
+        let mut plan: serde_json::Value =
+            serde_json::from_str(&plan("[]", "none", "[]", &[])).expect("JSON");
+        plan["plan"]["phases"] = serde_json::json!(["request-body"]);
+        plan["plan"]["request-body"] = mode;
+        let text = with_plan(BODIES, &plan.to_string()).replace("%ANSWER%", &answer.to_string());
+        let chain = chain(load(&host, &text));
+        let mut head = request();
+        let mut state = ExchangeState::default();
+        chain.request(&mut state, &facts, &mut head);
+        let stage = chain.body_stages(&state, Phase::RequestBody)[0];
+        criterion.bench_function(&format!("body, 16 KiB, {name}"), |bencher| {
+            bencher.iter(|| {
+                let mut message = Message::Request {
+                    facts,
+                    head: &mut head,
+                };
+                let piece = BodyPiece {
+                    bytes: &bytes,
+                    last: true,
+                    more: false,
+                };
+                let made = chain.piece(&mut state, stage, &mut message, piece);
+                assert!(matches!(
+                    (&made, answer),
+                    (Made::Same, 0) | (Made::Instead(_), 16_393)
+                ));
+                black_box(made)
+            });
+        });
+    }
+}
+
+fn host() -> Host {
+    Host::new(HostOptions {
         cache: Some(concat!(env!("CARGO_TARGET_TMPDIR"), "/modules").into()),
         ..HostOptions::default()
     })
-    .expect("a host");
-    let connection = Connection::new(
+    .expect("a host")
+}
+
+fn connection() -> Connection {
+    Connection::new(
         "web".into(),
         "10.0.0.9:4000".parse().expect("an address"),
         "10.0.0.1:80".parse().expect("an address"),
-    );
+    )
+}
+
+fn filters(criterion: &mut Criterion) {
+    let host = host();
+    let connection = connection();
     let request_facts = facts(&connection);
     let response_facts = ResponseFacts {
         request: request_facts,
@@ -276,6 +375,23 @@ fn filters(criterion: &mut Criterion) {
         let links = (0..length).map(|_| link(module.clone(), serde_json::Value::Null));
         let chain = Chain::new(links.collect());
         criterion.bench_function(&format!("request, chain of {length}"), |bencher| {
+            bencher.iter(|| black_box(chain.request(&mut state, &request_facts, &mut request)));
+        });
+    }
+
+    let module_of_none = module(&host, "[]", "none", "[]");
+    let own = isolated(module_of_none, serde_json::Value::Null, Isolation::Request);
+    let own = Chain::new(vec![own]);
+    criterion.bench_function("request, an instance of its own", |bencher| {
+        bencher.iter(|| {
+            let mut state = ExchangeState::default();
+            black_box(own.request(&mut state, &request_facts, &mut request))
+        });
+    });
+    for count in [0, 10, 20, 40, 80] {
+        let chain = chain(module(&host, "[]", "all", most));
+        let mut request = request_with(count);
+        criterion.bench_function(&format!("request, facts, {count} fields"), |bencher| {
             bencher.iter(|| black_box(chain.request(&mut state, &request_facts, &mut request)));
         });
     }
@@ -360,6 +476,11 @@ fn filters(criterion: &mut Criterion) {
         });
     }
 
+    let limit = serde_json::json!({"rate": "1000000/s", "scope": "worker"});
+    let limiter = Chain::new(vec![standard(&host, "rate-limit", limit)]);
+    criterion.bench_function("rate-limit, by client, each worker", |bencher| {
+        bencher.iter(|| black_box(limiter.request(&mut state, &request_facts, &mut request)));
+    });
     for (name, settings) in [
         ("sticky, by source", serde_json::json!({"by": "source"})),
         (
@@ -395,5 +516,5 @@ fn filters(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, filters);
+criterion_group!(benches, filters, bodies);
 criterion_main!(benches);

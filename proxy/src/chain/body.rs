@@ -152,7 +152,8 @@ impl Chain {
                     false => &plan.response_fields,
                 },
             };
-            link.slot.call(message.body_phase(), &told, shown)
+            link.slot
+                .call(&mut part.own, message.body_phase(), &told, shown)
         };
         watch.lap(&link.slot);
         state.filter_time += watch.total();
@@ -251,7 +252,7 @@ impl Chain {
                 fields: Some(trailers),
                 which: &ShownFields::All,
             };
-            let answer = link.slot.call(phase, &told, shown);
+            let answer = link.slot.call(&mut part.own, phase, &told, shown);
             watch.lap(&link.slot);
             state.filter_time += watch.total();
             let verdict = match answer {

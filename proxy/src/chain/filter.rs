@@ -9,7 +9,7 @@ use super::grants;
 use super::plan::CheckedPlan;
 use super::problem::{problem as finding, setting};
 use super::seats::{Seat, Seated, Seats};
-use crate::config::{ConfigPath, FilterConfig, PoolConfig, Problem, quoted};
+use crate::config::{ConfigPath, FilterConfig, Isolation, PoolConfig, Problem, quoted};
 use crate::wasm::{
     ConfigureError, Diagnostic, Fault, FaultKind, FilterMetrics, Instance, InstanceOptions, Module,
     Phases, Plan, SETTINGS_BYTES_MAX, tame, tame_lines,
@@ -17,6 +17,8 @@ use crate::wasm::{
 
 /// Ready instances kept beside those in use, for workers whose instance faulted.
 const SPARE: usize = 2;
+/// Instances of a filter of which each exchange has one, unless the configuration says another number.
+const ISOLATED_MAX: usize = 256;
 /// Instances that wait for the control thread to take them apart, and the memory from which on they do: giving pages back
 /// takes a worker about as long as the guest took to write them.
 const SPENT_MAX: usize = 4;
@@ -136,8 +138,12 @@ impl Filter {
             silent: AtomicU64::new(0),
             quickest_us: AtomicU64::new(took),
         });
+        let wanted = match filter.config.isolation {
+            Isolation::Worker => workers + SPARE,
+            Isolation::Request => SPARE,
+        };
         filter
-            .fill(workers + SPARE)
+            .fill(wanted)
             .map_err(|error| problems(&filter.config, ConfigureError::Fault(error)))?;
         Ok(filter)
     }
@@ -151,6 +157,7 @@ impl Filter {
             && own.limits == config.limits
             && own.capabilities == config.capabilities
             && own.on_error == config.on_error
+            && own.isolation == config.isolation
             && self.module.digest() == digest
     }
 
@@ -253,6 +260,22 @@ impl Filter {
     fn ask_for_refill(self: &Arc<Self>) {
         if !self.refill_asked.swap(true, Ordering::SeqCst) {
             (self.refill)(self.clone());
+        }
+    }
+
+    /// Why a worker has none, when it could not make one.
+    pub(super) fn no_instance(&self) -> String {
+        let max = self.seats.max();
+        if self.seats.taken() >= max {
+            return format!(
+                "all of its {max} instances are taken, as many as `limits.instances` lets it have"
+            );
+        }
+        match self.config.isolation == Isolation::Request && !self.is_quick() {
+            true => "no instance is ready: `configure` takes longer than `limits.deadline`, within which \
+                     `isolation: request` has one made for each exchange"
+                .to_owned(),
+            false => "no instance is ready".to_owned(),
         }
     }
 
@@ -401,9 +424,10 @@ impl std::fmt::Debug for Filter {
 
 /// As many as the filter may have. Each worker needs one.
 fn seats(config: &FilterConfig, workers: usize) -> Result<Arc<Seats>, Vec<Problem>> {
-    let max = match config.limits.instances {
-        None => workers + SPARE + SPENT_MAX,
-        Some(count) => count as usize,
+    let max = match (config.limits.instances, config.isolation) {
+        (Some(count), _) => count as usize,
+        (None, Isolation::Worker) => workers + SPARE + SPENT_MAX,
+        (None, Isolation::Request) => ISOLATED_MAX,
     };
     if max < workers {
         let message = format!(

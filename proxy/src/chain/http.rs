@@ -125,9 +125,9 @@ impl Chain {
             fields: Some(&head.fields),
             which: &link.slot.plan().request_fields,
         };
-        let answer = suspension.resume(part.state, results, shown);
+        let answer = suspension.resume(&mut part.own, part.state, results, shown);
         watch.lap(&link.slot);
-        let by = suspension.suspender(link, part.state);
+        let by = suspension.suspender(link, part);
         match requested(answer, by, part, &mut state.route, head) {
             Some(outcome) => {
                 state.filter_time += watch.total();
@@ -175,13 +175,14 @@ impl Chain {
                 fields: Some(&head.fields),
                 which: &plan.request_fields,
             };
-            let answer = link.slot.call(Phase::Request, &told, shown);
+            let answer = link.slot.call(&mut part.own, Phase::Request, &told, shown);
             watch.lap(&link.slot);
             let by = Suspender {
                 link,
                 phase: Phase::Request,
                 at,
                 state: part.state,
+                serial: link.slot.serial(&part.own),
                 flags,
                 round: 0,
             };
@@ -230,10 +231,10 @@ impl Chain {
             fields: Some(&head.fields),
             which: &link.slot.plan().response_fields,
         };
-        let answer = suspension.resume(part.state, results, shown);
+        let answer = suspension.resume(&mut part.own, part.state, results, shown);
         watch.lap(&link.slot);
         let mut body = suspension.body.take();
-        let by = suspension.suspender(link, part.state);
+        let by = suspension.suspender(link, part);
         match responded(answer, by, part, head, &mut body) {
             Some(outcome) => {
                 state.filter_time += watch.total();
@@ -270,13 +271,14 @@ impl Chain {
                 fields: Some(&head.fields),
                 which: &plan.response_fields,
             };
-            let answer = link.slot.call(Phase::Response, &told, shown);
+            let answer = link.slot.call(&mut part.own, Phase::Response, &told, shown);
             watch.lap(&link.slot);
             let by = Suspender {
                 link,
                 phase: Phase::Response,
                 at,
                 state: part.state,
+                serial: link.slot.serial(&part.own),
                 flags,
                 round: 0,
             };
@@ -304,7 +306,7 @@ impl Chain {
             return;
         }
         let mut watch: Option<Watch> = None;
-        for (link, part) in self.links.iter().zip(&state.parts).rev() {
+        for (link, part) in self.links.iter().zip(&mut state.parts).rev() {
             let plan = link.slot.plan();
             if !part.matched || !plan.wants(Phase::Log) {
                 continue;
@@ -317,7 +319,7 @@ impl Chain {
                 fields: facts.fields,
                 which: &plan.response_fields,
             };
-            let _ = link.slot.call(Phase::Log, &told, shown);
+            let _ = link.slot.call(&mut part.own, Phase::Log, &told, shown);
             watch.lap(&link.slot);
         }
         if let Some(watch) = watch {

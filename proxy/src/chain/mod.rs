@@ -17,6 +17,7 @@ mod glob;
 mod grants;
 mod handover;
 mod http;
+mod own;
 mod plan;
 mod predicate;
 mod problem;

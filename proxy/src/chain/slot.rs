@@ -10,10 +10,11 @@ use super::counters::{Shard, VerdictKind};
 use super::cpu::CpuBudget;
 use super::filter::Filter;
 use super::handover::hand_over;
+use super::own::Own;
 use super::plan::CheckedPlan;
 use super::predicate::{Subject, TooSlow};
 use super::seats::Seated;
-use crate::config::OnError;
+use crate::config::{Isolation, OnError};
 use crate::wasm::{
     BadVerdict, Fact, Facts, Fault, FaultKind, Instance, Kind, Phase, Shown, Verdict,
 };
@@ -29,10 +30,14 @@ const HEAD_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub struct Slot {
     filter: Arc<Filter>,
     worker: usize,
+    /// Exchanges have instances of their own: between calls there is none here.
+    is_isolated: bool,
     /// None after a fault until one can be had.
     instance: RefCell<Option<Seated>>,
-    /// Counts instances, so that a suspended call knows whether it is still the one that it waits in.
+    /// Its number, so that a suspended call knows whether it is still the one that it waits in.
     serial: Cell<u64>,
+    /// The number given last.
+    serials: Cell<u64>,
     /// Suspended calls.
     suspended: Cell<u32>,
     /// No instance could be made: this worker makes none before then.
@@ -58,6 +63,7 @@ impl Slot {
     pub fn new(filter: Arc<Filter>, worker: usize) -> Rc<Self> {
         let limits = &filter.config().limits;
         let slot = Self {
+            is_isolated: filter.config().isolation == Isolation::Request,
             cpu: limits.cpu.map(|rate| CpuBudget::new(rate, Instant::now())),
             backoff: Backoff::new(limits.faults),
             called: Cell::new(false),
@@ -65,11 +71,14 @@ impl Slot {
             worker,
             instance: RefCell::new(None),
             serial: Cell::new(0),
+            serials: Cell::new(0),
             suspended: Cell::new(0),
             retry_at: Cell::new(None),
             spare: Cell::default(),
         };
-        slot.replace();
+        if !slot.is_isolated {
+            slot.replace();
+        }
         Rc::new(slot)
     }
 
@@ -96,8 +105,33 @@ impl Slot {
         }
     }
 
-    /// Calls the filter and checks what it answers, unless it is to be left alone. [`Slot::lapped`] is to follow.
+    /// Calls the filter and checks what it answers, unless it is to be left alone. `own` is the exchange's.
+    /// [`Slot::lapped`] is to follow.
     pub(super) fn call(
+        &self,
+        own: &mut Own,
+        phase: Phase,
+        facts: &Facts<'_>,
+        shown: Shown<'_>,
+    ) -> Result<Answer, FaultKind> {
+        if self.is_isolated {
+            return self.with_own(own, || self.call_present(phase, facts, shown));
+        }
+        self.call_present(phase, facts, shown)
+    }
+
+    /// Does `work` with the exchange's instance in the place of the worker's.
+    fn with_own<T>(&self, own: &mut Own, work: impl FnOnce() -> T) -> T {
+        let own = own.get();
+        let shared = self.serial.replace(own.serial);
+        std::mem::swap(&mut *self.instance.borrow_mut(), &mut own.instance);
+        let done = work();
+        std::mem::swap(&mut *self.instance.borrow_mut(), &mut own.instance);
+        own.serial = self.serial.replace(shared);
+        done
+    }
+
+    fn call_present(
         &self,
         phase: Phase,
         facts: &Facts<'_>,
@@ -124,6 +158,20 @@ impl Slot {
     /// Calls the filter with the results of what a call suspended for, and checks what it answers like the call itself.
     /// `serial` is the number of the instance that waits for them. [`Slot::lapped`] is to follow.
     pub(super) fn resume(
+        &self,
+        own: &mut Own,
+        phase: Phase,
+        serial: u64,
+        block: &[u8],
+        shown: Shown<'_>,
+    ) -> Result<Answer, FaultKind> {
+        if self.is_isolated {
+            return self.with_own(own, || self.resume_present(phase, serial, block, shown));
+        }
+        self.resume_present(phase, serial, block, shown)
+    }
+
+    fn resume_present(
         &self,
         phase: Phase,
         serial: u64,
@@ -167,9 +215,9 @@ impl Slot {
         }
     }
 
-    /// The number of the present instance.
-    pub(super) fn serial(&self) -> u64 {
-        self.serial.get()
+    /// The number of the instance that an exchange with `own` uses.
+    pub(super) fn serial(&self, own: &Own) -> u64 {
+        own.serial().unwrap_or(self.serial.get())
     }
 
     /// Counts one more suspended call, if that may be.
@@ -248,6 +296,8 @@ impl Slot {
         };
         self.let_go();
         match left_alone {
+            // An exchange may not need another.
+            None if self.is_isolated => {}
             None => self.replace(),
             Some(length) => self.filter.suspended_by(self.worker, length, fault),
         }
@@ -298,7 +348,7 @@ impl Slot {
         self.replace();
         match &mut *self.instance.borrow_mut() {
             Some(instance) => instance.call_into(phase, facts, shown, answer),
-            None => Err(Fault::new(FaultKind::Instance, "no instance is ready")),
+            None => Err(Fault::new(FaultKind::Instance, self.filter.no_instance())),
         }
     }
 
@@ -315,7 +365,9 @@ impl Slot {
     /// Another instance in the place of one that failed outside of any exchange.
     pub(super) fn renew(&self) {
         self.let_go();
-        self.replace();
+        if !self.is_isolated {
+            self.replace();
+        }
     }
 
     fn let_go(&self) {
@@ -326,9 +378,14 @@ impl Slot {
     }
 
     /// Takes another instance. At once after a fault, so that the next exchange finds it ready: from the stock, else
-    /// made here when that takes no longer than a call may, else there is none until the stock has one.
+    /// made here when that takes no longer than a call may, else there is none until the stock has one. Exchanges that
+    /// have their own would empty the stock again and again: they are the other way around.
     fn replace(&self) {
-        let mut taken = self.filter.stocked();
+        let makes_first = self.is_isolated && self.filter.is_quick();
+        let mut taken = match makes_first {
+            true => None,
+            false => self.filter.stocked(),
+        };
         let may_make = self.retry_at.get().is_none_or(|at| Instant::now() >= at);
         if taken.is_none() && may_make && self.filter.is_quick() {
             match self.filter.made_quickly() {
@@ -339,7 +396,12 @@ impl Slot {
                 }
             }
         }
-        self.serial.set(self.serial.get() + 1);
+        if taken.is_none() && makes_first {
+            taken = self.filter.stocked();
+        }
+        let serial = self.serials.get() + 1;
+        self.serials.set(serial);
+        self.serial.set(serial);
         *self.instance.borrow_mut() = taken;
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::own::Own;
 use super::suspension::Suspension;
 use crate::head::Fields;
 use crate::wasm::FaultKind;
@@ -25,7 +26,7 @@ pub struct Route {
 }
 
 /// One exchange's (or connection's) way through one chain. Made anew for each; not to be used with another chain.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct ExchangeState {
     pub(super) parts: SmallVec<[Part; 8]>,
     pub route: Route,
@@ -36,7 +37,7 @@ pub struct ExchangeState {
 }
 
 /// One filter's part in an exchange.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Part {
     /// What the filter keeps between its phases.
     pub(super) state: u64,
@@ -44,12 +45,13 @@ pub(super) struct Part {
     pub(super) matched: bool,
     /// It ended the request itself: its response phase is not called.
     pub(super) ended: bool,
+    pub(super) own: Own,
 }
 
 impl ExchangeState {
     pub(super) fn begin(&mut self, filters: usize) {
         self.parts.clear();
-        self.parts.resize(filters, Part::default());
+        self.parts.resize_with(filters, Part::default);
     }
 }
 

@@ -49,10 +49,10 @@ impl Chain {
         };
         state.filter_wait += suspension.waited();
         let mut watch = Watch::start();
-        let answer = suspension.resume(part.state, results, Shown::NOTHING);
+        let answer = suspension.resume(&mut part.own, part.state, results, Shown::NOTHING);
         watch.lap(&link.slot);
         let phase = suspension.phase();
-        let by = suspension.suspender(link, part.state);
+        let by = suspension.suspender(link, part);
         match decided(answer, by, part, &mut state.route) {
             Some(outcome) => {
                 state.filter_time += watch.total();
@@ -118,13 +118,14 @@ impl Chain {
                     &bytes[..bytes.len().min(plan.first_bytes)],
                 );
             }
-            let answer = link.slot.call(phase, &told, Shown::NOTHING);
+            let answer = link.slot.call(&mut part.own, phase, &told, Shown::NOTHING);
             watch.lap(&link.slot);
             let by = Suspender {
                 link,
                 phase,
                 at,
                 state: part.state,
+                serial: link.slot.serial(&part.own),
                 flags: flags_of(&told),
                 round: 0,
             };

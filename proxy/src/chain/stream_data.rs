@@ -112,7 +112,7 @@ impl Through<'_> {
         told.state = part.state;
         told.last = last;
         told.set(Fact::Piece, bytes);
-        let answer = link.slot.call(phase, &told, Shown::NOTHING);
+        let answer = link.slot.call(&mut part.own, phase, &told, Shown::NOTHING);
         self.watch.lap(&link.slot);
         let verdict = match answer {
             Ok(Answer::Verdict(verdict)) => verdict,

@@ -8,7 +8,9 @@ use bytes::Bytes;
 
 use super::filter::Filter;
 use super::http::Link;
+use super::own::Own;
 use super::slot::{Answer, Slot};
+use super::state::Part;
 use crate::wasm::{
     Call, Effect, EffectError, EffectResult, Fault, FaultKind, Op, Phase, Resumed, Shown, Verdict,
     pack_results,
@@ -46,6 +48,8 @@ pub(super) struct Suspender<'a> {
     pub(super) at: usize,
     /// What the filter keeps between its phases, with this verdict applied.
     pub(super) state: u64,
+    /// Of the instance that was called.
+    pub(super) serial: u64,
     /// The header's, as the call was shown them.
     pub(super) flags: u16,
     /// How often it suspended before.
@@ -74,7 +78,7 @@ impl Suspension {
                 state: by.state,
                 flags: by.flags,
             },
-            serial: slot.serial(),
+            serial: by.serial,
             round: by.round + 1,
             began: Instant::now(),
             body: None,
@@ -128,12 +132,13 @@ impl Suspension {
     }
 
     /// What a further suspension of the same call goes on from.
-    pub(super) fn suspender<'a>(&self, link: &'a Link, state: u64) -> Suspender<'a> {
+    pub(super) fn suspender<'a>(&self, link: &'a Link, part: &Part) -> Suspender<'a> {
         Suspender {
             link,
             phase: self.phase,
             at: self.at,
-            state,
+            state: part.state,
+            serial: link.slot.serial(&part.own),
             flags: self.resumed.flags,
             round: self.round,
         }
@@ -142,6 +147,7 @@ impl Suspension {
     /// Hands the results over; what comes back is what the phase's own call would. `state` is the filter's as it is now.
     pub(super) fn resume(
         &mut self,
+        own: &mut Own,
         state: u64,
         results: &[EffectResult],
         shown: Shown<'_>,
@@ -153,7 +159,8 @@ impl Suspension {
             ..self.resumed
         };
         let block = pack_results(resumed, results);
-        self.slot().resume(self.phase, self.serial, &block, shown)
+        self.slot()
+            .resume(own, self.phase, self.serial, &block, shown)
     }
 
     fn slot(&self) -> &Rc<Slot> {

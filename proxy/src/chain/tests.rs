@@ -2,6 +2,7 @@
 
 mod suspended;
 
+mod isolation;
 mod limits;
 
 use std::rc::Rc;
@@ -11,8 +12,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{
-    Balance, Capabilities, ConfigPath, FilterConfig, FilterLimits, HostPolicy, ModuleSource,
-    OnError, Panic, PoolConfig, PoolProtocol, Problem, StoreConfig,
+    Balance, Capabilities, ConfigPath, FilterConfig, FilterLimits, HostPolicy, Isolation,
+    ModuleSource, OnError, Panic, PoolConfig, PoolProtocol, Problem, StoreConfig,
 };
 use crate::connection::Connection;
 use crate::head::{Fields, RequestHead, ResponseHead, Version};
@@ -36,6 +37,7 @@ fn config(name: &str) -> FilterConfig {
         capabilities: Capabilities::default(),
         store: StoreConfig::Memory { bytes: 1 << 20 },
         on_error: OnError::Fail,
+        isolation: Isolation::Worker,
     }
 }
 

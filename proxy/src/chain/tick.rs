@@ -1,6 +1,7 @@
 //! Calls without an exchange, at the interval of a filter's plan.
 
 use super::http::Watch;
+use super::own::Own;
 use super::slot::Slot;
 use crate::wasm::{Facts, Phase, Shown};
 
@@ -17,7 +18,12 @@ impl Slot {
     /// Whoever lets ticks suspend awaits the effects in the caller's loop, which gives no tick meanwhile.
     pub fn tick(&self) {
         let mut watch = Watch::start();
-        let _no_exchange = self.call(Phase::Tick, &Facts::default(), Shown::NOTHING);
+        let _no_exchange = self.call(
+            &mut Own::default(),
+            Phase::Tick,
+            &Facts::default(),
+            Shown::NOTHING,
+        );
         watch.lap(self);
     }
 }

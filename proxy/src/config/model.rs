@@ -220,6 +220,7 @@ pub struct FilterConfig {
     /// Where it keeps what outlives an exchange; default in memory, 16 MiB.
     pub store: StoreConfig,
     pub on_error: OnError,
+    pub isolation: Isolation,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -243,7 +244,8 @@ pub struct FilterLimits {
     pub cpu: Option<Duration>,
     /// Calls into the host during one call; default 1000.
     pub host_calls: u32,
-    /// Instances alive at once, over all workers; default none: as many as are of use.
+    /// Instances alive at once, over all workers; default none: as many as are of use, or 256 where each exchange has its
+    /// own.
     pub instances: Option<u32>,
     /// Suspended calls at once, on each worker; default 1024.
     pub suspends: u32,
@@ -334,6 +336,15 @@ pub enum OnError {
     Fail,
     /// The exchange goes on as if the filter had said next.
     Bypass,
+}
+
+/// What shares an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// The exchanges of a worker.
+    Worker,
+    /// Each exchange has its own.
+    Request,
 }
 
 // ---------------------------------------------------------------- listeners

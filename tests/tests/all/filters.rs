@@ -322,3 +322,39 @@ fn a_standard_filter_loads_from_a_path_as_well() {
     assert_eq!(status("badcurl"), 418);
     assert_eq!(status("badcurl/1.0"), 200);
 }
+
+/// Counts its calls in its memory; from the second on, requests are answered with 403.
+fn refuses_the_second() -> Vec<u8> {
+    let mut guest = Guest::default();
+    let next = guest.pair(&[]);
+    let refuse = guest.pair(&verdict(REPLY, &[op(STATUS, "", &403u16.to_le_bytes())]));
+    let body = format!(
+        "(i32.store (i32.const 600) (i32.add (i32.const 1) (i32.load (i32.const 600))))
+         (select (i32.const {next}) (i32.const {refuse})
+           (i32.eq (i32.load (i32.const 600)) (i32.const 1)))"
+    );
+    guest.runs(Phase::Request, &body).build()
+}
+
+#[test]
+fn an_exchange_may_have_an_instance_of_its_own() {
+    let backend = Backend::http("web1");
+    let shared = rig(&backend, refuses_the_second(), "");
+    let mut kept = shared.raw();
+    let statuses = |kept: &mut sluicegate_tests::client::Raw| {
+        let mut statuses = Vec::new();
+        for _ in 0..3 {
+            kept.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                .expect("send");
+            statuses.push(kept.response().expect("response").status);
+        }
+        statuses
+    };
+    assert_eq!(statuses(&mut kept), [200, 403, 403]);
+    let isolated = rig(
+        &backend,
+        refuses_the_second(),
+        ", isolation: request, limits: {deadline: 1s}",
+    );
+    assert_eq!(statuses(&mut isolated.raw()), [200, 200, 200]);
+}

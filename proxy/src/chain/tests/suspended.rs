@@ -4,7 +4,7 @@ use super::*;
 use crate::wasm::{Effect, EffectResult};
 
 /// Suspends each request for a sleep, with token 7. `resumed` is what `on-resume` does before it edits the request.
-fn waiting(resumed: &str) -> Guest {
+pub(super) fn waiting(resumed: &str) -> Guest {
     let mut block = Writer::new(Kind::Suspend);
     block
         .op(80, b"", &5u32.to_le_bytes())
@@ -27,7 +27,7 @@ fn waiting(resumed: &str) -> Guest {
     ))
 }
 
-fn suspended(exchange: &mut Exchange) -> Box<Suspension> {
+pub(super) fn suspended(exchange: &mut Exchange) -> Box<Suspension> {
     match exchange.request() {
         Outcome::Suspend(suspension) => suspension,
         other => panic!("{other:?}"),

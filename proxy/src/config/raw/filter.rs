@@ -32,6 +32,8 @@ pub(in crate::config) struct RawFilter {
     pub store: String,
     /// What happens to an exchange when the filter fails.
     pub on_error: RawOnError,
+    /// What shares an instance, and with it what the filter keeps in variables of its own.
+    pub isolation: RawIsolation,
 }
 
 impl Default for RawFilter {
@@ -44,6 +46,7 @@ impl Default for RawFilter {
             capabilities: Vec::new(),
             store: "memory".into(),
             on_error: RawOnError::Fail,
+            isolation: RawIsolation::Worker,
         }
     }
 }
@@ -79,7 +82,7 @@ pub(in crate::config) struct RawFilterLimits {
     #[schemars(range(min = 1, max = 1_000_000), extend("x-unit" = "calls"))]
     pub host_calls: u32,
     /// Instances alive at one time over all workers. `auto` is one for each worker, two to spare, and four that are
-    /// being taken apart.
+    /// being taken apart; 256 with `isolation: request`, where more exchanges at one time are a fault of the filter.
     pub instances: RawInstances,
     /// Calls that wait for something at one time, on each worker.
     #[schemars(range(min = 1, max = 65_536), extend("x-unit" = "calls"))]
@@ -153,4 +156,15 @@ pub(in crate::config) enum RawOnError {
     Fail,
     /// The exchange goes on as if the filter were not there.
     Bypass,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub(in crate::config) enum RawIsolation {
+    /// All exchanges of a worker, one call at a time.
+    Worker,
+    /// Nothing: each exchange, session and tick has an instance of its own, freshly configured, which nobody uses after
+    /// it.
+    Request,
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::{Diagnostic, Resolver, clean, closest, quoted};
 use crate::config::model::{
-    Capabilities, ConfigPath, FilterConfig, ModuleSource, ModulesConfig, OnError,
+    Capabilities, ConfigPath, FilterConfig, Isolation, ModuleSource, ModulesConfig, OnError,
 };
-use crate::config::raw::{RawCapability, RawFilter, RawModules, RawOnError, RawSize};
+use crate::config::raw::{RawCapability, RawFilter, RawIsolation, RawModules, RawOnError, RawSize};
 use crate::config::store::{self, STORE_BYTES_MAX, STORE_BYTES_MIN, StoreConfig, StoreProblem};
 
 /// Searched after the configuration's own directory and `modules.paths`.
@@ -85,6 +85,10 @@ impl Resolver<'_> {
             on_error: match raw.on_error {
                 RawOnError::Fail => OnError::Fail,
                 RawOnError::Bypass => OnError::Bypass,
+            },
+            isolation: match raw.isolation {
+                RawIsolation::Worker => Isolation::Worker,
+                RawIsolation::Request => Isolation::Request,
             },
             at,
         }
