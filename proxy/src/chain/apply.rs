@@ -81,15 +81,6 @@ pub(super) fn reply(verdict: &Verdict, state: &mut u64) -> Reply {
     reply
 }
 
-/// What a filter says of a piece of a body whose head has passed.
-pub(super) fn piece(verdict: &Verdict, state: &mut u64) {
-    for op in verdict.ops() {
-        if let Op::State(value) = op {
-            *state = value;
-        }
-    }
-}
-
 pub(super) fn trailers(verdict: &Verdict, trailers: &mut Fields, state: &mut u64) {
     for op in verdict.ops() {
         match op {

@@ -5,10 +5,12 @@ use super::apply;
 use super::facts::{RequestFacts, ResponseFacts};
 use super::http::{Chain, Link, Watch};
 use super::slot::Answer;
-use super::state::{ExchangeState, Outcome};
+use super::state::{ExchangeState, Outcome, Part, Route};
+use super::suspension::{Suspender, Suspension};
 use crate::head::{Fields, RequestHead, ResponseHead};
 use crate::wasm::{
-    BodyMode, Fact, Facts, Fault, FaultKind, Kind, Op, Phase, Shown, ShownFields, Verdict,
+    BodyMode, EffectResult, Fact, Facts, Fault, FaultKind, Kind, Op, Phase, Shown, ShownFields,
+    Verdict, flags_of,
 };
 
 /// A larger answer is not kept for its allocation.
@@ -59,6 +61,8 @@ pub enum Made {
     Instead(Vec<u8>),
     /// The filter, or its failure, ends the exchange.
     End(Outcome),
+    /// The filter waits for effects; [`Chain::resume_piece`] goes on.
+    Wait(Box<Suspension>),
 }
 
 impl Message<'_> {
@@ -79,6 +83,18 @@ impl Message<'_> {
             Message::Request { head, .. } => Some(&head.fields),
             Message::Response { head, .. } => Some(&head.fields),
             Message::Sent { .. } => None,
+        }
+    }
+
+    /// The fields of a head that waits for its body.
+    fn shown<'s>(&'s self, link: &'s Link, stage: BodyStage) -> Shown<'s> {
+        let plan = link.slot.plan();
+        Shown {
+            fields: self.fields().filter(|_| stage.mode.holds_head()),
+            which: match self.is_request() {
+                true => &plan.request_fields,
+                false => &plan.response_fields,
+            },
         }
     }
 
@@ -135,67 +151,56 @@ impl Chain {
         ) else {
             return Made::Same;
         };
-        let plan = link.slot.plan();
-        let holds = stage.mode.holds_head();
         let mut watch = Watch::start();
-        let answer = {
+        let (answer, flags) = {
             let mut told = message.facts();
             told.state = part.state;
             told.last = piece.last;
             told.more = piece.more;
             told.set(Fact::Piece, piece.bytes);
-            told.show(plan.facts);
-            let shown = Shown {
-                fields: message.fields().filter(|_| holds),
-                which: match message.is_request() {
-                    true => &plan.request_fields,
-                    false => &plan.response_fields,
-                },
-            };
-            link.slot
-                .call(&mut part.own, message.body_phase(), &told, shown)
+            told.show(link.slot.plan().facts);
+            let flags = flags_of(&told);
+            let shown = message.shown(link, stage);
+            let phase = message.body_phase();
+            (link.slot.call(&mut part.own, phase, &told, shown), flags)
         };
         watch.lap(&link.slot);
         state.filter_time += watch.total();
-        let verdict = match answer {
-            Ok(Answer::Verdict(verdict)) => verdict,
-            Ok(Answer::Bypassed) => return Made::Same,
-            Err(kind) => {
-                part.ended = true;
-                return Made::End(fault(link, kind));
-            }
+        let by = Suspender {
+            link,
+            phase: message.body_phase(),
+            at: stage.filter,
+            state: part.state,
+            serial: link.slot.serial(&part.own),
+            flags,
+            round: 0,
         };
-        let ends = match verdict.kind {
-            Kind::Next => {
-                match message {
-                    Message::Request { head, .. } if holds => apply::request(
-                        &verdict,
-                        head,
-                        &mut state.route,
-                        &link.pools,
-                        &mut part.state,
-                    ),
-                    Message::Response { head, .. } if holds => {
-                        apply::response(&verdict, head, &mut part.state);
-                    }
-                    _ => apply::piece(&verdict, &mut part.state),
-                }
-                let made = instead(&verdict);
-                if verdict.size() <= SPARE_BYTES_MAX {
-                    link.slot.recycle(verdict);
-                }
-                return made;
-            }
-            Kind::Reply => Outcome::Reply(apply::reply(&verdict, &mut part.state)),
-            Kind::Drop => Outcome::Drop,
-            Kind::Reset => Outcome::Reset,
-            Kind::Suspend => match cannot_wait(link, message.body_phase()) {
-                Ok(()) => return Made::Same,
-                Err(outcome) => outcome,
-            },
+        made(answer, by, part, &mut state.route, stage, message)
+    }
+
+    /// Goes on with a piece that answered [`Made::Wait`]: `results` has one for each effect, in order.
+    pub fn resume_piece(
+        &self,
+        state: &mut ExchangeState,
+        stage: BodyStage,
+        message: &mut Message<'_>,
+        mut suspension: Suspension,
+        results: &[EffectResult],
+    ) -> Made {
+        let (Some(link), Some(part)) = (
+            self.links.get(stage.filter),
+            state.parts.get_mut(stage.filter),
+        ) else {
+            return Made::Same;
         };
-        part.ended = true;
-        Made::End(ends)
+        state.filter_wait += suspension.waited();
+        let mut watch = Watch::start();
+        let shown = message.shown(link, stage);
+        let answer = suspension.resume(&mut part.own, part.state, results, shown);
+        watch.lap(&link.slot);
+        state.filter_time += watch.total();
+        let by = suspension.suspender(link, part);
+        made(answer, by, part, &mut state.route, stage, message)
     }
 
     /// The body is larger than the filter takes, and its plan wants that to be a fault: what the failure policy makes
@@ -273,6 +278,61 @@ impl Chain {
     }
 }
 
+/// What the answer to a piece means, applied.
+fn made(
+    answer: Result<Answer, FaultKind>,
+    by: Suspender<'_>,
+    part: &mut Part,
+    route: &mut Route,
+    stage: BodyStage,
+    message: &mut Message<'_>,
+) -> Made {
+    let (link, holds) = (by.link, stage.mode.holds_head());
+    let verdict = match answer {
+        Ok(Answer::Verdict(verdict)) => verdict,
+        Ok(Answer::Bypassed) => return Made::Same,
+        Err(kind) => {
+            part.ended = true;
+            return Made::End(fault(link, kind));
+        }
+    };
+    let ends = match verdict.kind {
+        Kind::Next => {
+            match message {
+                Message::Request { head, .. } if holds => {
+                    apply::request(&verdict, head, route, &link.pools, &mut part.state);
+                }
+                Message::Response { head, .. } if holds => {
+                    apply::response(&verdict, head, &mut part.state);
+                }
+                _ => apply::state(&verdict, &mut part.state),
+            }
+            let made = instead(&verdict);
+            if verdict.size() <= SPARE_BYTES_MAX {
+                link.slot.recycle(verdict);
+            }
+            return made;
+        }
+        Kind::Reply => Outcome::Reply(apply::reply(&verdict, &mut part.state)),
+        Kind::Drop => Outcome::Drop,
+        Kind::Reset => Outcome::Reset,
+        Kind::Suspend => {
+            apply::state(&verdict, &mut part.state);
+            let by = Suspender {
+                state: part.state,
+                ..by
+            };
+            match Suspension::begin(by, verdict) {
+                Ok(Ok(suspension)) => return Made::Wait(suspension),
+                Ok(Err(_)) => return Made::Same,
+                Err(kind) => fault(link, kind),
+            }
+        }
+    };
+    part.ended = true;
+    Made::End(ends)
+}
+
 /// The last operation of a verdict that says what stands in place of the piece.
 fn instead(verdict: &Verdict) -> Made {
     let body = verdict.ops().filter_map(|op| match op {
@@ -281,16 +341,6 @@ fn instead(verdict: &Verdict) -> Made {
     });
     body.last()
         .map_or(Made::Same, |body| Made::Instead(body.to_vec()))
-}
-
-fn cannot_wait(link: &Link, phase: Phase) -> Result<(), Outcome> {
-    // What it waits for would never come.
-    link.slot.renew();
-    let fault_told = Fault::new(FaultKind::Verdict, "it cannot wait in a body");
-    match link.slot.failed(phase, &fault_told) {
-        Ok(_) => Ok(()),
-        Err(kind) => Err(fault(link, kind)),
-    }
 }
 
 fn fault(link: &Link, kind: FaultKind) -> Outcome {

@@ -149,6 +149,8 @@ impl Rules {
                         | Phase::Connect
                         | Phase::ClientHello
                         | Phase::FirstBytes
+                        | Phase::RequestBody
+                        | Phase::ResponseBody
                 ),
             },
         }

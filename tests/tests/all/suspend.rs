@@ -463,3 +463,95 @@ fn explain_tells_what_would_be_waited_for_and_asks_nobody() {
     }
     assert_eq!(auth.connections(), 0);
 }
+
+/// Sends a request with a body of three bytes in two chunks, a little apart.
+fn post(rig: &Rig, target: &str) -> Raw {
+    let mut raw = Raw::connect(rig.bind);
+    raw.send(format!(
+        "POST {target} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n"
+    ))
+    .expect("send");
+    raw
+}
+
+#[test]
+fn bodies_wait_and_nothing_overtakes() {
+    let auth = service();
+    let web = Backend::http_with(|r| response(200, &String::from_utf8_lossy(&r.body)));
+    let script = "/?call:/ok;sleep:5|incr:n;sleep:5";
+    for (mode, sent, answer) in [
+        (
+            "whole",
+            "[200:yes slept5]abc",
+            "[1 slept5][200:yes slept5]abc",
+        ),
+        ("transform", "[200:yes slept5]a[200:yes slept5]bc", ""),
+    ] {
+        let filter = ALL.replace("store: true", &format!("store: true, bodies: {mode}"));
+        let rig = Rig::new(&web, auth.address(), &filter, "");
+        let before = rig.suspends();
+        let mut raw = post(&rig, script);
+        if mode == "transform" {
+            // The second piece comes while the first one waits, or after it.
+            assert!(eventually(DEADLINE, || rig.suspends() > before));
+        }
+        raw.send("2\r\nbc\r\n0\r\n\r\n").expect("send");
+        let said = raw.response().expect("a response");
+        assert_eq!(said.status, 200, "{mode}");
+        let received = web.received().last().expect("a request").body.clone();
+        assert_eq!(String::from_utf8_lossy(&received), sent, "{mode}");
+        match answer {
+            "" => assert!(said.text().contains("slept5]"), "{}", said.text()),
+            answer => assert_eq!(said.text(), answer),
+        }
+        let record = record(&rig.proxy, |r| r["target"] == script);
+        assert!(
+            record["filter_wait_us"].as_u64() >= Some(10_000),
+            "{record}"
+        );
+    }
+}
+
+#[test]
+fn a_body_that_waits_ends_with_its_client_and_by_its_filter() {
+    let auth = service();
+    let web = Backend::http("web");
+    for mode in ["whole", "transform"] {
+        let filter = ALL.replace("store: true", &format!("store: true, bodies: {mode}"));
+        let rig = Rig::new(&web, auth.address(), &filter, "");
+        for (target, direction) in [("/?sleep:60000", "request"), ("/?|sleep:60000", "response")] {
+            let before = rig.suspends();
+            let mut raw = post(&rig, target);
+            raw.send("2\r\nbc\r\n0\r\n\r\n").expect("send");
+            let waits = || rig.suspends() > before;
+            assert!(eventually(DEADLINE, waits), "{mode} {direction}");
+            drop(raw);
+            let gone = || {
+                let records = records(&rig.proxy);
+                records
+                    .iter()
+                    .any(|r| r["target"] == target && r["reason"] == "client-gone")
+            };
+            assert!(
+                eventually(DEADLINE, gone),
+                "{mode} {direction}: {:?}",
+                records(&rig.proxy)
+            );
+        }
+        for end in ["drop", "reset"] {
+            let target = format!("/?sleep:5;{end}");
+            let mut raw = post(&rig, &target);
+            raw.send("2\r\nbc\r\n0\r\n\r\n").expect("send");
+            assert!(raw.to_end().unwrap_or_default().is_empty(), "{mode} {end}");
+            let reason = format!("filter-{end}");
+            record(&rig.proxy, |r| r["reason"] == *reason);
+        }
+        assert_eq!(rig.faults("instance"), 0.0);
+    }
+    // A reply, while the head waits.
+    let filter = ALL.replace("store: true", "store: true, bodies: whole");
+    let rig = Rig::new(&web, auth.address(), &filter, "");
+    let mut raw = post(&rig, "/?call:/denied;reply");
+    raw.send("0\r\n\r\n").expect("send");
+    assert_eq!(raw.response().expect("a response").text(), "403:no");
+}

@@ -1,18 +1,24 @@
 //! Bodies and trailers that filters want to see: waiting for what holds a head back, and the pieces of what passes.
 
-use super::pipeline::{Halt, Pipeline, Source, Walk};
+use super::pipeline::{Effects, Halt, Pipeline, Source, Walk};
 use super::{Ending, Exchange, Journal, Upload, is_bodiless, request_facts};
-use crate::chain::{Message, Outcome, ResponseFacts};
+use crate::chain::{Message, Outcome, ResponseFacts, Suspension};
+use crate::connection::Connection;
 use crate::error::Reason;
+use crate::generation::Service;
 use crate::head::{Fields, ResponseHead, Version};
+use crate::http::call::Caller;
 use crate::http::client_side::{ClientSide, ResponseBody};
 use crate::http::forward;
 use crate::http::h1::body::{BodyError, Pulled, Taker};
 use crate::http::h1::framing::Framing;
+use crate::http::suspended::perform;
 use crate::http::upstream::Upstream;
 use crate::io::Scratch;
 use crate::upstream::{Failure, Lease};
 use crate::wasm::Phase;
+use std::net::IpAddr;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -136,16 +142,22 @@ impl<C: ClientSide> Exchange<'_, C> {
         let waited = timer.run(std::future::poll_fn(|cx| {
             // An interim 100 must be out before the client can be expected to send.
             let _ = self.side.poll_flush(cx);
-            let before = self.journal.bytes_in;
+            let before = (self.journal.bytes_in, self.request_waits());
             let polled = self.with_request(|pipeline, walk, source| match to_end {
                 false => pipeline.poll_settle(cx, walk, source),
                 true => pipeline
                     .poll_next(cx, walk, source, &mut |_, _| {})
                     .map_ok(|_| ()),
             });
-            if self.journal.bytes_in != before {
+            let waits = self.request_waits();
+            if (self.journal.bytes_in, waits) != before {
+                // The client is not idle while a filter waits.
+                let phase = if waits { Duration::MAX } else { idle };
                 self.timer
-                    .set(self.until_total(idle).map_err(Halt::Reason)?);
+                    .set(self.until_total(phase).map_err(Halt::Reason)?);
+            }
+            if waits && polled.is_pending() && self.side.poll_gone(cx).is_ready() {
+                return Poll::Ready(Err(Halt::Reason(Reason::ClientGone)));
             }
             polled
         }));
@@ -155,12 +167,17 @@ impl<C: ClientSide> Exchange<'_, C> {
         }
     }
 
+    fn request_waits(&self) -> bool {
+        self.request_body.as_ref().is_some_and(|b| b.is_waiting())
+    }
+
     /// Lends the request's pipeline with what it needs. There is one.
     fn with_request<R>(
         &mut self,
         work: impl FnOnce(&mut Pipeline, &mut Walk<'_, '_>, &mut FromClient<'_, C>) -> R,
     ) -> R {
         let mut pipeline = self.request_body.take().unwrap_or_default();
+        let perform = performing(self.service, self.connection, self.client.ip);
         let mut walk = Walk {
             chain: &self.service.chain,
             state: &mut self.state,
@@ -169,6 +186,7 @@ impl<C: ClientSide> Exchange<'_, C> {
                 head: &mut self.head,
             },
             phase: Phase::RequestBody,
+            perform: &perform,
         };
         let mut source = FromClient {
             side: &mut *self.side,
@@ -196,6 +214,9 @@ impl<C: ClientSide> Exchange<'_, C> {
             })
         });
         self.replay = replay;
+        if pulled.is_pending() && self.request_waits() && self.side.poll_gone(cx).is_ready() {
+            return Poll::Ready(Err(Reason::ClientGone));
+        }
         pulled.map_err(passing)
     }
 
@@ -300,7 +321,11 @@ impl<C: ClientSide> Exchange<'_, C> {
         timer.set(self.until_total(idle).map_err(Halt::Reason)?);
         let waited = timer.run(std::future::poll_fn(|cx| {
             // A body that is still being sent goes on beside the response.
-            let before = (self.journal.bytes_in, self.response_taken());
+            let before = (
+                self.journal.bytes_in,
+                self.response_taken(),
+                self.response_waits(),
+            );
             if let Poll::Ready(Err(reason)) = self.poll_upload(cx, upstream) {
                 return Poll::Ready(Err(Halt::Reason(reason)));
             }
@@ -308,9 +333,11 @@ impl<C: ClientSide> Exchange<'_, C> {
                 self.with_response(Some(&mut *head), upstream, |pipeline, walk, source, _| {
                     pipeline.poll_settle(cx, walk, source)
                 });
-            if before != (self.journal.bytes_in, self.response_taken()) {
+            let waits = self.response_waits();
+            if before != (self.journal.bytes_in, self.response_taken(), waits) {
+                let phase = if waits { Duration::MAX } else { idle };
                 self.timer
-                    .set(self.until_total(idle).map_err(Halt::Reason)?);
+                    .set(self.until_total(phase).map_err(Halt::Reason)?);
             }
             if settled.is_pending()
                 && self.upload == Upload::Done
@@ -324,6 +351,10 @@ impl<C: ClientSide> Exchange<'_, C> {
             Ok(settled) => settled,
             Err(_) => Err(Halt::Reason(self.timed_out(Reason::ResponseTimeout))),
         }
+    }
+
+    fn response_waits(&self) -> bool {
+        self.response_body.as_ref().is_some_and(|b| b.is_waiting())
     }
 
     fn response_taken(&self) -> u64 {
@@ -344,6 +375,7 @@ impl<C: ClientSide> Exchange<'_, C> {
         ) -> R,
     ) -> R {
         let mut pipeline = self.response_body.take().unwrap_or_default();
+        let perform = performing(self.service, self.connection, self.client.ip);
         let Journal {
             endpoint,
             pool,
@@ -372,6 +404,7 @@ impl<C: ClientSide> Exchange<'_, C> {
             state: &mut self.state,
             message,
             phase: Phase::ResponseBody,
+            perform: &perform,
         };
         let mut source = FromEndpoint {
             upstream,
@@ -395,7 +428,7 @@ impl<C: ClientSide> Exchange<'_, C> {
         gone: &mut bool,
         idle: Duration,
     ) -> Poll<Result<Pulled, Reason>> {
-        let before = self.response_taken();
+        let before = (self.response_taken(), self.response_waits());
         let pulled = self.with_response(
             None,
             upstream,
@@ -406,9 +439,11 @@ impl<C: ClientSide> Exchange<'_, C> {
                 })
             },
         );
-        // What a filter swallows is progress, too.
-        if self.response_taken() != before {
-            self.timer.set(self.until_total(idle)?);
+        // What a filter swallows is progress, too, and while one waits the endpoint is not idle.
+        let waits = self.response_waits();
+        if (self.response_taken(), waits) != before {
+            let phase = if waits { Duration::MAX } else { idle };
+            self.timer.set(self.until_total(phase)?);
         }
         pulled.map_err(passing)
     }
@@ -448,6 +483,26 @@ impl<C: ClientSide> Exchange<'_, C> {
                 _ => self.give_up(Reason::FilterFault).await,
             },
         }
+    }
+}
+
+/// Performs what filters wait for in a body. It outlives the call that asks for it.
+fn performing<'a>(
+    service: &'a Rc<Service>,
+    connection: &'a Rc<Connection>,
+    client: IpAddr,
+) -> impl Fn(Box<Suspension>) -> Effects + 'a {
+    move |suspension| {
+        let (service, connection) = (service.clone(), connection.clone());
+        Box::pin(async move {
+            let caller = Caller {
+                service: &service,
+                connection: &connection,
+                client,
+            };
+            let results = perform(&caller, &suspension).await;
+            (suspension, results)
+        })
     }
 }
 

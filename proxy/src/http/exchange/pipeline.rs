@@ -2,13 +2,18 @@
 //!
 //! It is pulled from its end. Whatever can be done nearest to the end is done first, so that a stage gets a piece only
 //! when those behind it have none: what lies between two stages is what one call answered, or one piece. A stage that
-//! holds the head back collects before itself, up to its own maximum and a piece.
+//! holds the head back collects before itself, up to its own maximum and a piece. While a stage waits for effects, nothing is
+//! done before it and nothing more is read.
 
-use crate::chain::{BodyPiece, BodyStage, Chain, ExchangeState, Made, Message, Outcome};
+use crate::chain::{
+    BodyPiece, BodyStage, Chain, ExchangeState, Made, Message, Outcome, Suspension,
+};
 use crate::error::Reason;
 use crate::head::Fields;
 use crate::http::h1::body::{Pulled, Taker};
+use crate::http::suspended::Results;
 use crate::wasm::{BodyMode, OverCap, Phase};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 /// What is shown of a passing body at one time, and given to its taker.
@@ -34,7 +39,12 @@ pub(super) struct Walk<'w, 'm> {
     pub(super) state: &'w mut ExchangeState,
     pub(super) message: Message<'m>,
     pub(super) phase: Phase,
+    /// Performs what a filter waits for.
+    pub(super) perform: &'w dyn Fn(Box<Suspension>) -> Effects,
 }
+
+/// Effects that run, and the call that waits for them. Dropped early, the call is cancelled.
+pub(super) type Effects = Pin<Box<dyn Future<Output = (Box<Suspension>, Results)>>>;
 
 /// Why the body does not go on.
 #[derive(Debug)]
@@ -46,7 +56,7 @@ pub(super) enum Halt {
     TooLarge,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Pipeline {
     stages: Vec<Stage>,
     /// What waits before each stage, and at the end what waits to be taken.
@@ -58,11 +68,37 @@ pub(super) struct Pipeline {
     pub(super) given: u64,
 }
 
-#[derive(Debug)]
 struct Stage {
     is: BodyStage,
     does: Does,
     length: Length,
+    waiting: Option<Waiting>,
+}
+
+/// A call about the piece that is next.
+struct Waiting {
+    effects: Effects,
+    /// Bytes of the piece.
+    count: usize,
+    /// What has to be known of what is behind it: for a held stage that there is more, else that it is the last.
+    mark: bool,
+}
+
+/// What came of one step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Done,
+    /// There is nothing to do before more comes in.
+    Needs,
+    /// A filter waits; the task is woken.
+    Waits,
+}
+
+/// What a filter said of a piece.
+enum Said {
+    /// What stands in its place; none when it passes as it is.
+    Made(Option<Vec<u8>>),
+    Waits(Effects),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,6 +213,11 @@ impl Pipeline {
         self.stages.iter().all(|stage| stage.does != Does::Hold)
     }
 
+    /// A filter waits for effects.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.stages.iter().any(|stage| stage.waiting.is_some())
+    }
+
     /// The length of what comes out, when `length` goes in; `Err` when no filter changes it.
     pub(super) fn length(&self, length: Option<u64>) -> Result<Option<u64>, Unchanged> {
         if self.stages.iter().all(|stage| stage.length == Length::Same) {
@@ -217,8 +258,10 @@ impl Pipeline {
         source: &mut impl Source,
     ) -> Poll<Result<(), Halt>> {
         while !self.is_settled() {
-            if !self.step(walk)? {
-                ready!(self.poll_fill(cx, source))?;
+            match self.step(cx, walk)? {
+                Step::Done => {}
+                Step::Needs => ready!(self.poll_fill(cx, source))?,
+                Step::Waits => return Poll::Pending,
             }
         }
         Poll::Ready(Ok(()))
@@ -246,8 +289,10 @@ impl Pipeline {
             if self.is_done() {
                 return Poll::Ready(Ok(Pulled::End));
             }
-            if !self.step(walk)? {
-                ready!(self.poll_fill(cx, source))?;
+            match self.step(cx, walk)? {
+                Step::Done => {}
+                Step::Needs => ready!(self.poll_fill(cx, source))?,
+                Step::Waits => return Poll::Pending,
             }
         }
     }
@@ -272,17 +317,21 @@ impl Pipeline {
         Poll::Ready(Ok(()))
     }
 
-    /// One step of work at the stage nearest to the end that has any; false when all of them need more.
-    fn step(&mut self, walk: &mut Walk<'_, '_>) -> Result<bool, Halt> {
+    /// One step of work at the stage nearest to the end that has any.
+    fn step(&mut self, cx: &mut Context<'_>, walk: &mut Walk<'_, '_>) -> Result<Step, Halt> {
         for (at, stage) in self.stages.iter_mut().enumerate().rev() {
             let Some([input, output]) = self.queues.get_mut(at..at + 2) else {
                 continue;
             };
-            if !output.ended && stage.work(input, output, walk)? {
-                return Ok(true);
+            if output.ended {
+                continue;
+            }
+            match stage.work(cx, input, output, walk)? {
+                Step::Needs => {}
+                step => return Ok(step),
             }
         }
-        Ok(false)
+        Ok(Step::Needs)
     }
 }
 
@@ -297,29 +346,60 @@ impl Stage {
             BodyMode::Transform => (Does::Pieces, Length::Unknown),
             BodyMode::Skip => (Does::Pass, Length::Same),
         };
-        Self { is, does, length }
+        Self {
+            is,
+            does,
+            length,
+            waiting: None,
+        }
     }
 
-    /// Takes from `input` and gives to `output`; false when there is nothing to do yet.
+    /// Takes from `input` and gives to `output`.
     fn work(
         &mut self,
+        cx: &mut Context<'_>,
         input: &mut Queue,
         output: &mut Queue,
         walk: &mut Walk<'_, '_>,
-    ) -> Result<bool, Halt> {
+    ) -> Result<Step, Halt> {
+        if let Some(waiting) = &mut self.waiting {
+            let Poll::Ready((suspension, results)) = waiting.effects.as_mut().poll(cx) else {
+                return Ok(Step::Waits);
+            };
+            let (count, mark) = (waiting.count, waiting.mark);
+            self.waiting = None;
+            let said = walk.resume(self.is, *suspension, &results)?;
+            return Ok(self.said(said, count, mark, input, output));
+        }
         match (self.does, self.is.mode) {
-            (Does::Pass, _) => Ok(input.move_to(output)),
-            (Does::Pieces, _) => self.pass_piece(input, output, walk),
+            (Does::Pass, _) => Ok(match input.move_to(output) {
+                true => Step::Done,
+                false => Step::Needs,
+            }),
+            (Does::Pieces, _) => {
+                let (bytes, last) = input.piece();
+                if bytes.is_empty() && !last {
+                    return Ok(Step::Needs);
+                }
+                let piece = BodyPiece {
+                    bytes,
+                    last,
+                    more: false,
+                };
+                let count = bytes.len();
+                let said = walk.ask(self.is, piece)?;
+                Ok(self.said(said, count, last, input, output))
+            }
             (Does::Hold, BodyMode::Whole(whole)) => {
-                let waiting = input.waiting();
-                if waiting.len() as u64 > u64::from(whole.max) {
+                let waiting = input.waiting().len();
+                if waiting as u64 > u64::from(whole.max) {
                     self.over(walk)?;
-                    return Ok(true);
+                    return Ok(Step::Done);
                 }
                 if !input.ended {
-                    return Ok(false);
+                    return Ok(Step::Needs);
                 }
-                self.show(waiting.len(), input, output, walk)
+                self.show(waiting, input, output, walk)
             }
             (Does::Hold, mode) => {
                 let max = match mode {
@@ -329,7 +409,7 @@ impl Stage {
                 // One byte more tells whether something follows.
                 let waiting = input.waiting().len();
                 if waiting <= max && !input.ended {
-                    return Ok(false);
+                    return Ok(Step::Needs);
                 }
                 self.show(waiting.min(max), input, output, walk)
             }
@@ -343,7 +423,7 @@ impl Stage {
         input: &mut Queue,
         output: &mut Queue,
         walk: &mut Walk<'_, '_>,
-    ) -> Result<bool, Halt> {
+    ) -> Result<Step, Halt> {
         let waiting = input.waiting();
         let more = waiting.len() > count || !input.ended;
         let piece = BodyPiece {
@@ -351,7 +431,54 @@ impl Stage {
             last: !more,
             more,
         };
-        let made = walk.ask(self.is, piece)?;
+        let said = walk.ask(self.is, piece)?;
+        Ok(self.said(said, count, more, input, output))
+    }
+
+    /// Carries out what the filter said of the first `count` bytes of `input`, or waits until it says it.
+    fn said(
+        &mut self,
+        said: Said,
+        count: usize,
+        mark: bool,
+        input: &mut Queue,
+        output: &mut Queue,
+    ) -> Step {
+        let made = match said {
+            Said::Made(made) => made,
+            Said::Waits(effects) => {
+                self.waiting = Some(Waiting {
+                    effects,
+                    count,
+                    mark,
+                });
+                return Step::Done;
+            }
+        };
+        match self.does {
+            Does::Hold => self.release(made, count, mark, input, output),
+            _ => {
+                match made {
+                    Some(made) if output.is_empty() => (output.bytes, output.at) = (made, 0),
+                    Some(made) => output.push(&made),
+                    None => output.push(input.waiting().get(..count).unwrap_or_default()),
+                }
+                input.consume(count);
+                output.ended |= mark;
+            }
+        }
+        Step::Done
+    }
+
+    /// Lets go of what was held.
+    fn release(
+        &mut self,
+        made: Option<Vec<u8>>,
+        count: usize,
+        more: bool,
+        input: &mut Queue,
+        output: &mut Queue,
+    ) {
         self.does = Does::Pass;
         let length = made.as_ref().map_or(count, Vec::len);
         if !more {
@@ -365,34 +492,6 @@ impl Stage {
             output.at = 0;
         }
         input.move_to(output);
-        Ok(true)
-    }
-
-    /// Shows one piece of a body that passes.
-    fn pass_piece(
-        &mut self,
-        input: &mut Queue,
-        output: &mut Queue,
-        walk: &mut Walk<'_, '_>,
-    ) -> Result<bool, Halt> {
-        let (bytes, last) = input.piece();
-        if bytes.is_empty() && !last {
-            return Ok(false);
-        }
-        let count = bytes.len();
-        let piece = BodyPiece {
-            bytes,
-            last,
-            more: false,
-        };
-        match walk.ask(self.is, piece)? {
-            Some(made) if output.is_empty() => (output.bytes, output.at) = (made, 0),
-            Some(made) => output.push(&made),
-            None => output.push(bytes),
-        }
-        input.consume(count);
-        output.ended |= last;
-        Ok(true)
     }
 
     /// The body is larger than the filter takes.
@@ -411,15 +510,31 @@ impl Stage {
 }
 
 impl Walk<'_, '_> {
-    /// What stands in place of the piece; none when it passes as it is.
-    fn ask(&mut self, stage: BodyStage, piece: BodyPiece<'_>) -> Result<Option<Vec<u8>>, Halt> {
-        match self
+    fn ask(&mut self, stage: BodyStage, piece: BodyPiece<'_>) -> Result<Said, Halt> {
+        let made = self
             .chain
-            .piece(self.state, stage, &mut self.message, piece)
-        {
-            Made::Same => Ok(None),
-            Made::Instead(bytes) => Ok(Some(bytes)),
+            .piece(self.state, stage, &mut self.message, piece);
+        self.said(made)
+    }
+
+    fn resume(
+        &mut self,
+        stage: BodyStage,
+        suspension: Suspension,
+        results: &Results,
+    ) -> Result<Said, Halt> {
+        let made =
+            self.chain
+                .resume_piece(self.state, stage, &mut self.message, suspension, results);
+        self.said(made)
+    }
+
+    fn said(&self, made: Made) -> Result<Said, Halt> {
+        match made {
+            Made::Same => Ok(Said::Made(None)),
+            Made::Instead(bytes) => Ok(Said::Made(Some(bytes))),
             Made::End(outcome) => Err(Halt::Filter(Box::new(outcome))),
+            Made::Wait(suspension) => Ok(Said::Waits((self.perform)(suspension))),
         }
     }
 }

@@ -113,12 +113,6 @@ impl Filter for Bodies {
             false => verdict,
         };
         let what = does.map_or("", |does| &does.act);
-        if what == "later" {
-            return RequestBodyVerdict::later(async {
-                sluicegate_sdk::effect::sleep(std::time::Duration::from_millis(1)).await;
-                RequestBodyVerdict::next()
-            });
-        }
         match act(what, &self.settings.name, body.bytes(), body.is_last()) {
             Made::Same => verdict,
             Made::Bytes(bytes) => verdict.replace(bytes),

@@ -11,6 +11,8 @@
 //! | `reply`, `drop`, `reset` | ends the exchange; a reply has what was said in its body |
 //! | `live` | says how many scripts are waiting, this one among them |
 //!
+//! With `bodies` the steps are those of each piece of a body instead, which then has what was said before it.
+//!
 //! A path of `/panic` panics, before anything else.
 
 use std::cell::Cell;
@@ -21,8 +23,9 @@ use sluicegate_sdk::effect::{self, Error};
 use sluicegate_sdk::http::{self, CallRequest};
 use sluicegate_sdk::store::{self, Swap};
 use sluicegate_sdk::{
-    CalledPool, Diagnostics, Filter, Phase, Reply, Request, RequestVerdict, Response,
-    ResponseVerdict, Setup, Stream, StreamVerdict, log,
+    BodyMode, CalledPool, Diagnostics, Filter, OverCap, Phase, Reply, Request, RequestBody,
+    RequestBodyVerdict, RequestVerdict, Response, ResponseBody, ResponseBodyVerdict,
+    ResponseVerdict, Setup, Stream, StreamVerdict, Text, log,
 };
 
 #[sluicegate_sdk::settings]
@@ -35,6 +38,8 @@ pub struct Settings {
     store: bool,
     /// The script of sessions.
     connect: Option<String>,
+    /// `whole` or `transform`.
+    bodies: Option<String>,
 }
 
 pub struct Waits {
@@ -148,12 +153,23 @@ impl Filter for Waits {
         if settings.store {
             setup.uses_store();
         }
-        if settings.connect.is_some() {
+        if settings.connect.is_some() || settings.bodies.is_some() {
             setup.skip(Phase::Request);
             setup.skip(Phase::Response);
-        } else {
+        }
+        if settings.connect.is_none() {
             setup.skip(Phase::Connect);
         }
+        let mode = match settings.bodies.as_deref() {
+            None => BodyMode::Skip,
+            Some("whole") => BodyMode::Whole {
+                max: 1000,
+                over: OverCap::Refuse,
+            },
+            Some(_) => BodyMode::Transform,
+        };
+        setup.request_body(mode);
+        setup.response_body(mode);
         Ok(Self {
             pool: settings.pool.map(|name| setup.called_pool(&name, "/pool")),
             connect: settings.connect.unwrap_or_default(),
@@ -197,6 +213,32 @@ impl Filter for Waits {
         })
     }
 
+    fn request_body(&mut self, body: &RequestBody<'_>) -> RequestBodyVerdict {
+        let mut script = Script::new(self, steps(body.query(), 0));
+        let bytes = body.bytes().to_vec();
+        RequestBodyVerdict::later(async move {
+            match script.run().await {
+                End::Next => RequestBodyVerdict::next().replace(with(&script, &bytes)),
+                End::Reply => Reply::new(200).body(script.said()).into(),
+                End::Drop => RequestBodyVerdict::drop(),
+                End::Reset => RequestBodyVerdict::reset(),
+            }
+        })
+    }
+
+    fn response_body(&mut self, body: &ResponseBody<'_>) -> ResponseBodyVerdict {
+        let mut script = Script::new(self, steps(body.query(), 1));
+        let bytes = body.bytes().to_vec();
+        ResponseBodyVerdict::later(async move {
+            match script.run().await {
+                End::Next => ResponseBodyVerdict::next().replace(with(&script, &bytes)),
+                End::Reply => Reply::new(200).body(script.said()).into(),
+                End::Drop => ResponseBodyVerdict::drop(),
+                End::Reset => ResponseBodyVerdict::reset(),
+            }
+        })
+    }
+
     fn connect(&mut self, _: &Stream<'_>) -> StreamVerdict {
         let mut script = Script::new(self, self.connect.clone());
         StreamVerdict::later(async move {
@@ -206,6 +248,20 @@ impl Filter for Waits {
                 End::Reset => StreamVerdict::reset(),
             }
         })
+    }
+}
+
+/// The part of the query that is for one direction.
+fn steps(query: Option<Text<'_>>, direction: usize) -> String {
+    let query = query.and_then(|query| query.to_str()).unwrap_or("");
+    query.split('|').nth(direction).unwrap_or("").to_owned()
+}
+
+/// A piece behind what was said; an end without bytes stays without.
+fn with(script: &Script, bytes: &[u8]) -> Vec<u8> {
+    match bytes.is_empty() {
+        true => Vec::new(),
+        false => [b"[", script.said().as_bytes(), b"]", bytes].concat(),
     }
 }
 
