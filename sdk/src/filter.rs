@@ -7,7 +7,7 @@ use crate::handover::{NotRestored, Saved};
 use crate::plan::{Diagnostics, Phases, Setup};
 use crate::verdict::{
     RequestBodyVerdict, RequestVerdict, ResponseBodyVerdict, ResponseVerdict, StreamDataVerdict,
-    StreamVerdict, TrailersVerdict,
+    StreamVerdict, TickVerdict, TrailersVerdict,
 };
 use crate::view::{
     Record, Request, RequestBody, RequestTrailers, Response, ResponseBody, ResponseTrailers,
@@ -103,8 +103,11 @@ pub trait Filter: Sized + 'static {
         StreamDataVerdict::next()
     }
 
-    /// Time went by: called at the interval that [`Setup::every`] asked for, on one worker of the proxy.
-    fn tick(&mut self) {}
+    /// Time went by: called at the interval that [`Setup::every`] asked for, on one worker of the proxy. It may wait for
+    /// effects with [`TickVerdict::later`](crate::Verdict::later); there is no other tick meanwhile.
+    fn tick(&mut self) -> TickVerdict {
+        TickVerdict::next()
+    }
 
     /// A reload replaces the filter: what the instance that takes its place on this worker is to know. It is called while
     /// exchanges of this instance may still run.

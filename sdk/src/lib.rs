@@ -144,7 +144,7 @@ pub use verdict::{
     CalledPool, Edits, Http, OfBody, OfRequest, OfResponse, OnRequest, OnRequestBody, OnResponse,
     OnResponseBody, OnStream, OnStreamData, OnTrailers, Pool, Reply, RequestBodyVerdict,
     RequestVerdict, ResponseBodyVerdict, ResponseVerdict, Routes, StreamDataVerdict, StreamVerdict,
-    TrailersVerdict, Value, Verdict,
+    TickVerdict, TrailersVerdict, Value, Verdict,
 };
 pub use view::{
     Record, Request, RequestBody, RequestTrailers, Response, ResponseBody, ResponseTrailers,

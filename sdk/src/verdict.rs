@@ -63,6 +63,9 @@ pub enum OnStream {}
 #[derive(Debug, Clone, Copy)]
 pub enum OnStreamData {}
 
+/// Marks what a tick answers.
+#[derive(Debug, Clone, Copy)]
+pub enum OnTick {}
 /// Marks verdicts of the phase of the request's body.
 #[derive(Debug, Clone, Copy)]
 pub enum OnRequestBody {}
@@ -135,6 +138,9 @@ pub type StreamVerdict = Verdict<OnStream>;
 
 /// Answers of the phases of a stream's data.
 pub type StreamDataVerdict = Verdict<OnStreamData>;
+
+/// What [`Filter::tick`](crate::Filter::tick) answers: [`next`](Verdict::next), now or [later](Verdict::later).
+pub type TickVerdict = Verdict<OnTick>;
 
 /// A verdict, with the edits that go with it. Edits apply in the order they are written.
 ///

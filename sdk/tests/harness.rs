@@ -7,7 +7,7 @@ use sluicegate_sdk::testing::{
 use sluicegate_sdk::{
     Diagnostic, Diagnostics, Filter, Interest, Match, NotRestored, Phase, Phases, Pool, Record,
     Reply, Request, RequestVerdict, Response, ResponseVerdict, Saved, Setup, Stream, StreamData,
-    StreamDataVerdict, StreamVerdict, clock, log, metrics, random,
+    StreamDataVerdict, StreamVerdict, TickVerdict, clock, log, metrics, random,
 };
 
 #[sluicegate_sdk::settings]
@@ -222,8 +222,9 @@ impl Filter for Busy {
         }
     }
 
-    fn tick(&mut self) {
+    fn tick(&mut self) -> TickVerdict {
         self.count += clock::now().as_secs() + random::number() % 2;
+        TickVerdict::next()
     }
 
     fn save(&self) -> Option<Saved> {

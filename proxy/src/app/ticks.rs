@@ -1,7 +1,11 @@
 //! The ticks that one worker gives: a task for each filter of its chains that wants some and that elected this worker.
 
-use crate::chain::Slot;
+use crate::chain::{ExchangeState, Slot};
+use crate::connection::Connection;
+use crate::generation::Service;
+use crate::http::suspended::perform_for_session;
 use std::cell::RefCell;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -11,28 +15,48 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 #[derive(Default)]
 pub struct Ticks(RefCell<Vec<Ticking>>);
 
+/// Where a filter is to be found: its pools and its store are those of a service.
+#[derive(Clone)]
+pub struct Place {
+    pub service: Rc<Service>,
+    /// In the service's chain.
+    pub at: usize,
+}
+
 struct Ticking {
     slot: Rc<Slot>,
+    /// That of the present generation.
+    place: Rc<RefCell<Place>>,
     task: JoinHandle<()>,
 }
 
 impl Ticks {
-    /// These are the slots of the worker's chains from now on. A filter that stays keeps its rhythm; one that went, or was
+    /// These are the worker's services from now on. A filter that stays keeps its rhythm; one that went, or was
     /// replaced, is ticked no more.
-    pub fn follow<'a>(&self, slots: impl Iterator<Item = &'a Rc<Slot>>) {
+    pub fn follow<'a>(&self, services: impl Iterator<Item = &'a Rc<Service>>) {
         let mut before = std::mem::take(&mut *self.0.borrow_mut());
         let mut now: Vec<Ticking> = Vec::new();
-        for slot in slots {
-            let Some(ms) = slot.tick_ms() else { continue };
-            let is_same = |ticking: &Ticking| Rc::ptr_eq(&ticking.slot, slot);
-            if now.iter().any(is_same) {
-                continue;
+        for service in services {
+            for (at, link) in service.chain.links().iter().enumerate() {
+                let slot = &link.slot;
+                let Some(ms) = slot.tick_ms() else { continue };
+                let is_same = |ticking: &Ticking| Rc::ptr_eq(&ticking.slot, slot);
+                if now.iter().any(is_same) {
+                    continue;
+                }
+                let place = Place {
+                    service: service.clone(),
+                    at,
+                };
+                now.push(match before.iter().position(is_same) {
+                    Some(known) => {
+                        let ticking = before.swap_remove(known);
+                        ticking.place.replace(place);
+                        ticking
+                    }
+                    None => Ticking::start(slot.clone(), place, Duration::from_millis(ms.into())),
+                });
             }
-            let ticking = match before.iter().position(is_same) {
-                Some(at) => before.swap_remove(at),
-                None => Ticking::start(slot.clone(), Duration::from_millis(ms.into())),
-            };
-            now.push(ticking);
         }
         *self.0.borrow_mut() = now;
     }
@@ -43,23 +67,43 @@ impl Ticks {
 }
 
 impl Ticking {
-    fn start(slot: Rc<Slot>, every: Duration) -> Self {
-        let ticked = slot.clone();
+    fn start(slot: Rc<Slot>, place: Place, every: Duration) -> Self {
+        let place = Rc::new(RefCell::new(place));
+        let present = place.clone();
         let task = tokio::task::spawn_local(async move {
             let mut interval = interval_at(Instant::now() + every, every);
-            // A worker that was busy gives one tick late, not several at once.
+            // A worker that was busy, or a tick that waited, gives one tick late, not several at once.
             interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
             loop {
                 interval.tick().await;
-                ticked.tick();
+                let place = present.borrow().clone();
+                tick(&place).await;
             }
         });
-        Self { slot, task }
+        Self { slot, place, task }
     }
 }
 
 impl Drop for Ticking {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+/// One tick, to the end of what it waits for.
+async fn tick(place: &Place) {
+    let chain = &place.service.chain;
+    let mut state = ExchangeState::default();
+    let mut waits = chain.tick(&mut state, place.at);
+    if waits.is_none() {
+        return;
+    }
+    // Nobody's: effects are on behalf of a connection.
+    let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    let listener = place.service.listener.config.name.clone();
+    let connection = Rc::new(Connection::new(listener, nowhere, nowhere));
+    while let Some(suspension) = waits {
+        let results = perform_for_session(&place.service, &connection, &suspension).await;
+        waits = chain.resume_tick(&mut state, *suspension, &results);
     }
 }

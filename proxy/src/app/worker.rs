@@ -197,9 +197,8 @@ impl Post {
         self.worker.forget_others(&generation.pools);
         *bound = kept;
         let services = bound.values().map(|bound| bound.slot.current());
-        let chains: Vec<_> = services.collect();
-        let links = chains.iter().flat_map(|service| service.chain.links());
-        self.ticks.follow(links.map(|link| &link.slot));
+        let services: Vec<_> = services.collect();
+        self.ticks.follow(services.iter());
     }
 
     fn service(&self, generation: &Arc<Generation>, listener: &Arc<Listener>) -> Rc<Service> {

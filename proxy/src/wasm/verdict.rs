@@ -135,7 +135,7 @@ impl Rules {
     fn allows_kind(&self, kind: Kind) -> bool {
         match self.phase {
             Phase::Log => kind == Kind::Next,
-            Phase::Tick => kind == Kind::Next,
+            Phase::Tick => matches!(kind, Kind::Next | Kind::Suspend),
             Phase::RequestTrailers | Phase::ResponseTrailers => {
                 matches!(kind, Kind::Next | Kind::Drop | Kind::Reset)
             }

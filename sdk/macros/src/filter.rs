@@ -251,9 +251,8 @@ fn guest(name: &Type, phases: &[&Phase], hands_over: bool) -> TokenStream {
             return quote! {
                 fn on_tick(_: &[u8]) -> ::std::vec::Vec<u8> {
                     INSTANCE.with(|instance| instance.call(|filter| {
-                        <ThisFilter as ::sluicegate_sdk::Filter>::tick(filter)
-                    }));
-                    ::std::vec::Vec::new()
+                        <ThisFilter as ::sluicegate_sdk::Filter>::tick(filter).into_bytes()
+                    }))
                 }
 
                 impl bindings::exports::sluicegate::filter::tick::Guest for Component {

@@ -193,10 +193,11 @@ impl<F: Filter + Exports> Harness<F> {
         }
     }
 
-    /// One tick, when the filter asked for some.
+    /// One tick, when the filter asked for some, to the end of what it waits for.
     pub fn tick(&mut self) {
         if self.wants(Phase::Tick) && self.plan.tick_ms > 0 {
-            self.filter.tick();
+            let verdict = self.filter.tick().into_bytes();
+            self.world.decide(&self.plan, 0, verdict);
         }
     }
 

@@ -555,3 +555,35 @@ fn a_body_that_waits_ends_with_its_client_and_by_its_filter() {
     raw.send("0\r\n\r\n").expect("send");
     assert_eq!(raw.response().expect("a response").text(), "403:no");
 }
+
+#[test]
+fn ticks_wait_and_leave_what_they_fetched_in_the_store() {
+    let (web, auth) = (Backend::http("web"), service());
+    let filter = |script: &str| {
+        ALL.replace("store: true", &format!("store: true, tick: \"{script}\""))
+            .replace("[log,", "[log, tick,")
+    };
+    let rig = Rig::new(&web, auth.address(), &filter("call:/ok;incr:ticks"), "");
+    let ticks = || rig.said("get:ticks");
+    assert!(eventually(DEADLINE, || ticks() != "none"));
+    let told = || rig.proxy.stderr().contains("ticked: 200:yes");
+    assert!(eventually(DEADLINE, told), "{}", rig.proxy.stderr());
+    // A filter that stays goes on over a reload, with the pools of the new generation.
+    let yaml = rig
+        .yaml
+        .replace("protocol: http", "protocol: http, forwarded: none");
+    let reloaded = rig.proxy.reload(&yaml);
+    assert_eq!(reloaded.code, 0, "{}", reloaded.stderr);
+    let before = ticks();
+    assert!(eventually(DEADLINE, || ticks() != before));
+
+    // One at a time, however long it takes; and a tick that waits ends with its filter.
+    let rig = Rig::new(&web, auth.address(), &filter("incr:begun;sleep:60000"), "");
+    assert!(eventually(DEADLINE, || rig.said("get:begun") != "none"));
+    rig.said("sleep:300");
+    assert_eq!(rig.said("get:begun"), "1");
+    let without = rig.yaml.replace("filters: [waits]", "filters: []");
+    let reloaded = rig.proxy.reload(&without);
+    assert_eq!(reloaded.code, 0, "{}", reloaded.stderr);
+    assert_eq!(rig.get("/").text(), "web");
+}

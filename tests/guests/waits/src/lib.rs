@@ -25,7 +25,7 @@ use sluicegate_sdk::store::{self, Swap};
 use sluicegate_sdk::{
     BodyMode, CalledPool, Diagnostics, Filter, OverCap, Phase, Reply, Request, RequestBody,
     RequestBodyVerdict, RequestVerdict, Response, ResponseBody, ResponseBodyVerdict,
-    ResponseVerdict, Setup, Stream, StreamVerdict, Text, log,
+    ResponseVerdict, Setup, Stream, StreamVerdict, Text, TickVerdict, log,
 };
 
 #[sluicegate_sdk::settings]
@@ -40,11 +40,14 @@ pub struct Settings {
     connect: Option<String>,
     /// `whole` or `transform`.
     bodies: Option<String>,
+    /// The script of ticks.
+    tick: Option<String>,
 }
 
 pub struct Waits {
     pool: Option<CalledPool>,
     connect: String,
+    tick: String,
     live: Rc<Cell<u32>>,
 }
 
@@ -160,6 +163,10 @@ impl Filter for Waits {
         if settings.connect.is_none() {
             setup.skip(Phase::Connect);
         }
+        match settings.tick {
+            Some(_) => setup.every(Duration::from_millis(100)),
+            None => setup.skip(Phase::Tick),
+        }
         let mode = match settings.bodies.as_deref() {
             None => BodyMode::Skip,
             Some("whole") => BodyMode::Whole {
@@ -173,6 +180,7 @@ impl Filter for Waits {
         Ok(Self {
             pool: settings.pool.map(|name| setup.called_pool(&name, "/pool")),
             connect: settings.connect.unwrap_or_default(),
+            tick: settings.tick.unwrap_or_default(),
             live: Rc::default(),
         })
     }
@@ -236,6 +244,15 @@ impl Filter for Waits {
                 End::Drop => ResponseBodyVerdict::drop(),
                 End::Reset => ResponseBodyVerdict::reset(),
             }
+        })
+    }
+
+    fn tick(&mut self) -> TickVerdict {
+        let mut script = Script::new(self, self.tick.clone());
+        TickVerdict::later(async move {
+            script.run().await;
+            log::info(format_args!("ticked: {}", script.said()));
+            TickVerdict::next()
         })
     }
 
