@@ -2,6 +2,7 @@
 
 mod suspended;
 
+mod allocations;
 mod isolation;
 mod limits;
 
