@@ -243,3 +243,5 @@ pub const SET: u8 = 1;
 pub const POOL: u8 = 32;
 pub const STATUS: u8 = 48;
 pub const BODY: u8 = 49;
+pub const SUSPEND: u8 = 4;
+pub const SLEEP: u8 = 80;

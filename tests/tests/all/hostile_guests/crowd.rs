@@ -9,7 +9,7 @@ use sluicegate_tests::backend::Backend;
 use sluicegate_tests::client::Raw;
 use sluicegate_tests::proxy::{Proxy, Start};
 
-use super::super::guest::{Guest, Phase};
+use super::super::guest::{Guest, Phase, SLEEP, SUSPEND, op, verdict};
 use super::GROW;
 
 /// The default of `limits.deadline`.
@@ -30,6 +30,60 @@ struct Case {
     guest: Guest,
     /// The kind of fault that is counted; none when the guest stays within its limits.
     kind: Option<&'static str>,
+}
+
+/// Suspends for no time at all, again and again.
+fn suspending() -> Guest {
+    let mut guest = Guest::default();
+    let again = verdict(SUSPEND, &[op(SLEEP, "", &0u32.to_le_bytes())]);
+    let again = guest.pair(&again);
+    guest
+        .runs(Phase::Request, &format!("i32.const {again}"))
+        .item(&format!(
+            r#"(func (export "sluicegate:filter/resume@0.1.0#on-resume") (param i32 i32) (result i32)
+                 i32.const {again})"#
+        ))
+}
+
+/// Counts 900 times in each call, each time for another value of a label.
+fn labelling() -> Guest {
+    let mut guest = Guest::default()
+        .import(
+            r#"(import "sluicegate:filter/metrics@0.1.0" "define"
+                 (func $define (param i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))"#,
+        )
+        .import(r#"(import "sluicegate:filter/metrics@0.1.0" "add" (func $add (param i32 i32 i32 f64)))"#);
+    let (name, label, value) = (
+        guest.put(b"flood"),
+        guest.put(b"id"),
+        guest.put(b"aaaaaaaa"),
+    );
+    let (labels, values) = (guest.words(&[label, 2]), guest.words(&[value, 8]));
+    guest
+        .item("(global $flood (mut i32) (i32.const 0)) (global $next (mut i32) (i32.const 0)) (global $at (mut i32) (i32.const 0))")
+        .configures(&format!(
+            "(global.set $flood (call $define (i32.const 0) (i32.const {name}) (i32.const 5)
+               (i32.const {name}) (i32.const 5) (i32.const {labels}) (i32.const 1) (i32.const 0) (i32.const 0)))
+             i32.const $plan"
+        ))
+        .runs(
+            Phase::Request,
+            &format!(
+                "(local.set $n (i32.const 900))
+                 (loop $l
+                   (global.set $next (i32.add (global.get $next) (i32.const 1)))
+                   (global.set $at (i32.const 0))
+                   (loop $digit
+                     (i32.store8 (i32.add (i32.const {value}) (global.get $at))
+                       (i32.add (i32.const 97) (i32.and (i32.const 15)
+                         (i32.shr_u (global.get $next) (i32.mul (i32.const 4) (global.get $at))))))
+                     (global.set $at (i32.add (global.get $at) (i32.const 1)))
+                     (br_if $digit (i32.lt_u (global.get $at) (i32.const 8))))
+                   (call $add (global.get $flood) (i32.const {values}) (i32.const 1) (f64.const 1))
+                   (br_if $l (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))
+                 (i64.store (i32.const 512) (i64.const 0)) i32.const 512"
+            ),
+        )
 }
 
 fn cases() -> Vec<Case> {
@@ -88,6 +142,16 @@ fn cases() -> Vec<Case> {
         ),
         table,
         recursion,
+        Case {
+            name: "a storm of suspends",
+            guest: suspending(),
+            kind: Some("suspends"),
+        },
+        Case {
+            name: "a flood of label values",
+            guest: labelling(),
+            kind: None,
+        },
     ]
 }
 
@@ -182,7 +246,7 @@ fn neighbours_keep_their_latency_and_the_process_its_memory() {
     }
     yaml += "filters:\n";
     for n in 0..cases.len() {
-        yaml += &format!("  f{n}: {{module: g{n}.wasm, capabilities: [log]}}\n");
+        yaml += &format!("  f{n}: {{module: g{n}.wasm, capabilities: [log, metrics]}}\n");
     }
     let proxy = start.run(&yaml);
     let mut before = proxy.settled();
@@ -227,6 +291,12 @@ fn neighbours_keep_their_latency_and_the_process_its_memory() {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+    let metrics = proxy.admin("GET", "/metrics").expect("metrics").text();
+    let values = metrics.matches("_flood_total{").count();
+    assert!(
+        (1000..=1001).contains(&values),
+        "{values} values of a label"
+    );
     assert!(CALL * 5 < BOUND);
     // Every instance that faulted is gone; the pool of instances keeps some pages of theirs.
     proxy.assert_nothing_left(before, MEMORY);
