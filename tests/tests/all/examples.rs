@@ -43,6 +43,16 @@ fn ssh() {
 }
 
 #[test]
+fn auth_request() {
+    Example::open("auth-request").follow();
+}
+
+#[test]
+fn rate_limit() {
+    Example::open("rate-limit").follow();
+}
+
+#[test]
 fn handler() {
     Example::open("handler").follow();
 }
@@ -61,7 +71,16 @@ fn every_example_is_tested_and_good() {
         })
         .collect();
     names.sort();
-    assert_eq!(names, ["handler", "ssh", "sticky", "tls", "user-agent"]);
+    let all = [
+        "auth-request",
+        "handler",
+        "rate-limit",
+        "ssh",
+        "sticky",
+        "tls",
+        "user-agent",
+    ];
+    assert_eq!(names, all);
     for name in names {
         let example = Example::open(&name);
         if name == "tls" {
