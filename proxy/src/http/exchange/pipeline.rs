@@ -164,9 +164,9 @@ impl Pipeline {
         for stage in &mut self.stages {
             match stage.is.mode {
                 BodyMode::Whole(whole) if length > u64::from(whole.max) => stage.over(walk)?,
-                BodyMode::Whole(_) | BodyMode::Watch | BodyMode::Skip => {}
+                BodyMode::Watch | BodyMode::Skip => {}
                 // What comes out of these is not known yet.
-                BodyMode::First(_) | BodyMode::Transform => break,
+                BodyMode::First(_) | BodyMode::Whole(_) | BodyMode::Transform => break,
             }
         }
         Ok(())
