@@ -423,3 +423,7 @@ impl Walk<'_, '_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "pipeline_tests.rs"]
+mod tests;
