@@ -61,7 +61,7 @@ impl Source for FromEndpoint<'_> {
         take: &mut Taker<'_>,
     ) -> Poll<Result<Pulled, Reason>> {
         let pulled = ready!(self.upstream.poll_body(cx, self.scratch, take));
-        Poll::Ready(pulled.map_err(|_| Reason::UpstreamTruncated))
+        Poll::Ready(pulled.map_err(|_| self.upstream.truncation()))
     }
 
     fn is_done(&self) -> bool {
@@ -312,13 +312,16 @@ impl<C: ClientSide> Exchange<'_, C> {
                 self.timer
                     .set(self.until_total(idle).map_err(Halt::Reason)?);
             }
-            if settled.is_pending()
-                && self.upload == Upload::Done
-                && self.side.poll_gone(cx).is_ready()
-            {
+            if settled.is_ready() {
+                return settled;
+            }
+            if let Poll::Ready(reason) = upstream.poll_overdue(cx) {
+                return Poll::Ready(Err(Halt::Reason(reason)));
+            }
+            if self.upload == Upload::Done && self.side.poll_gone(cx).is_ready() {
                 return Poll::Ready(Err(Halt::Reason(Reason::ClientGone)));
             }
-            settled
+            Poll::Pending
         }));
         match waited.await {
             Ok(settled) => settled,
