@@ -9,10 +9,15 @@ use crate::error::Reason;
 use crate::head::Fields;
 use crate::http::h1::body::{Pulled, Taker};
 use crate::wasm::{BodyMode, OverCap, Phase};
+use std::fmt;
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 /// What is shown of a passing body at one time, and given to its taker.
 const PIECE_BYTES_MAX: usize = 64 * 1024;
+/// How long filters are called before everything else of the worker has its turn, with whatever the last call takes.
+const TURN: Duration = Duration::from_millis(1);
 
 /// Where the body comes from.
 pub(super) trait Source {
@@ -56,6 +61,18 @@ pub(super) struct Pipeline {
     pub(super) taken: u64,
     /// Bytes that went out at the end.
     pub(super) given: u64,
+    /// What calls took since others had their turn.
+    busy: Duration,
+    pause: Option<Pause>,
+}
+
+/// Others of the worker have their turn.
+struct Pause(Pin<Box<dyn Future<Output = ()>>>);
+
+impl fmt::Debug for Pause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pause")
+    }
 }
 
 #[derive(Debug)]
@@ -156,6 +173,8 @@ impl Pipeline {
             trailers: None,
             taken: 0,
             given: 0,
+            busy: Duration::ZERO,
+            pause: None,
         }
     }
 
@@ -217,6 +236,7 @@ impl Pipeline {
         source: &mut impl Source,
     ) -> Poll<Result<(), Halt>> {
         while !self.is_settled() {
+            ready!(self.poll_turn(cx));
             if !self.step(walk)? {
                 ready!(self.poll_fill(cx, source))?;
             }
@@ -246,10 +266,26 @@ impl Pipeline {
             if self.is_done() {
                 return Poll::Ready(Ok(Pulled::End));
             }
+            ready!(self.poll_turn(cx));
             if !self.step(walk)? {
                 ready!(self.poll_fill(cx, source))?;
             }
         }
+    }
+
+    /// Ready unless filters were called for long. A body may have many pieces that are there already, and nothing that
+    /// a filter leaves for its taker to wait for.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.busy >= TURN {
+            self.busy = Duration::ZERO;
+            // The runtime's own, so that sockets and timers are looked at before this goes on.
+            self.pause = Some(Pause(Box::pin(tokio::task::yield_now())));
+        }
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.0.as_mut().poll(cx));
+            self.pause = None;
+        }
+        Poll::Ready(())
     }
 
     fn poll_fill(
@@ -274,6 +310,13 @@ impl Pipeline {
 
     /// One step of work at the stage nearest to the end that has any; false when all of them need more.
     fn step(&mut self, walk: &mut Walk<'_, '_>) -> Result<bool, Halt> {
+        let before = walk.state.filter_time;
+        let stepped = self.step_nearest(walk);
+        self.busy += walk.state.filter_time.saturating_sub(before);
+        stepped
+    }
+
+    fn step_nearest(&mut self, walk: &mut Walk<'_, '_>) -> Result<bool, Halt> {
         for (at, stage) in self.stages.iter_mut().enumerate().rev() {
             let Some([input, output]) = self.queues.get_mut(at..at + 2) else {
                 continue;

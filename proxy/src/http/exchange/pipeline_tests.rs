@@ -36,16 +36,25 @@ enum Act {
     End,
     /// So many bytes for every piece: the one whose outcome depends on how the body is cut.
     Flood,
+    /// Takes some milliseconds to swallow a piece.
+    Toil,
 }
 
 impl Act {
-    const ALL: [Act; 5] = [Act::Same, Act::Stretch, Act::Swallow, Act::End, Act::Flood];
+    const ALL: [Act; 6] = [
+        Act::Same,
+        Act::Stretch,
+        Act::Swallow,
+        Act::End,
+        Act::Flood,
+        Act::Toil,
+    ];
 
     fn model(self, shown: &[u8], last: bool) -> Vec<u8> {
         match self {
             Act::Same => shown.to_vec(),
             Act::Stretch => shown.iter().flat_map(|&b| [b, b]).collect(),
-            Act::Swallow => Vec::new(),
+            Act::Swallow | Act::Toil => Vec::new(),
             Act::End if last => [shown, b"!"].concat(),
             Act::End => shown.to_vec(),
             Act::Flood => vec![0; FLOOD_BYTES],
@@ -57,7 +66,7 @@ impl Act {
         match self {
             Act::Same => bytes,
             Act::Stretch => 2 * bytes,
-            Act::Swallow => 0,
+            Act::Swallow | Act::Toil => 0,
             Act::End => bytes + 1,
             Act::Flood => FLOOD_BYTES,
         }
@@ -83,6 +92,10 @@ impl Act {
                 (if (i32.and (i32.load16_u offset=14 (local.get $head)) (i32.const 8)) (then
                   (i32.store8 (local.get $to) (i32.const 33))
                   (local.set $to (i32.add (local.get $to) (i32.const 1)))))"
+                .to_owned(),
+            Act::Toil => "(local.set $left (i32.const 20000000))
+                (loop $next (br_if $next
+                  (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))"
                 .to_owned(),
             Act::Flood => format!("(local.set $to (i32.const {}))", ANSWER + 9 + FLOOD_BYTES),
         };
@@ -204,7 +217,7 @@ impl Bench {
                     ran.halt = Some(halt);
                     return ran;
                 }
-                Poll::Pending => {}
+                Poll::Pending => ran.pauses += 1,
             }
         }
         assert!(pipeline.is_settled() && pipeline.given == 0);
@@ -223,7 +236,7 @@ impl Bench {
                 Poll::Ready(Ok(Pulled::Data(count))) => assert!(count > 0),
                 Poll::Ready(Ok(Pulled::End)) => break,
                 Poll::Ready(Err(halt)) => panic!("no head waits any more: {halt:?}"),
-                Poll::Pending => {}
+                Poll::Pending => ran.pauses += 1,
             }
         }
         assert!(pipeline.is_done());
@@ -247,6 +260,8 @@ struct Ran {
     halt: Option<Halt>,
     /// The most that waited anywhere at one time.
     held: usize,
+    /// How often it had to be polled again.
+    pauses: usize,
 }
 
 impl Ran {
@@ -488,6 +503,33 @@ fn each_filter_holds_one_answer_however_much_a_piece_expands() {
         "{} bytes were held",
         ran.held
     );
+}
+
+#[test]
+fn others_have_their_turn_between_calls_that_take_long() {
+    let bench = Bench::new();
+    for (stages, calls) in [
+        (vec![(Act::Toil, BodyMode::Transform)], 8),
+        // Of the second nothing is left for the third.
+        (
+            vec![
+                (Act::Same, BodyMode::Watch),
+                (Act::Toil, BodyMode::Transform),
+                (Act::Toil, BodyMode::Transform),
+            ],
+            8,
+        ),
+    ] {
+        // All of it is there at once.
+        let mut source = Script::new([Cut::Data(4 * PIECE_BYTES_MAX); 2], true, false);
+        let ran = bench.run(&stages, &mut source, true);
+        assert_eq!(ran.out, b"");
+        assert!(ran.pauses >= calls - 1, "{} pauses", ran.pauses);
+    }
+    // What is quick goes on.
+    let mut source = Script::new([Cut::Data(10)], true, false);
+    let ran = bench.run(&[(Act::Same, BodyMode::Watch)], &mut source, true);
+    assert_eq!((ran.out.len(), ran.pauses), (10, 0));
 }
 
 #[test]
