@@ -199,6 +199,12 @@ impl<C: ClientSide> Exchange<'_, C> {
         pulled.map_err(passing)
     }
 
+    /// Counts how the request's body goes on: bytes that came from the client, and such as filters that had held it
+    /// let go.
+    pub(super) fn upload_progress(&self) -> u64 {
+        self.journal.bytes_in + self.request_body.as_ref().map_or(0, |p| p.given)
+    }
+
     /// The end of the request's body was not taken yet, nor anything else of it.
     pub(super) fn is_upload_untouched(&self) -> bool {
         match &self.request_body {
@@ -300,7 +306,7 @@ impl<C: ClientSide> Exchange<'_, C> {
         timer.set(self.until_total(idle).map_err(Halt::Reason)?);
         let waited = timer.run(std::future::poll_fn(|cx| {
             // A body that is still being sent goes on beside the response.
-            let before = (self.journal.bytes_in, self.response_taken());
+            let before = (self.upload_progress(), self.response_taken());
             if let Poll::Ready(Err(reason)) = self.poll_upload(cx, upstream) {
                 return Poll::Ready(Err(Halt::Reason(reason)));
             }
@@ -308,7 +314,7 @@ impl<C: ClientSide> Exchange<'_, C> {
                 self.with_response(Some(&mut *head), upstream, |pipeline, walk, source, _| {
                     pipeline.poll_settle(cx, walk, source)
                 });
-            if before != (self.journal.bytes_in, self.response_taken()) {
+            if before != (self.upload_progress(), self.response_taken()) {
                 self.timer
                     .set(self.until_total(idle).map_err(Halt::Reason)?);
             }
