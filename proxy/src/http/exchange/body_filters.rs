@@ -12,7 +12,7 @@ use crate::http::h1::framing::Framing;
 use crate::http::upstream::Upstream;
 use crate::io::Scratch;
 use crate::upstream::{Failure, Lease};
-use crate::wasm::Phase;
+use crate::wasm::{BodyMode, Phase};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -266,6 +266,13 @@ impl<C: ClientSide> Exchange<'_, C> {
             self.response_body = None;
         }
         None
+    }
+
+    /// A response to this request would pass filters that may make another body of it.
+    pub(super) fn may_change_response_body(&self) -> bool {
+        let chain = &self.service.chain;
+        let stages = chain.body_stages(&self.state, Phase::ResponseBody);
+        stages.iter().any(|stage| stage.mode != BodyMode::Watch)
     }
 
     async fn response_settled(
