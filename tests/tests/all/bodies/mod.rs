@@ -2,6 +2,7 @@
 
 mod flow;
 mod modes;
+mod protocols;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,36 +17,33 @@ use super::rig::{Plan, Rig};
 /// The guest of `tests/guests/bodies`, built once.
 fn module() -> &'static [u8] {
     static MODULE: OnceLock<Vec<u8>> = OnceLock::new();
-    MODULE.get_or_init(|| {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .parent()
-            .expect("the workspace");
-        let binary = sluicegate_tests::proxy::binary();
-        let target: PathBuf = binary
-            .ancestors()
-            .nth(2)
-            .expect("target/PROFILE")
-            .join("filters");
-        let output = Command::new(env!("CARGO"))
-            .args(["build", "--target", "wasm32-unknown-unknown"])
-            .args([
-                "--profile",
-                "filter",
-                "--package",
-                "sluicegate-guest-bodies",
-            ])
-            .arg("--target-dir")
-            .arg(&target)
-            .current_dir(root)
-            .env_remove("RUSTFLAGS")
-            .env_remove("CARGO_TARGET_DIR")
-            .output()
-            .expect("cargo runs");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{said}");
-        let module = target.join("wasm32-unknown-unknown/filter/bodies.wasm");
-        std::fs::read(&module).unwrap_or_else(|why| panic!("{}: {why}", module.display()))
-    })
+    MODULE.get_or_init(|| built("wasm32-unknown-unknown"))
+}
+
+fn built(triple: &str) -> Vec<u8> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the workspace");
+    let binary = sluicegate_tests::proxy::binary();
+    let target: PathBuf = binary
+        .ancestors()
+        .nth(2)
+        .expect("target/PROFILE")
+        .join("filters");
+    let output = Command::new(env!("CARGO"))
+        .args(["build", "--target", triple, "--profile", "filter"])
+        .args(["--package", "sluicegate-guest-bodies"])
+        .arg("--target-dir")
+        .arg(&target)
+        .current_dir(root)
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_TARGET_DIR")
+        .output()
+        .expect("cargo runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let module = target.join(triple).join("filter/bodies.wasm");
+    std::fs::read(&module).unwrap_or_else(|why| panic!("{}: {why}", module.display()))
 }
 
 /// Settings of one filter of the chain, and what else stands beside its module.
