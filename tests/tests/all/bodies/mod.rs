@@ -1,5 +1,6 @@
 //! Bodies and trailers that filters see, hold back, change and end.
 
+mod ends;
 mod flow;
 mod modes;
 mod protocols;
