@@ -2,6 +2,7 @@
 
 mod ends;
 mod flow;
+mod hostile;
 mod modes;
 mod protocols;
 
