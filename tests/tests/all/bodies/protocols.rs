@@ -69,6 +69,27 @@ fn bodies_of_every_size_over_both_protocols_on_both_sides() {
 }
 
 #[test]
+fn a_large_body_is_held_whatever_the_window_of_its_stream() {
+    let backend = mirror();
+    let held = "limits: {memory: 64MiB, deadline: 5s, output: 8MiB}, settings: {request: {mode: whole, bytes: 4000000, act: mark}, response: {mode: whole, bytes: 4000000, act: upper}}";
+    let plain = rig(&backend, &[held]);
+    let (outer, _inner) = over_http2(&backend, &[held]);
+    let sent = "abcdefgh".repeat(400_000);
+    let file = upload(sent.as_bytes());
+    let data = format!("@{}", file.path().display());
+    for rig in [&plain, &outer] {
+        for client in ["--http1.1", "--http2-prior-knowledge"] {
+            for more in ["x-a: b", "Transfer-Encoding: chunked"] {
+                let done = curl(&[client, "-H", more, "--data-binary", &data, &rig.url("/x")]);
+                let wanted = format!("<:{}>", sent.to_ascii_uppercase());
+                assert!(done.body == wanted, "{client} {more}: {}", done.stderr);
+            }
+        }
+        rig.settles();
+    }
+}
+
+#[test]
 fn many_streams_at_once_keep_their_bodies_apart() {
     let backend = mirror();
     let (outer, _inner) = over_http2(&backend, &[UP_AND_DOWN]);
