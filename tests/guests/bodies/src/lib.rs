@@ -12,6 +12,9 @@ pub struct Settings {
     request: Option<Does>,
     #[serde(default)]
     response: Option<Does>,
+    /// What is done with trailers in either direction, beside counting them.
+    #[serde(default)]
+    trailers: String,
     /// Stands in what is marked.
     #[serde(default)]
     name: String,
@@ -170,16 +173,23 @@ impl Filter for Bodies {
     }
 
     fn request_trailers(&mut self, trailers: &RequestTrailers<'_>) -> TrailersVerdict {
-        let count = trailers.fields().count();
-        TrailersVerdict::next()
-            .set("x-trailers", format!("{count}"))
-            .remove("x-gone")
+        self.trailers(trailers.fields().count())
     }
 
     fn response_trailers(&mut self, trailers: &ResponseTrailers<'_>) -> TrailersVerdict {
-        let count = trailers.fields().count();
-        TrailersVerdict::next()
-            .set("x-trailers", format!("{count}"))
-            .remove("x-gone")
+        self.trailers(trailers.fields().count())
+    }
+}
+
+impl Bodies {
+    fn trailers(&self, count: usize) -> TrailersVerdict {
+        match &*self.settings.trailers {
+            "drop" => TrailersVerdict::drop(),
+            "reset" => TrailersVerdict::reset(),
+            "fault" => panic!("as it was told"),
+            _ => TrailersVerdict::next()
+                .set("x-trailers", format!("{count}"))
+                .remove("x-gone"),
+        }
     }
 }

@@ -14,7 +14,7 @@ use sluicegate_tests::wait::{DEADLINE, eventually};
 
 use super::super::frames::{self, Client};
 use super::super::rig::{Plan, Rig, records};
-use super::{filters, module, rig};
+use super::{filters, mirror, module, rig};
 
 /// Upstream connections that are kept would count as left behind.
 const KEEP_NONE: &str = "keep-alive: {max: 0}";
@@ -62,25 +62,33 @@ fn end(raw: &mut Raw) -> (Vec<u8>, End) {
     }
 }
 
-#[test]
-fn drop_and_reset_in_the_body_of_a_request() {
-    // Remembers which requests were whole.
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let requests = seen.clone();
+/// A backend with the number of heads it has read, and which requests were whole, once they have ended.
+fn witness() -> (Backend, Arc<AtomicUsize>, Arc<Mutex<Vec<bool>>>) {
+    let heads = Arc::new(AtomicUsize::new(0));
+    let requests: Arc<Mutex<Vec<bool>>> = Arc::default();
+    let (count, ended) = (heads.clone(), requests.clone());
     let backend = Backend::raw(move |stream, _| {
         let mut raw = Raw::over(stream);
         let Ok(head) = raw.head() else { return };
+        count.fetch_add(1, Ordering::SeqCst);
         let got = whole(&mut raw, &head).is_some();
-        requests.lock().expect("lock").push(got);
+        ended.lock().expect("lock").push(got);
         if got {
             let _ = raw.send(response(200, "ok"));
         }
     });
+    (backend, heads, requests)
+}
+
+#[test]
+fn drop_and_reset_in_the_body_of_a_request() {
     for (verdict, ended, reason) in [
         ("drop", End::Closed, "filter-drop"),
         ("reset", End::Reset, "filter-reset"),
     ] {
         for mode in ["first", "whole", "watch", "transform"] {
+            // One for each, since what a filter ended ends at the backend in its own time.
+            let (backend, heads, requests) = witness();
             let rig = rig_with(
                 &backend,
                 "",
@@ -94,20 +102,24 @@ fn drop_and_reset_in_the_body_of_a_request() {
                 .expect("send");
             if !holds {
                 // The head is with the backend before the filter ends it.
-                assert!(eventually(DEADLINE, || backend.connections() > 0));
+                let there = || heads.load(Ordering::SeqCst) > 0;
+                assert!(eventually(DEADLINE, there), "{mode}");
             }
             raw.send(" STOP").expect("send");
             assert_eq!(end(&mut raw), (Vec::new(), ended), "{mode}");
             assert_eq!(rig.record("/x")["reason"], reason, "{mode}");
             let answer = rig.ask("POST /y HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nGOOD");
             assert_eq!(answer.text(), "ok");
-            let whole = || {
-                let mut seen = seen.lock().expect("lock");
-                let all = seen.len() == if holds { 1 } else { 2 };
-                all.then(|| std::mem::take(&mut *seen))
+            let mut wanted = vec![true];
+            if !holds {
+                wanted.insert(0, false);
+            }
+            let sorted = || {
+                let mut all = requests.lock().expect("lock").clone();
+                all.sort_unstable();
+                all
             };
-            let got = sluicegate_tests::wait::until(DEADLINE, whole).expect("every request's end");
-            assert_eq!(got.iter().filter(|whole| **whole).count(), 1, "{mode}");
+            assert!(eventually(DEADLINE, || sorted() == wanted), "{mode}");
             // One stream of HTTP/2 ends, and the others go on.
             let mut client = Client::connect(rig.bind);
             let fields = [
@@ -131,7 +143,6 @@ fn drop_and_reset_in_the_body_of_a_request() {
             assert_eq!((frame.stream, frame.status()), (3, 200), "{mode} {verdict}");
             drop((client, raw));
             rig.settles();
-            seen.lock().expect("lock").clear();
         }
     }
 }
@@ -438,6 +449,136 @@ fn a_body_that_is_repeated_is_the_changed_one_in_every_mode() {
         );
         assert!(got.lock().expect("lock").len() <= 1, "{mode}");
     }
+}
+
+#[test]
+fn a_stream_that_is_refused_is_repeated_with_the_changed_body() {
+    let got: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
+    let bodies = got.clone();
+    let backend = Backend::raw(move |stream, _| {
+        let mut client = Client {
+            raw: Raw::over(stream),
+        };
+        if client.raw.exactly(frames::PREFACE.len()).is_err() {
+            return;
+        }
+        let _ = client.raw.send(frames::frame(frames::SETTINGS, 0, 0, &[]));
+        let mut body: Vec<u8> = Vec::new();
+        while let Some(frame) = client.next() {
+            match frame.kind {
+                frames::SETTINGS if !frame.payload.is_empty() => {
+                    let ack = frames::frame(frames::SETTINGS, frames::ACK, 0, &[]);
+                    let _ = client.raw.send(ack);
+                }
+                frames::DATA => {
+                    body.extend(&frame.payload);
+                    if body != b"<:hello>" {
+                        continue;
+                    }
+                    let mut bodies = bodies.lock().expect("lock");
+                    bodies.push(std::mem::take(&mut body));
+                    let _ = client.raw.send(match bodies.len() {
+                        1 => frames::frame(frames::RST_STREAM, 0, frame.stream, &[0, 0, 0, 7]),
+                        _ => frames::headers(frame.stream, &[(":status", "200")]),
+                    });
+                }
+                _ => {}
+            }
+        }
+    });
+    for mode in ["whole", "first", "transform"] {
+        let rig = Plan::new(&[backend.address()])
+            .listener(&filters(&[&format!(
+                "settings: {{request: {{mode: {mode}, bytes: 50, act: mark}}}}"
+            )]))
+            .pool("protocol: http2\nretries: 1")
+            .run_with(Start::new().file("bodies.wasm", module()));
+        // No method that could be repeated otherwise.
+        let answer = rig.ask("POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello");
+        assert_eq!(answer.status, 200, "{mode}");
+        let target = if mode == "transform" { "/x" } else { "/edited" };
+        assert_eq!(rig.record(target)["tries"], 2, "{mode}");
+        let bodies = std::mem::take(&mut *got.lock().expect("lock"));
+        assert_eq!(bodies, [b"<:hello>", b"<:hello>"], "{mode}");
+    }
+}
+
+#[test]
+fn verdicts_on_trailers_end_the_message_where_it_is() {
+    let backend = Backend::raw(|stream, _| {
+        let mut raw = Raw::over(stream);
+        let Ok(head) = raw.head() else { return };
+        if head.starts_with("POST") && whole(&mut raw, &head).is_none() {
+            return;
+        }
+        let _ = raw.send(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-b: 2\r\n\r\n",
+        );
+    });
+    for (verdict, reason) in [
+        ("drop", "filter-drop"),
+        ("reset", "filter-reset"),
+        ("fault", "filter-fault"),
+    ] {
+        for mode in ["watch", "whole"] {
+            let does = format!("{{mode: {mode}, bytes: 50, act: none}}");
+            let rig = rig_with(
+                &backend,
+                "",
+                &[&format!(
+                    "settings: {{trailers: {verdict}, request: {does}, response: {does}}}"
+                )],
+            );
+            // Nothing was answered yet.
+            let mut raw = rig.raw();
+            raw.send("POST /up HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nx-a: 1\r\n\r\n")
+                .expect("send");
+            match verdict {
+                "drop" => assert_eq!(end(&mut raw), (Vec::new(), End::Closed)),
+                "reset" => assert_eq!(end(&mut raw), (Vec::new(), End::Reset)),
+                _ => assert_eq!(raw.response().expect("a response").status, 500),
+            }
+            let target = if mode == "watch" { "/up" } else { "/edited" };
+            assert_eq!(rig.record(target)["reason"], reason, "{mode}");
+            // Here all but the end was.
+            raw = rig.raw();
+            raw.send("GET /down HTTP/1.1\r\nHost: x\r\n\r\n")
+                .expect("send");
+            let head = raw.head().expect("head");
+            assert!(head.contains("chunked"), "{head}");
+            let (rest, ended) = end(&mut raw);
+            assert!(!rest.ends_with(b"0\r\n\r\n"), "{mode} {verdict}");
+            assert_eq!(ended == End::Reset, verdict == "reset", "{mode} {verdict}");
+            assert_eq!(rig.record("/down")["reason"], reason, "{mode}");
+            drop(raw);
+            rig.settles();
+        }
+    }
+}
+
+#[test]
+fn a_reload_while_a_head_is_held_leaves_the_exchange_its_filters() {
+    let backend = mirror();
+    let plan = |name: &str| {
+        Plan::new(&[backend.address()]).listener(&filters(&[&format!(
+            "settings: {{name: {name}, request: {{mode: whole, bytes: 50, act: mark}}}}"
+        )]))
+    };
+    let rig = plan("old").run_with(Start::new().file("bodies.wasm", module()));
+    let mut raw = rig.raw();
+    raw.send("POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhe")
+        .expect("send");
+    let begun = || {
+        let gauge = "sluicegate_exchanges_active{listener=\"web\"}";
+        rig.proxy.metric(gauge) > 0.0
+    };
+    assert!(eventually(DEADLINE, begun), "the exchange begins");
+    let reloaded = rig.proxy.reload(&plan("new").yaml(rig.bind));
+    assert_eq!(reloaded.code, 0, "{}", reloaded.stderr);
+    let answer = rig.ask("POST /y HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello");
+    assert_eq!(answer.text(), "<new:hello>");
+    raw.send("llo").expect("send");
+    assert_eq!(raw.response().expect("a response").text(), "<old:hello>");
 }
 
 #[test]
