@@ -11,6 +11,7 @@ use sluicegate_tests::client::Raw;
 use sluicegate_tests::proxy::{Proxy, Start};
 use sluicegate_tests::wait::{DEADLINE, eventually};
 
+use super::super::rig::{calls, calls_meanwhile};
 use super::module;
 
 const MEBIBYTE: usize = 1 << 20;
@@ -46,29 +47,11 @@ impl Bench {
     }
 
     fn calls(&self) -> f64 {
-        self.proxy
-            .metric("sluicegate_filter_calls_total{filter=\"f0\"}")
+        calls(&self.proxy, "f0")
     }
 
-    /// How often the filter is called while an exchange of the other listener goes on, in the middle of many. Counted
-    /// and not timed, since a busy machine takes its time for either.
     fn calls_meanwhile(&self) -> f64 {
-        let mut raw = Raw::connect(self.good);
-        let mut ask = || {
-            raw.send("GET /good HTTP/1.1\r\nHost: x\r\n\r\n")
-                .expect("send");
-            assert_eq!(raw.response().expect("a response").status, 200);
-        };
-        ask();
-        let mut each: Vec<f64> = (0..20)
-            .map(|_| {
-                let before = self.calls();
-                ask();
-                self.calls() - before
-            })
-            .collect();
-        each.sort_by(f64::total_cmp);
-        each[each.len() / 2]
+        calls_meanwhile(&self.proxy, "f0", self.good)
     }
 }
 
@@ -175,13 +158,16 @@ fn pieces_that_expand_are_held_back_by_who_takes_them() {
     let backend = Backend::raw(move |mut stream, _| {
         let mut raw = Raw::over(stream.try_clone().expect("clone"));
         let Ok(head) = raw.head() else { return };
-        if head.contains("/good") {
+        if head.contains("/beside") {
             let _ = raw.send(response(200, "ok"));
             return;
         }
         let _ = raw.send("HTTP/1.1 200 OK\r\nContent-Length: 104857600\r\n\r\n");
         let piece = vec![b'x'; 64 << 10];
-        while stream.write_all(&piece).is_ok() {
+        for _ in 0..104_857_600 / piece.len() {
+            if stream.write_all(&piece).is_err() {
+                return;
+            }
             count.fetch_add(piece.len(), Ordering::SeqCst);
         }
     });
@@ -210,7 +196,8 @@ fn pieces_that_expand_are_held_back_by_who_takes_them() {
         grown < 8 * (5 * MEBIBYTE as u64) + (16 << 20),
         "grew by {grown} bytes"
     );
-    assert!(taken.load(Ordering::SeqCst) < 8 * 16 * MEBIBYTE);
+    // Of 100 MB each; the kernel takes some by itself.
+    assert!(taken.load(Ordering::SeqCst) < 8 * 50 * MEBIBYTE);
     drop(clients);
     bench.proxy.settled();
 }
