@@ -2,7 +2,7 @@
 
 #[path = "all/auth_request.rs"]
 mod auth_request;
-#[path = "all/bodies.rs"]
+#[path = "all/bodies/mod.rs"]
 mod bodies;
 #[path = "all/capabilities.rs"]
 mod capabilities;

@@ -257,6 +257,10 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
         {
             body = ResponseBody::Length(0);
         }
+        if body == ResponseBody::None && self.may_change_response_body() {
+            // The length is that of a body which filters would have had their say about.
+            head.fields.remove(b"content-length");
+        }
         self.send_head(head, body, None);
         let ending = self.bodies(&mut upstream, &lease).await;
         if keep && ending == Ending::Complete {

@@ -18,6 +18,7 @@ pub(crate) struct Guest {
     request_fields: u32,
     response_fields: u32,
     first_bytes: u32,
+    request_body: [u32; 3],
     configure: Option<String>,
     items: Vec<String>,
     imports: Vec<String>,
@@ -35,6 +36,7 @@ impl Guest {
             request_fields: 2,
             response_fields: 2,
             first_bytes: 0,
+            request_body: [0; 3],
             configure: None,
             items: Vec::new(),
             imports: Vec::new(),
@@ -114,6 +116,12 @@ impl Guest {
         self
     }
 
+    /// How the request's body comes: the number of the mode, and its maximum.
+    pub(crate) fn request_body(mut self, mode: u32, max: u32) -> Self {
+        self.request_body = [mode, max, 0];
+        self
+    }
+
     pub(crate) fn pages(mut self, pages: u32) -> Self {
         self.pages = pages;
         self
@@ -184,9 +192,9 @@ impl Guest {
             self.pools.len() as u32,
             self.first_bytes,
             ALL_FACTS,
-            0,
-            0,
-            0,
+            self.request_body[0],
+            self.request_body[1],
+            self.request_body[2],
             0,
             0,
             0,

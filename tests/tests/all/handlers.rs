@@ -17,7 +17,7 @@ use super::rig::Rig;
 const TARGET: &str = "wasm32-wasip2";
 
 /// The guest, built once for the whole run.
-fn guest() -> &'static [u8] {
+pub fn guest() -> &'static [u8] {
     static BUILT: OnceLock<Vec<u8>> = OnceLock::new();
     BUILT.get_or_init(|| {
         let krate = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("guests/handler");

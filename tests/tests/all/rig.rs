@@ -153,6 +153,34 @@ pub fn record(proxy: &Proxy, is: impl Fn(&Value) -> bool) -> Value {
         .unwrap_or_else(|| panic!("no such record in:\n{}", proxy.stdout()))
 }
 
+/// How often a filter was called.
+pub fn calls(proxy: &Proxy, filter: &str) -> f64 {
+    proxy.metric(&format!(
+        "sluicegate_filter_calls_total{{filter=\"{filter}\"}}"
+    ))
+}
+
+/// How often a filter is called while an exchange with the listener at `beside` goes on: the middle of many. Counted and
+/// not timed, since a busy machine takes its time for either.
+pub fn calls_meanwhile(proxy: &Proxy, filter: &str, beside: SocketAddr) -> f64 {
+    let mut raw = Raw::connect(beside);
+    let mut ask = || {
+        raw.send("GET /beside HTTP/1.1\r\nHost: x\r\n\r\n")
+            .expect("send");
+        assert_eq!(raw.response().expect("a response").status, 200);
+    };
+    ask();
+    let mut each: Vec<f64> = (0..20)
+        .map(|_| {
+            let before = calls(proxy, filter);
+            ask();
+            calls(proxy, filter) - before
+        })
+        .collect();
+    each.sort_by(f64::total_cmp);
+    each[each.len() / 2]
+}
+
 fn indented(yaml: &str, by: usize) -> String {
     yaml.lines()
         .filter(|line| !line.trim().is_empty())

@@ -2,15 +2,16 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sluicegate_tests::addresses::Addresses;
 use sluicegate_tests::backend::Backend;
 use sluicegate_tests::proxy::{Proxy, Start};
-use sluicegate_tests::wait::DEADLINE;
+use sluicegate_tests::wait::{DEADLINE, eventually};
 
 use super::guest::{BODY, DROP, Guest, NEXT, Phase, op, verdict};
-use super::rig::record;
+use super::rig::{calls, calls_meanwhile, record};
 
 /// Replaces each piece by itself with every byte changed; doing it twice gives the piece.
 fn xor() -> Vec<u8> {
@@ -163,4 +164,44 @@ fn a_pattern_ends_the_session_and_is_recorded() {
     let session = record(&proxy, |r| r["listener"] == "l0");
     assert_eq!(session["reason"], "filter-drop");
     assert_eq!(session["bytes_in"], 4, "{session}");
+}
+
+#[test]
+fn a_filter_that_toils_and_swallows_lets_others_have_their_turn() {
+    let mut guest = Guest::default();
+    let nothing = guest.pair(&verdict(NEXT, &[op(BODY, "", b"")]));
+    let toil = format!(
+        "(local.set $n (i32.const 5000000))
+         (loop $l (br_if $l (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))
+         (i32.const {nothing})"
+    );
+    let guest = guest.runs(Phase::ClientData, &toil).build();
+    let backend = Backend::http("ok");
+    let mut addresses = Addresses::new();
+    let (bad, good) = (addresses.free(), addresses.free());
+    let proxy = Start::new().file("f.wasm", guest).run(&format!(
+        "workers: 1\npools: {{web: {{endpoints: [\"{}\"]}}}}\n\
+         filters: {{f: {{module: f.wasm, limits: {{deadline: 1s}}}}}}\nlisteners:\n\
+         \x20 - {{name: bad, bind: \"{bad}\", protocol: tcp, pool: web, filters: [f]}}\n\
+         \x20 - {{name: good, bind: \"{good}\", protocol: http, pool: web}}\n",
+        backend.address(),
+    ));
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut stream = connect(bad);
+            let piece = vec![b'x'; 256 << 10];
+            while !stop.load(Ordering::SeqCst) {
+                if stream.write_all(&piece).is_err() {
+                    return;
+                }
+            }
+        });
+        let begun = eventually(DEADLINE, || calls(&proxy, "f") > 20.0);
+        let meanwhile = begun.then(|| calls_meanwhile(&proxy, "f", good));
+        stop.store(true, Ordering::SeqCst);
+        let meanwhile = meanwhile.expect("the filter is called");
+        assert!(meanwhile < 60.0, "{meanwhile} calls at a time");
+    });
+    proxy.settled();
 }

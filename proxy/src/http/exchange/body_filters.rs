@@ -16,7 +16,7 @@ use crate::http::suspended::perform;
 use crate::http::upstream::Upstream;
 use crate::io::Scratch;
 use crate::upstream::{Failure, Lease};
-use crate::wasm::Phase;
+use crate::wasm::{BodyMode, Phase};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -67,7 +67,7 @@ impl Source for FromEndpoint<'_> {
         take: &mut Taker<'_>,
     ) -> Poll<Result<Pulled, Reason>> {
         let pulled = ready!(self.upstream.poll_body(cx, self.scratch, take));
-        Poll::Ready(pulled.map_err(|_| Reason::UpstreamTruncated))
+        Poll::Ready(pulled.map_err(|_| self.upstream.truncation()))
     }
 
     fn is_done(&self) -> bool {
@@ -220,6 +220,12 @@ impl<C: ClientSide> Exchange<'_, C> {
         pulled.map_err(passing)
     }
 
+    /// Counts how the request's body goes on: bytes that came from the client, and such as filters that had held it
+    /// let go.
+    pub(super) fn upload_progress(&self) -> u64 {
+        self.journal.bytes_in + self.request_body.as_ref().map_or(0, |p| p.given)
+    }
+
     /// The end of the request's body was not taken yet, nor anything else of it.
     pub(super) fn is_upload_untouched(&self) -> bool {
         match &self.request_body {
@@ -283,6 +289,13 @@ impl<C: ClientSide> Exchange<'_, C> {
         None
     }
 
+    /// A response to this request would pass filters that may make another body of it.
+    pub(super) fn may_change_response_body(&self) -> bool {
+        let chain = &self.service.chain;
+        let stages = chain.body_stages(&self.state, Phase::ResponseBody);
+        stages.iter().any(|stage| stage.mode != BodyMode::Watch)
+    }
+
     async fn response_settled(
         &mut self,
         upstream: &mut Upstream,
@@ -322,7 +335,7 @@ impl<C: ClientSide> Exchange<'_, C> {
         let waited = timer.run(std::future::poll_fn(|cx| {
             // A body that is still being sent goes on beside the response.
             let before = (
-                self.journal.bytes_in,
+                self.upload_progress(),
                 self.response_taken(),
                 self.response_waits(),
             );
@@ -334,18 +347,21 @@ impl<C: ClientSide> Exchange<'_, C> {
                     pipeline.poll_settle(cx, walk, source)
                 });
             let waits = self.response_waits();
-            if before != (self.journal.bytes_in, self.response_taken(), waits) {
+            if before != (self.upload_progress(), self.response_taken(), waits) {
                 let phase = if waits { Duration::MAX } else { idle };
                 self.timer
                     .set(self.until_total(phase).map_err(Halt::Reason)?);
             }
-            if settled.is_pending()
-                && self.upload == Upload::Done
-                && self.side.poll_gone(cx).is_ready()
-            {
+            if settled.is_ready() {
+                return settled;
+            }
+            if let Poll::Ready(reason) = upstream.poll_overdue(cx) {
+                return Poll::Ready(Err(Halt::Reason(reason)));
+            }
+            if self.upload == Upload::Done && self.side.poll_gone(cx).is_ready() {
                 return Poll::Ready(Err(Halt::Reason(Reason::ClientGone)));
             }
-            settled
+            Poll::Pending
         }));
         match waited.await {
             Ok(settled) => settled,

@@ -15,9 +15,12 @@ use crate::http::suspended::Results;
 use crate::wasm::{BodyMode, OverCap, Phase};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 /// What is shown of a passing body at one time, and given to its taker.
 const PIECE_BYTES_MAX: usize = 64 * 1024;
+/// How long filters are called before everything else of the worker has its turn, with whatever the last call takes.
+const TURN: Duration = Duration::from_millis(1);
 
 /// Where the body comes from.
 pub(super) trait Source {
@@ -66,6 +69,10 @@ pub(super) struct Pipeline {
     pub(super) taken: u64,
     /// Bytes that went out at the end.
     pub(super) given: u64,
+    /// What calls took since others had their turn.
+    busy: Duration,
+    /// Others of the worker have their turn.
+    pause: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
 struct Stage {
@@ -192,6 +199,8 @@ impl Pipeline {
             trailers: None,
             taken: 0,
             given: 0,
+            busy: Duration::ZERO,
+            pause: None,
         }
     }
 
@@ -200,9 +209,9 @@ impl Pipeline {
         for stage in &mut self.stages {
             match stage.is.mode {
                 BodyMode::Whole(whole) if length > u64::from(whole.max) => stage.over(walk)?,
-                BodyMode::Whole(_) | BodyMode::Watch | BodyMode::Skip => {}
+                BodyMode::Watch | BodyMode::Skip => {}
                 // What comes out of these is not known yet.
-                BodyMode::First(_) | BodyMode::Transform => break,
+                BodyMode::First(_) | BodyMode::Whole(_) | BodyMode::Transform => break,
             }
         }
         Ok(())
@@ -258,6 +267,7 @@ impl Pipeline {
         source: &mut impl Source,
     ) -> Poll<Result<(), Halt>> {
         while !self.is_settled() {
+            ready!(self.poll_turn(cx));
             match self.step(cx, walk)? {
                 Step::Done => {}
                 Step::Needs => ready!(self.poll_fill(cx, source))?,
@@ -289,12 +299,28 @@ impl Pipeline {
             if self.is_done() {
                 return Poll::Ready(Ok(Pulled::End));
             }
+            ready!(self.poll_turn(cx));
             match self.step(cx, walk)? {
                 Step::Done => {}
                 Step::Needs => ready!(self.poll_fill(cx, source))?,
                 Step::Waits => return Poll::Pending,
             }
         }
+    }
+
+    /// Ready unless filters were called for long. A body may have many pieces that are there already, and nothing that
+    /// a filter leaves for its taker to wait for.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.busy >= TURN {
+            self.busy = Duration::ZERO;
+            // The runtime's own, so that sockets and timers are looked at before this goes on.
+            self.pause = Some(Box::pin(tokio::task::yield_now()));
+        }
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.as_mut().poll(cx));
+            self.pause = None;
+        }
+        Poll::Ready(())
     }
 
     fn poll_fill(
@@ -319,6 +345,17 @@ impl Pipeline {
 
     /// One step of work at the stage nearest to the end that has any.
     fn step(&mut self, cx: &mut Context<'_>, walk: &mut Walk<'_, '_>) -> Result<Step, Halt> {
+        let before = walk.state.filter_time;
+        let stepped = self.step_nearest(cx, walk);
+        self.busy += walk.state.filter_time.saturating_sub(before);
+        stepped
+    }
+
+    fn step_nearest(
+        &mut self,
+        cx: &mut Context<'_>,
+        walk: &mut Walk<'_, '_>,
+    ) -> Result<Step, Halt> {
         for (at, stage) in self.stages.iter_mut().enumerate().rev() {
             let Some([input, output]) = self.queues.get_mut(at..at + 2) else {
                 continue;
@@ -538,3 +575,7 @@ impl Walk<'_, '_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "pipeline_tests.rs"]
+mod tests;

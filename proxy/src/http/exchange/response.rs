@@ -68,11 +68,11 @@ impl<C: ClientSide> Exchange<'_, C> {
         let mut ended = false;
         let pumped = timer.run(std::future::poll_fn(|cx| {
             // A body that is still being sent goes on beside the response.
-            let before = self.journal.bytes_in;
+            let before = self.upload_progress();
             if let Poll::Ready(Err(reason)) = self.poll_upload(cx, upstream) {
                 return Poll::Ready(Err(reason));
             }
-            if self.journal.bytes_in != before {
+            if self.upload_progress() != before {
                 self.timer.set(self.until_total(idle)?);
             }
             if let Poll::Ready(done) = self.poll_download(cx, upstream, &mut ended, idle) {

@@ -207,11 +207,11 @@ impl<C: ClientSide> Exchange<'_, C> {
         loop {
             let waited = self.timer;
             let step = std::future::poll_fn(|cx| {
-                let before = (self.upload, self.journal.bytes_in);
+                let before = (self.upload, self.upload_progress());
                 if let Poll::Ready(Err(reason)) = self.poll_upload(cx, upstream) {
                     return Poll::Ready(Err(reason));
                 }
-                if before != (self.upload, self.journal.bytes_in) {
+                if before != (self.upload, self.upload_progress()) {
                     let phase = if self.upload == Upload::Running {
                         timeouts.body_idle
                     } else {

@@ -12,6 +12,9 @@ pub struct Settings {
     request: Option<Does>,
     #[serde(default)]
     response: Option<Does>,
+    /// What is done with trailers in either direction, beside counting them.
+    #[serde(default)]
+    trailers: String,
     /// Stands in what is marked.
     #[serde(default)]
     name: String,
@@ -22,6 +25,7 @@ pub struct Settings {
 #[derive(Clone)]
 pub struct Does {
     mode: String,
+    /// The maximum of the modes that have one; else what the act is told.
     #[serde(default)]
     bytes: u32,
     #[serde(default)]
@@ -51,21 +55,38 @@ impl Does {
     }
 }
 
-/// What the piece becomes; none leaves it.
+/// What the piece becomes.
 enum Made {
     Same,
     Bytes(Vec<u8>),
     Reply,
+    Drop,
+    Reset,
 }
 
-fn act(act: &str, name: &str, bytes: &[u8], last: bool) -> Made {
-    match act {
+fn act(does: Option<&Does>, name: &str, bytes: &[u8], last: bool) -> Made {
+    let Some(does) = does else { return Made::Same };
+    let has = |mark: &[u8; 4]| bytes.windows(4).any(|w| w == mark);
+    match &*does.act {
         "upper" => Made::Bytes(bytes.to_ascii_uppercase()),
         "mark" => Made::Bytes([b"<", name.as_bytes(), b":", bytes, b">"].concat()),
         "end" if last => Made::Bytes([bytes, b"[end]"].concat()),
         "swallow" => Made::Bytes(Vec::new()),
         "grow" => Made::Bytes([bytes, bytes].concat()),
-        "fault" if bytes.windows(4).any(|w| w == b"TRAP") => panic!("as it was told"),
+        "flood" => Made::Bytes(vec![b'x'; does.bytes as usize]),
+        // Takes its time over each piece, of which nothing is left.
+        "toil" => {
+            for n in 0..does.bytes {
+                std::hint::black_box(n);
+            }
+            Made::Bytes(Vec::new())
+        }
+        "spin" => loop {
+            std::hint::black_box(last);
+        },
+        "fault" if has(b"TRAP") => panic!("as it was told"),
+        "drop" if has(b"STOP") => Made::Drop,
+        "reset" if has(b"STOP") => Made::Reset,
         "reply" => Made::Reply,
         _ => Made::Same,
     }
@@ -112,13 +133,14 @@ impl Filter for Bodies {
                 .path("/edited"),
             false => verdict,
         };
-        let what = does.map_or("", |does| &does.act);
-        match act(what, &self.settings.name, body.bytes(), body.is_last()) {
+        match act(does, &self.settings.name, body.bytes(), body.is_last()) {
             Made::Same => verdict,
             Made::Bytes(bytes) => verdict.replace(bytes),
             Made::Reply => Reply::new(403)
                 .body(format!("{} bytes are not wanted\n", body.bytes().len()))
                 .into(),
+            Made::Drop => RequestBodyVerdict::drop(),
+            Made::Reset => RequestBodyVerdict::reset(),
         }
     }
 
@@ -135,29 +157,33 @@ impl Filter for Bodies {
                 .status(203),
             false => verdict,
         };
-        match act(
-            does.map_or("", |does| &does.act),
-            &self.settings.name,
-            body.bytes(),
-            body.is_last(),
-        ) {
+        match act(does, &self.settings.name, body.bytes(), body.is_last()) {
             Made::Same => verdict,
             Made::Bytes(bytes) => verdict.replace(bytes),
             Made::Reply => Reply::new(451).body("not that\n").into(),
+            Made::Drop => ResponseBodyVerdict::drop(),
+            Made::Reset => ResponseBodyVerdict::reset(),
         }
     }
 
     fn request_trailers(&mut self, trailers: &RequestTrailers<'_>) -> TrailersVerdict {
-        let count = trailers.fields().count();
-        TrailersVerdict::next()
-            .set("x-trailers", format!("{count}"))
-            .remove("x-gone")
+        self.trailers(trailers.fields().count())
     }
 
     fn response_trailers(&mut self, trailers: &ResponseTrailers<'_>) -> TrailersVerdict {
-        let count = trailers.fields().count();
-        TrailersVerdict::next()
-            .set("x-trailers", format!("{count}"))
-            .remove("x-gone")
+        self.trailers(trailers.fields().count())
+    }
+}
+
+impl Bodies {
+    fn trailers(&self, count: usize) -> TrailersVerdict {
+        match &*self.settings.trailers {
+            "drop" => TrailersVerdict::drop(),
+            "reset" => TrailersVerdict::reset(),
+            "fault" => panic!("as it was told"),
+            _ => TrailersVerdict::next()
+                .set("x-trailers", format!("{count}"))
+                .remove("x-gone"),
+        }
     }
 }

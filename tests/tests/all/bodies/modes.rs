@@ -1,95 +1,15 @@
-//! Bodies and trailers that filters see, hold back, change and end.
+//! What each mode shows, and what becomes of the message.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use sluicegate_tests::backend::{Backend, Received, response};
-use sluicegate_tests::client::{Raw, Response, curl, curl_within};
+use sluicegate_tests::backend::{Backend, response};
+use sluicegate_tests::client::{Raw, curl};
 use sluicegate_tests::proxy::Start;
-use sluicegate_tests::wait::{DEADLINE, eventually};
 
-use super::rig::{Plan, Rig};
-
-/// The guest of `tests/guests/bodies`, built once.
-fn module() -> &'static [u8] {
-    static MODULE: OnceLock<Vec<u8>> = OnceLock::new();
-    MODULE.get_or_init(|| {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .parent()
-            .expect("the workspace");
-        let binary = sluicegate_tests::proxy::binary();
-        let target: PathBuf = binary
-            .ancestors()
-            .nth(2)
-            .expect("target/PROFILE")
-            .join("filters");
-        let output = Command::new(env!("CARGO"))
-            .args(["build", "--target", "wasm32-unknown-unknown"])
-            .args([
-                "--profile",
-                "filter",
-                "--package",
-                "sluicegate-guest-bodies",
-            ])
-            .arg("--target-dir")
-            .arg(&target)
-            .current_dir(root)
-            .env_remove("RUSTFLAGS")
-            .env_remove("CARGO_TARGET_DIR")
-            .output()
-            .expect("cargo runs");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{said}");
-        let module = target.join("wasm32-unknown-unknown/filter/bodies.wasm");
-        std::fs::read(&module).unwrap_or_else(|why| panic!("{}: {why}", module.display()))
-    })
-}
-
-/// Settings of one filter of the chain, and what else stands beside its module.
-fn filters(all: &[&str]) -> String {
-    let filters: Vec<String> = all
-        .iter()
-        .map(|f| format!("{{module: bodies.wasm, {f}}}"))
-        .collect();
-    format!("filters: [{}]", filters.join(", "))
-}
-
-fn rig(backend: &Backend, all: &[&str]) -> Rig {
-    Plan::new(&[backend.address()])
-        .listener(&filters(all))
-        .run_with(Start::new().file("bodies.wasm", module()))
-}
-
-fn post(rig: &Rig, body: &str) -> Response {
-    rig.ask(format!(
-        "POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    ))
-}
-
-fn chunked(rig: &Rig, chunks: &[&str], trailers: &str) -> Response {
-    let body: String = chunks
-        .iter()
-        .map(|c| format!("{:x}\r\n{c}\r\n", c.len()))
-        .collect();
-    rig.ask(format!(
-        "POST /x HTTP/1.1\r\nHost: x\r\nTrailer: x-a\r\nTransfer-Encoding: chunked\r\n\r\n{body}0\r\n{trailers}\r\n"
-    ))
-}
-
-/// Answers what it was sent, so that the client sees it.
-fn mirror() -> Backend {
-    Backend::http_with(|r| response(200, &String::from_utf8_lossy(&r.body)))
-}
-
-fn last(backend: &Backend) -> Received {
-    backend.received().pop().expect("a request")
-}
+use super::super::rig::Plan;
+use super::{chunked, filters, last, mirror, module, post, rig};
 
 #[test]
 fn a_whole_request_is_shown_replaced_and_framed_anew() {
@@ -446,77 +366,4 @@ fn over_http2() {
     );
     let done = curl(&["--http2-prior-knowledge", "-d", "hello", &rig2.url("/x")]);
     assert_eq!(done.body, "<:HE>LLO", "{}", done.stderr);
-}
-
-const LARGE: usize = 100 << 20;
-
-#[test]
-fn a_large_body_passes_with_flat_memory() {
-    // Sends and counts 100 MB, piece by piece.
-    let backend = Backend::raw(|mut stream, _| {
-        let mut raw = Raw::over(stream.try_clone().expect("clone"));
-        if raw.head().is_err() {
-            return;
-        }
-        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n");
-        let _ = stream.write_all(head.as_bytes());
-        let piece = vec![b'x'; 1 << 20];
-        for _ in 0..LARGE >> 20 {
-            if stream.write_all(&piece).is_err() {
-                return;
-            }
-        }
-    });
-    let rig = rig(
-        &backend,
-        &["settings: {response: {mode: transform, act: upper}}"],
-    );
-    let before = rig.proxy.resources().resident_bytes;
-    let done = curl_within(
-        DEADLINE * 4,
-        &["-o", "/dev/null", "-w", "%{size_download}", &rig.url("/x")],
-    );
-    assert_eq!(done.body, LARGE.to_string(), "{}", done.stderr);
-    let grown = rig.proxy.resources().resident_bytes.saturating_sub(before);
-    assert!(grown < 16 << 20, "grew by {grown} bytes");
-}
-
-#[test]
-fn a_client_that_does_not_read_holds_its_backend_up() {
-    let sent = Arc::new(AtomicUsize::new(0));
-    let count = sent.clone();
-    let backend = Backend::raw(move |mut stream, _| {
-        let mut raw = Raw::over(stream.try_clone().expect("clone"));
-        if raw.head().is_err() {
-            return;
-        }
-        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n");
-        let _ = stream.write_all(head.as_bytes());
-        let piece = vec![b'x'; 64 << 10];
-        for _ in 0..LARGE / piece.len() {
-            if stream.write_all(&piece).is_err() {
-                return;
-            }
-            count.fetch_add(piece.len(), Ordering::SeqCst);
-        }
-    });
-    let rig = rig(
-        &backend,
-        &["settings: {response: {mode: transform, act: grow}}"],
-    );
-    let mut client = TcpStream::connect(rig.bind).expect("connect");
-    client
-        .write_all(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
-        .expect("send");
-    // What the kernel's buffers take, and no more: it stands still well before the end.
-    let mut before = 0;
-    let still = eventually(DEADLINE, || {
-        let now = sent.load(Ordering::SeqCst);
-        let same = now == before && now > 0;
-        before = now;
-        std::thread::sleep(std::time::Duration::from_millis(200));
-        same
-    });
-    assert!(still && before < LARGE / 2, "{before} bytes were taken");
-    assert!(rig.proxy.resources().resident_bytes < 300 << 20);
 }
