@@ -198,6 +198,10 @@ pub struct Message {
 
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Later {
+    /// Filters that want the body of the request, if it has one.
+    pub request_body: Vec<String>,
     pub response: Vec<String>,
+    /// Those that want the body of the response.
+    pub response_body: Vec<String>,
     pub log: Vec<String>,
 }

@@ -313,12 +313,16 @@ impl Teller<'_> {
                 .map(|m| m.filter.name().to_string())
                 .collect()
         };
+        let forwarded_to = |phase: Phase| match forwarded {
+            true => wanting(phase),
+            false => Vec::new(),
+        };
+        let mut request_body = forwarded_to(Phase::RequestBody);
+        request_body.reverse();
         let later = Later {
-            response: if forwarded {
-                wanting(Phase::Response)
-            } else {
-                Vec::new()
-            },
+            request_body,
+            response: forwarded_to(Phase::Response),
+            response_body: forwarded_to(Phase::ResponseBody),
             log: wanting(Phase::Log),
         };
         let writes_id = |step: &Step| {

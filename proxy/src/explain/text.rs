@@ -36,12 +36,15 @@ impl Display for Explanation {
             show_route(f, route)?;
         }
         show_outcome(f, &self.outcome)?;
-        show_list(
-            f,
-            "then these filters see the response",
-            &self.later.response,
-        )?;
-        show_list(f, "then these filters are told of the end", &self.later.log)?;
+        let later = &self.later;
+        for (title, names) in [
+            ("these filters want the request's body", &later.request_body),
+            ("then these filters see the response", &later.response),
+            ("these want the response's body", &later.response_body),
+            ("then these filters are told of the end", &later.log),
+        ] {
+            show_list(f, title, names)?;
+        }
         if !self.assumed.is_empty() {
             writeln!(f, "\nassumed")?;
             for note in &self.assumed {

@@ -462,6 +462,15 @@ fn explain_tells_what_would_be_waited_for_and_asks_nobody() {
         assert!(output.stdout.contains(said), "{}", output.stdout);
     }
     assert_eq!(auth.connections(), 0);
+    let bodies = ALL.replace("store: true", "store: true, bodies: whole");
+    std::fs::write(&path, rig.yaml.replace(ALL, &bodies)).expect("written");
+    let output = sluicegate(&["explain", "-c", &path.display().to_string(), "POST", &url]);
+    for said in [
+        "these filters want the request's body: waits",
+        "these want the response's body: waits",
+    ] {
+        assert!(output.stdout.contains(said), "{}", output.stdout);
+    }
 }
 
 /// Sends a request with a body of three bytes in two chunks, a little apart.
