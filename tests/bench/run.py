@@ -36,6 +36,7 @@ PACKAGES = {"nginx": "nginx", "haproxy": "haproxy", "wrk": "wrk", "h2load": "ngh
 SCENARIOS = {
     "h1": ("HTTP/1.1, 32 connections", "http", "/", ["wrk", "-t1", "-c32"]),
     "policy": ("HTTP/1.1, User-Agent blocked, two fields appended", "policy", "/", ["wrk", "-t1", "-c32"]),
+    "four": ("the same, a route by path, and the client kept on its endpoint", "four", "/", ["wrk", "-t1", "-c32"]),
     "tls": ("TLS 1.3, 32 connections", "tls", "/", ["wrk", "-t1", "-c32"]),
     "handshake": ("TLS 1.3, a full handshake for each request", "tls", "/", ["wrk", "-t1", "-c8", "-HConnection: close"]),
     "h2": ("HTTP/2 over TLS, 8 connections of 16 streams", "tls", "/", ["h2load", "-t1", "-c8", "-m16"]),
@@ -182,7 +183,7 @@ class Laboratory:
         return origin
 
     def start(self, peer):
-        ports = free_ports(["http", "policy", "tls", "tcp"])
+        ports = free_ports(["http", "policy", "four", "tls", "tcp"])
         command = {
             "sluicegate": lambda: [self.sluicegate, "run", "-c", self.configuration("sluicegate.yaml", ports)],
             "nginx": lambda: ["nginx", "-p", str(self.dir), "-c", self.configuration("nginx.conf", ports)],
@@ -221,7 +222,7 @@ def fetch(port, path, tls=False, agent=AGENT):
 
 def check(peer, ports):
     """Every listener answers with the right bytes, and the policy does what it is for."""
-    for name in ("http", "policy", "tls", "tcp"):
+    for name in ("http", "policy", "four", "tls", "tcp"):
         answer = fetch(ports[name], "/", tls=name == "tls")
         if answer != (200, BODY.encode()):
             raise Failed(f"{peer}, {name}: answers {answer}")
@@ -229,12 +230,16 @@ def check(peer, ports):
         status, body = fetch(ports[name], "/1m")
         if (status, len(body)) != (200, MIB):
             raise Failed(f"{peer}, {name}: a 1 MiB body comes as {status}, {len(body)} bytes")
-    refused = fetch(ports["policy"], "/", agent="badcurl/1.0")[0]
-    if refused != 403:
-        raise Failed(f"{peer}: badcurl is answered {refused}, not 403")
-    appended = fetch(ports["policy"], "/echo")[1].decode()
-    if appended != f"127.0.0.1|127.0.0.1:{ports['policy']}":
-        raise Failed(f"{peer}: the backend was told {appended!r}")
+    for name in ("policy", "four"):
+        refused = fetch(ports[name], "/", agent="badcurl/1.0")[0]
+        if refused != 403:
+            raise Failed(f"{peer}, {name}: badcurl is answered {refused}, not 403")
+        appended = fetch(ports[name], "/echo")[1].decode()
+        if appended != f"127.0.0.1|127.0.0.1:{ports[name]}":
+            raise Failed(f"{peer}, {name}: the backend was told {appended!r}")
+    gone = fetch(ports["four"], "/gone/x")[0]
+    if gone not in (502, 503):
+        raise Failed(f"{peer}, four: /gone is answered {gone} by a pool that nobody serves")
 
 
 # ---------------------------------------------------------------- load
