@@ -66,20 +66,15 @@ impl HandlerLoader {
         if let Some(known) = self.loaded.get(&digest).and_then(Weak::upgrade) {
             return Ok(known);
         }
-        let host = match &self.host {
-            Some(host) => host.clone(),
-            None => {
-                let cache = config.modules.cache.clone();
-                let host = HandlerHost::new(cache, LogSink::handlers())
-                    .map_err(|error| ("wasm-host", error.to_string()))?;
-                self.host.insert(host).clone()
-            }
-        };
+        let host = self.host.get_or_insert_with(|| {
+            HandlerHost::new(config.modules.cache.clone(), LogSink::handlers())
+        });
         let name = path.display().to_string();
         let handler = host.load(&name, &bytes).map_err(|error| {
             let code = match error {
                 HandlerError::OtherVersion(_)
                 | HandlerError::File(ModuleError::OtherVersion { .. }) => "module-version",
+                HandlerError::Host(_) => "wasm-host",
                 _ => "bad-module",
             };
             (code, error.to_string())

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::{Request, Response};
-use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTable;
+use wasmtime::{Engine, ResourceLimiter, Store, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{
     Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
@@ -15,6 +15,12 @@ use super::output::Output;
 
 /// Handles that one instance may hold at a time: requests, bodies, streams, pollables.
 const RESOURCES_MAX: usize = 4096;
+/// Tasks, threads, streams and futures of one instance of 0.3 that the engine keeps at a time.
+const TASKS_MAX: usize = 4096;
+/// Bytes that a guest may hand over in one call.
+const HANDED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Epochs between two looks at whether others want the worker: one to two milliseconds.
+const SLICE_EPOCHS: u64 = 1;
 /// Elements of one table.
 const TABLE_ELEMENTS_MAX: usize = 100_000;
 /// Bytes of a random number asked for at once.
@@ -56,6 +62,25 @@ impl Guest {
     }
 }
 
+impl Guest {
+    /// Where one request runs: bounded, and given back to the worker at each epoch.
+    pub(super) fn into_store(self, engine: &Engine) -> Store<Self> {
+        let mut store = Store::new(engine, self);
+        store.limiter(|guest| &mut guest.memory);
+        store.set_hostcall_fuel(HANDED_BYTES_MAX);
+        store.set_epoch_deadline(SLICE_EPOCHS);
+        // The runtime's own yield, so that sockets and timers get their turn before this guest does again.
+        store.epoch_deadline_callback(|_| {
+            let others = Box::pin(tokio::task::yield_now());
+            Ok(UpdateDeadline::YieldCustom(SLICE_EPOCHS, others))
+        });
+        if let Some(tasks) = store.concurrent_resource_table() {
+            tasks.set_max_capacity(TASKS_MAX);
+        }
+        store
+    }
+}
+
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView {
@@ -92,6 +117,10 @@ impl WasiHttpHooks for Hooks {
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK_BYTES_MAX
+    }
+
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
         CHUNK_BYTES_MAX
     }
 }

@@ -22,7 +22,10 @@ struct Slot {
     trailers: Option<HeaderMap>,
     ended: bool,
     let_go: bool,
+    /// The guest, that waits for data.
     waiting: Option<Waker>,
+    /// The exchange, that waits until there is room for more.
+    queuing: Option<Waker>,
 }
 
 fn lock(slot: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
@@ -57,11 +60,28 @@ impl Upload {
     pub(super) fn is_taken(&self) -> bool {
         lock(&self.0).data.is_empty()
     }
+
+    /// Ready when the guest has what was queued, or let go of the body. It may take it in any poll of its own, so that
+    /// whoever waits here is woken.
+    pub(super) fn poll_taken(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut slot = lock(&self.0);
+        if slot.data.is_empty() {
+            return Poll::Ready(());
+        }
+        slot.queuing = Some(cx.waker().clone());
+        Poll::Pending
+    }
 }
 
 impl Slot {
     fn wake(&mut self) {
         if let Some(waker) = self.waiting.take() {
+            waker.wake();
+        }
+    }
+
+    fn wake_exchange(&mut self) {
+        if let Some(waker) = self.queuing.take() {
             waker.wake();
         }
     }
@@ -85,6 +105,7 @@ impl Body for UploadBody {
         let mut slot = lock(&self.0);
         if !slot.data.is_empty() {
             let data = slot.data.split().freeze();
+            slot.wake_exchange();
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
         if slot.ended {
@@ -101,5 +122,6 @@ impl Drop for UploadBody {
         let mut slot = lock(&self.0);
         slot.let_go = true;
         slot.data = BytesMut::new();
+        slot.wake_exchange();
     }
 }
