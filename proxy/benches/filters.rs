@@ -115,6 +115,7 @@ fn link(module: Arc<Module>, settings: serde_json::Value) -> Link {
         },
         store: StoreConfig::Memory { bytes: 1 << 20 },
         on_error: OnError::Fail,
+        handler: None,
     };
     let filter =
         Filter::load(module, Arc::new(config), 1, Arc::new(|_| {})).expect("a configured filter");

@@ -56,6 +56,8 @@ mod http2;
 mod l4;
 #[path = "all/layers.rs"]
 mod layers;
+#[path = "all/middleware.rs"]
+mod middleware;
 #[path = "all/mistakes.rs"]
 mod mistakes;
 #[path = "all/rate_limit.rs"]

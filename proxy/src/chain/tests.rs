@@ -36,6 +36,7 @@ fn config(name: &str) -> FilterConfig {
         capabilities: Capabilities::default(),
         store: StoreConfig::Memory { bytes: 1 << 20 },
         on_error: OnError::Fail,
+        handler: None,
     }
 }
 

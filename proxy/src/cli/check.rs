@@ -53,7 +53,7 @@ pub fn run(args: CheckArgs) -> u8 {
     match built {
         Some(generation) => {
             if args.output == Format::Text {
-                for used in &generation.filters {
+                for used in generation.filters() {
                     // The builtin ones are the program's.
                     if let ModuleSource::File(path) = &used.filter.config().module {
                         let digest = used.filter.module().digest_hex();

@@ -220,6 +220,8 @@ pub struct FilterConfig {
     /// Where it keeps what outlives an exchange; default in memory, 16 MiB.
     pub store: StoreConfig,
     pub on_error: OnError,
+    /// Bounds of middleware, when they are written.
+    pub handler: Option<HandlerLimits>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

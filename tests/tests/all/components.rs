@@ -18,6 +18,12 @@ pub fn service() -> &'static [u8] {
     BUILT.get_or_init(|| build("service"))
 }
 
+/// Middleware of `wasi:http` 0.3.
+pub fn middleware() -> &'static [u8] {
+    static BUILT: OnceLock<Vec<u8>> = OnceLock::new();
+    BUILT.get_or_init(|| build("middleware"))
+}
+
 fn build(name: &str) -> Vec<u8> {
     let krate = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("guests")

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::{Auto, DurationOrOff, Off, RawDuration, RawFaults, RawSize};
+use super::{Auto, DurationOrOff, Off, RawDuration, RawFaults, RawHandler, RawSize};
 
 /// A configured use of a module.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -32,6 +32,9 @@ pub(in crate::config) struct RawFilter {
     pub store: String,
     /// What happens to an exchange when the filter fails.
     pub on_error: RawOnError,
+    /// Bounds of a module that is middleware, a component of `wasi:http` 0.3, instead of `limits`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handler: Option<RawHandler>,
 }
 
 impl Default for RawFilter {
@@ -44,6 +47,7 @@ impl Default for RawFilter {
             capabilities: Vec::new(),
             store: "memory".into(),
             on_error: RawOnError::Fail,
+            handler: None,
         }
     }
 }

@@ -86,6 +86,8 @@ impl Resolver<'_> {
                 RawOnError::Fail => OnError::Fail,
                 RawOnError::Bypass => OnError::Bypass,
             },
+            handler: (raw.handler.as_ref())
+                .map(|handler| self.handler_limits(Some(handler), &at.join("handler"))),
             at,
         }
     }

@@ -17,6 +17,7 @@ use super::super::deadline::{Pulse, processor_time};
 use super::super::log::{Level, LogSink};
 use super::guest::Guest;
 use super::module::{Handler, World};
+use super::onward::{Asker, Onwards, onwards};
 use super::output::Output;
 use super::upload::{Upload, upload};
 use super::{proxy, service};
@@ -76,12 +77,42 @@ impl HandlerCall {
         secure: bool,
         has_body: bool,
     ) -> Self {
+        Self::begin(handler, limits, label, request, secure, has_body, None)
+    }
+
+    /// The same of middleware, with the requests that it makes of what is behind it.
+    pub fn of_middleware(
+        handler: &Arc<Handler>,
+        limits: &HandlerLimits,
+        label: &Arc<str>,
+        request: Request<()>,
+        secure: bool,
+        has_body: bool,
+    ) -> (Self, Onwards) {
+        let (asker, asked) = onwards();
+        let asker = Some(asker);
+        let call = Self::begin(handler, limits, label, request, secure, has_body, asker);
+        (call, asked)
+    }
+
+    fn begin(
+        handler: &Arc<Handler>,
+        limits: &HandlerLimits,
+        label: &Arc<str>,
+        request: Request<()>,
+        secure: bool,
+        has_body: bool,
+        asker: Option<Asker>,
+    ) -> Self {
         let (upload, body) = upload(!has_body);
         let (answers, answer) = oneshot::channel();
         let outgrown = Arc::new(AtomicBool::new(false));
         let log = handler.log.clone();
         let output = Output::new(log.clone(), label.clone());
-        let guest = Guest::new(&output, limits.memory, outgrown.clone());
+        let mut guest = Guest::new(&output, limits.memory, outgrown.clone());
+        if let Some(asker) = asker {
+            guest = guest.with(asker);
+        }
         let store = guest.into_store(&handler.lane.engine);
         let request = request.map(|()| body);
         let running: Running = match &handler.world {
@@ -183,6 +214,11 @@ impl HandlerCall {
             Some(_) => self.deadline.as_mut().poll(cx),
             None => Poll::Pending,
         }
+    }
+
+    /// The guest does not run any more, for whatever reason: what it was writing will not be finished.
+    pub fn has_ended(&self) -> bool {
+        self.running.is_none()
     }
 
     /// The response's body is not wanted: the guest sees it closed.

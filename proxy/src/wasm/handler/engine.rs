@@ -11,7 +11,8 @@ use super::super::deadline::{Pulse, Ticker};
 use super::super::engine::{HostError, open_cache};
 use super::super::log::LogSink;
 use super::guest::Guest;
-use super::module::{Handler, HandlerError};
+use super::module::{Handler, HandlerError, Use};
+use super::onward;
 
 /// Instances of one [`Version`] alive at one time, over all handlers, workers and generations that still drain.
 pub const HANDLER_INSTANCES_MAX: u32 = 1024;
@@ -72,7 +73,12 @@ impl HandlerHost {
     /// Compiles a component and looks at what it is. Takes from milliseconds to seconds of processor time: for the
     /// control thread. `name` is for messages.
     pub fn load(&self, name: &str, bytes: &[u8]) -> Result<Arc<Handler>, HandlerError> {
-        Handler::load(self, name, bytes).map(Arc::new)
+        Handler::load(self, Use::Endpoint, name, bytes).map(Arc::new)
+    }
+
+    /// The same of a component that [`is_middleware`](super::is_middleware).
+    pub fn load_middleware(&self, name: &str, bytes: &[u8]) -> Result<Arc<Handler>, HandlerError> {
+        Handler::load(self, Use::Middleware, name, bytes).map(Arc::new)
     }
 
     pub(super) fn lane(&self, version: Version) -> Result<&Arc<Lane>, HostError> {
@@ -104,7 +110,8 @@ impl Lane {
             .and_then(|()| match version {
                 Version::V2 => Ok(()),
                 Version::V3 => wasmtime_wasi::p3::add_to_linker(&mut linker)
-                    .and_then(|()| wasmtime_wasi_http::p3::add_to_linker(&mut linker)),
+                    .and_then(|()| wasmtime_wasi_http::p3::add_to_linker(&mut linker))
+                    .and_then(|()| onward::add_to_linker(&mut linker)),
             });
         linked.map_err(|e| HostError::Engine(format!("{e:#}")))?;
         Ok(Self {

@@ -11,6 +11,7 @@ use wasmtime_wasi_http::{
     Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
 };
 
+use super::onward::Asker;
 use super::output::Output;
 
 /// Handles that one instance may hold at a time: requests, bodies, streams, pollables.
@@ -34,6 +35,8 @@ pub struct Guest {
     http: WasiHttpCtx,
     table: ResourceTable,
     hooks: Hooks,
+    /// None: there is nothing behind it.
+    asker: Option<Asker>,
     pub(super) memory: Memory,
 }
 
@@ -54,6 +57,7 @@ impl Guest {
             http: WasiHttpCtx::new(),
             table,
             hooks: Hooks,
+            asker: None,
             memory: Memory {
                 left: memory,
                 outgrown,
@@ -63,6 +67,24 @@ impl Guest {
 }
 
 impl Guest {
+    /// The same with something behind it.
+    pub(super) fn with(mut self, asker: Asker) -> Self {
+        self.asker = Some(asker);
+        self
+    }
+
+    pub(super) fn asker(&mut self) -> Option<&mut Asker> {
+        self.asker.as_mut()
+    }
+
+    pub(super) fn table(&mut self) -> &mut ResourceTable {
+        &mut self.table
+    }
+
+    pub(super) fn hooks_and_table(&mut self) -> (&mut dyn WasiHttpHooks, &mut ResourceTable) {
+        (&mut self.hooks, &mut self.table)
+    }
+
     /// Where one request runs: bounded, and given back to the worker at each epoch.
     pub(super) fn into_store(self, engine: &Engine) -> Store<Self> {
         let mut store = Store::new(engine, self);
@@ -100,7 +122,7 @@ impl WasiHttpView for Guest {
     }
 }
 
-/// Handlers answer; they do not ask.
+/// Handlers answer; they do not ask, but for middleware, which has an import of its own for it.
 struct Hooks;
 
 /// How a request ended, as the library wants to be told.
@@ -114,6 +136,11 @@ impl WasiHttpHooks for Hooks {
         _: Sending,
     ) -> Box<dyn Future<Output = Result<(Response<WasiBody>, Sending), Error>> + Send> {
         Box::new(std::future::ready(Err(Error::HttpRequestDenied)))
+    }
+
+    /// Who sends a request on writes it from the authority.
+    fn set_host_header(&mut self) -> bool {
+        false
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {

@@ -69,6 +69,14 @@ pub struct Handler {
     pub(super) world: World,
 }
 
+/// What a component is loaded for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    Endpoint,
+    /// It may import the handler behind it.
+    Middleware,
+}
+
 /// What is called, and how.
 pub(super) enum World {
     Proxy(p2::bindings::ProxyPre<Guest>),
@@ -76,7 +84,12 @@ pub(super) enum World {
 }
 
 impl Handler {
-    pub(super) fn load(host: &HandlerHost, name: &str, bytes: &[u8]) -> Result<Self, HandlerError> {
+    pub(super) fn load(
+        host: &HandlerHost,
+        wanted: Use,
+        name: &str,
+        bytes: &[u8],
+    ) -> Result<Self, HandlerError> {
         sniff(bytes)?;
         // The layer field of the header: 0 is a core module, 1 a component.
         if bytes.get(6..8) == Some(&[0, 0]) {
@@ -89,7 +102,7 @@ impl Handler {
         let invalid =
             |e: wasmtime::Error| HandlerError::Invalid(tame_lines(&format!("{e:#}"), TEXT_SHOWN));
         let component = Component::from_binary(&lane.engine, bytes).map_err(invalid)?;
-        inspect(lane, version, &component)?;
+        inspect(lane, version, wanted, &component)?;
         let linked = lane.linker.instantiate_pre(&component);
         let world = match version {
             Version::V2 => linked
@@ -103,7 +116,11 @@ impl Handler {
             name: name.into(),
             digest: Sha256::digest(bytes).into(),
             lane: lane.clone(),
-            log: host.log().clone(),
+            log: match wanted {
+                Use::Endpoint => host.log().clone(),
+                // Its name is that of a filter.
+                Use::Middleware => LogSink::tracing(),
+            },
             world: world.map_err(invalid)?,
         })
     }
@@ -129,6 +146,27 @@ impl std::fmt::Debug for Handler {
 
 /// Which engine is to compile a component. What is wrong with its bytes is for the compiler to say.
 fn version(bytes: &[u8]) -> Version {
+    match outline(bytes).exports {
+        true => Version::V3,
+        false => Version::V2,
+    }
+}
+
+/// Whether the bytes are a component of `wasi:http/middleware` 0.3: one that exports a handler and imports another.
+pub fn is_middleware(bytes: &[u8]) -> bool {
+    let outline = outline(bytes);
+    outline.exports && outline.imports
+}
+
+/// Whether a component has the handler of 0.3 on its outside.
+#[derive(Default)]
+struct Outline {
+    exports: bool,
+    imports: bool,
+}
+
+fn outline(bytes: &[u8]) -> Outline {
+    let mut outline = Outline::default();
     let mut depth = 0usize;
     for payload in Parser::new(0).parse_all(bytes) {
         match payload {
@@ -136,15 +174,17 @@ fn version(bytes: &[u8]) -> Version {
             Ok(Payload::End(_)) => depth = depth.saturating_sub(1),
             Ok(Payload::ComponentExportSection(section)) if depth == 0 => {
                 let mut exports = section.into_iter().flatten();
-                if exports.any(|export| is_served(export.name.name, Version::V3)) {
-                    return Version::V3;
-                }
+                outline.exports |= exports.any(|e| is_served(e.name.name, Version::V3));
+            }
+            Ok(Payload::ComponentImportSection(section)) if depth == 0 => {
+                let mut imports = section.into_iter().flatten();
+                outline.imports |= imports.any(|i| is_served(i.name.name, Version::V3));
             }
             Ok(_) => {}
             Err(_) => break,
         }
     }
-    Version::V2
+    outline
 }
 
 /// Whether `name` is the interface by which a component of `version` is given requests.
@@ -167,7 +207,12 @@ fn is_of(number: &str, version: Version) -> bool {
 }
 
 /// Says in words what the linker would say in types.
-fn inspect(lane: &Lane, version: Version, component: &Component) -> Result<(), HandlerError> {
+fn inspect(
+    lane: &Lane,
+    version: Version,
+    wanted: Use,
+    component: &Component,
+) -> Result<(), HandlerError> {
     let ty = component.component_type();
     let exports: Vec<&str> = ty.exports(&lane.engine).map(|(name, _)| name).collect();
     let imports: Vec<&str> = ty.imports(&lane.engine).map(|(name, _)| name).collect();
@@ -194,7 +239,7 @@ fn inspect(lane: &Lane, version: Version, component: &Component) -> Result<(), H
         if name.starts_with(HTTP) && !known {
             return Err(HandlerError::OtherVersion(tame(name, NAME_SHOWN)));
         }
-        if name.starts_with("wasi:http/handler@") {
+        if name.starts_with("wasi:http/handler@") && wanted == Use::Endpoint {
             return Err(HandlerError::Middleware(tame(name, NAME_SHOWN)));
         }
         let package = name.split_once('/').map_or("", |(package, _)| package);

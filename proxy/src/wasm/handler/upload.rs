@@ -1,4 +1,4 @@
-//! The request's body on its way into a handler: one piece at a time, from the exchange's hands into the guest's.
+//! A body on its way into a handler: one piece at a time, from an exchange's hands into the guest's.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +21,8 @@ struct Slot {
     data: BytesMut,
     trailers: Option<HeaderMap>,
     ended: bool,
+    /// The exchange has let go of it.
+    left: bool,
     let_go: bool,
     /// The guest, that waits for data.
     waiting: Option<Waker>,
@@ -71,6 +73,20 @@ impl Upload {
         slot.queuing = Some(cx.waker().clone());
         Poll::Pending
     }
+
+    /// The guest does not want the body, or what is left of it.
+    pub(super) fn is_let_go(&self) -> bool {
+        lock(&self.0).let_go
+    }
+
+    pub(super) fn poll_let_go(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut slot = lock(&self.0);
+        if slot.let_go {
+            return Poll::Ready(());
+        }
+        slot.queuing = Some(cx.waker().clone());
+        Poll::Pending
+    }
 }
 
 impl Slot {
@@ -90,7 +106,9 @@ impl Slot {
 /// A body that ends before its end, for whatever reason, is an error and never looks whole.
 impl Drop for Upload {
     fn drop(&mut self) {
-        lock(&self.0).wake();
+        let mut slot = lock(&self.0);
+        slot.left = true;
+        slot.wake();
     }
 }
 
@@ -112,8 +130,16 @@ impl Body for UploadBody {
             let trailers = slot.trailers.take();
             return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
         }
+        if slot.left {
+            return Poll::Ready(Some(Err(Error::ConnectionTerminated)));
+        }
         slot.waiting = Some(cx.waker().clone());
         Poll::Pending
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let slot = lock(&self.0);
+        slot.ended && slot.data.is_empty() && slot.trailers.is_none()
     }
 }
 
