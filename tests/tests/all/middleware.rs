@@ -357,6 +357,24 @@ fn it_is_replaced_under_load() {
 }
 
 #[test]
+fn check_names_it_with_its_digest() {
+    let web = Backend::http("web");
+    let start = Start::new().file("m.wasm", middleware());
+    let bind = "127.0.0.1:1".parse().expect("an address");
+    let file = start.directory().join("c.yaml");
+    std::fs::write(&file, yaml(bind, ALONE, &web, &web)).expect("write");
+    let output = command()
+        .args(["check", "-c"])
+        .arg(&file)
+        .output()
+        .expect("check runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("middleware \"web/m\": "), "{said}");
+    assert!(said.contains("m.wasm sha256 "), "{said}");
+}
+
+#[test]
 fn what_means_nothing_for_it_is_told_at_its_place() {
     let web = Backend::http("web");
     let cases = [

@@ -134,6 +134,10 @@ impl Handler {
     pub fn digest(&self) -> &[u8; 32] {
         &self.digest
     }
+
+    pub fn digest_hex(&self) -> String {
+        self.digest.iter().map(|b| format!("{b:02x}")).collect()
+    }
 }
 
 impl std::fmt::Debug for Handler {
