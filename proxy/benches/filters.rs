@@ -135,6 +135,7 @@ fn isolated(module: Arc<Module>, settings: serde_json::Value, isolation: Isolati
         store: StoreConfig::Memory { bytes: 1 << 20 },
         on_error: OnError::Fail,
         isolation,
+        handler: None,
     };
     let filter =
         Filter::load(module, Arc::new(config), 1, Arc::new(|_| {})).expect("a configured filter");

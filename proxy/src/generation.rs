@@ -4,7 +4,7 @@
 //! listener, its chain with the worker's filter instances, and the worker itself. An exchange holds the `Rc<Service>`
 //! it began with to its end; a reload puts a new one into the listener's [`ServiceSlot`].
 
-use crate::chain::{Chain, Filter, Link, Slots};
+use crate::chain::{Chain, Filter, Link, Middleware, Slots};
 use crate::config::{Config, ListenerConfig};
 use crate::head::HeadLimits;
 use crate::io::{Io, Scratch};
@@ -38,31 +38,40 @@ pub struct Generation {
     /// In the order of `config.pools`.
     pub pools: Vec<Arc<Pool>>,
     /// In the order of `config.filters`.
-    pub filters: Vec<FilterUse>,
+    pub members: Vec<Member>,
     /// In the order of `config.listeners`.
     pub listeners: Vec<Arc<Listener>>,
 }
 
 impl Generation {
+    /// Every filter that is configured.
+    pub fn filters(&self) -> impl Iterator<Item = &FilterUse> {
+        self.members.iter().filter_map(|member| match member {
+            Member::Filter(used) => Some(used),
+            Member::Middleware(_) => None,
+        })
+    }
+
+    /// The members of the chain of `listener`, in order.
+    pub fn chain(&self, listener: &Listener) -> impl DoubleEndedIterator<Item = &Member> {
+        let filters = listener.config.filters.iter();
+        filters.filter_map(|&index| self.members.get(index))
+    }
+
     /// The filters of `listener` in order, with a worker's instances.
     pub fn links(&self, listener: &Listener, slots: &Slots) -> Vec<Link> {
-        let links = listener.config.filters.iter().filter_map(|&index| {
-            let filter = self.filters.get(index)?;
-            Some(Link {
-                slot: slots.slot(&filter.filter),
-                pools: filter.pools.clone(),
-            })
+        let links = self.chain(listener).filter_map(|member| match member {
+            Member::Filter(used) => Some(used.link(slots)),
+            Member::Middleware(_) => None,
         });
         links.collect()
     }
+}
 
-    /// The stores of the filters of `listener` in order, as a worker with these `connections` uses them.
-    pub fn stores(&self, listener: &Listener, connections: &Connections) -> Box<[Handle]> {
-        let filters = listener.config.filters.iter();
-        filters
-            .filter_map(|&index| Some(connections.handle(&self.filters.get(index)?.store)))
-            .collect()
-    }
+/// What stands in a chain.
+pub enum Member {
+    Filter(FilterUse),
+    Middleware(Arc<Middleware>),
 }
 
 /// A filter with the pools it names, as indices into this generation's, and its store.
@@ -70,6 +79,16 @@ pub struct FilterUse {
     pub filter: Arc<Filter>,
     pub pools: Arc<[usize]>,
     pub store: Arc<Store>,
+}
+
+impl FilterUse {
+    /// With a worker's instance.
+    pub fn link(&self, slots: &Slots) -> Link {
+        Link {
+            slot: slots.slot(&self.filter),
+            pools: self.pools.clone(),
+        }
+    }
 }
 
 /// A listener with what was loaded for it.
@@ -89,15 +108,72 @@ impl Listener {
     }
 }
 
-/// A listener as one worker serves it in one generation.
+/// A listener as one worker serves it in one generation; or what is behind middleware of its chain.
 pub struct Service {
     pub generation: Arc<Generation>,
     pub listener: Arc<Listener>,
     pub chain: Chain,
     /// The stores of the chain's filters, in the same order.
     pub stores: Box<[Handle]>,
+    /// What takes a request that the chain lets pass; none: a pool.
+    pub behind: Option<Behind>,
     pub metrics: Rc<ListenerMetrics>,
     pub worker: Rc<Worker>,
+}
+
+/// Middleware, and what it asks: the rest of the chain, and a pool.
+pub struct Behind {
+    pub middleware: Arc<Middleware>,
+    pub service: Rc<Service>,
+}
+
+impl Service {
+    /// The service of `listener` with its chain cut at each middleware: the filters before it, and behind it a service
+    /// with those that follow.
+    pub fn new(
+        generation: &Arc<Generation>,
+        listener: &Arc<Listener>,
+        slots: &Slots,
+        metrics: &Rc<ListenerMetrics>,
+        worker: &Rc<Worker>,
+    ) -> Rc<Self> {
+        let service = |mut filters: Vec<&FilterUse>, behind| {
+            filters.reverse();
+            let stores = filters.iter().map(|used| worker.stores.handle(&used.store));
+            let stores = stores.collect();
+            let links = filters.iter().map(|used| used.link(slots)).collect();
+            Rc::new(Self {
+                generation: generation.clone(),
+                listener: listener.clone(),
+                chain: Chain::new(links),
+                stores,
+                behind,
+                metrics: metrics.clone(),
+                worker: worker.clone(),
+            })
+        };
+        let (mut filters, mut behind) = (Vec::new(), None);
+        for member in generation.chain(listener).rev() {
+            match member {
+                Member::Filter(used) => filters.push(used),
+                Member::Middleware(middleware) => {
+                    let service = service(std::mem::take(&mut filters), behind.take());
+                    behind = Some(Behind {
+                        middleware: middleware.clone(),
+                        service,
+                    });
+                }
+            }
+        }
+        service(filters, behind)
+    }
+
+    /// The service and those behind it.
+    pub fn and_behind(self: &Rc<Self>) -> impl Iterator<Item = Rc<Self>> {
+        std::iter::successors(Some(self.clone()), |service| {
+            service.behind.as_ref().map(|behind| behind.service.clone())
+        })
+    }
 }
 
 /// Where a listener's connections find the service of the day.

@@ -10,6 +10,8 @@ mod capabilities;
 mod check;
 #[path = "all/cli.rs"]
 mod cli;
+#[path = "all/components.rs"]
+mod components;
 #[path = "all/corpora.rs"]
 mod corpora;
 #[path = "all/drain.rs"]
@@ -54,6 +56,8 @@ mod http2;
 mod l4;
 #[path = "all/layers.rs"]
 mod layers;
+#[path = "all/middleware.rs"]
+mod middleware;
 #[path = "all/mistakes.rs"]
 mod mistakes;
 #[path = "all/rate_limit.rs"]
@@ -70,6 +74,8 @@ mod rig;
 mod scenarios;
 #[path = "all/semantics/mod.rs"]
 mod semantics;
+#[path = "all/services.rs"]
+mod services;
 #[path = "all/soak.rs"]
 mod soak;
 #[path = "all/statuses.rs"]

@@ -1,17 +1,17 @@
 //! From configuration to a generation, or to everything that is wrong with it. Changes nothing that serves.
 
 use super::handlers::{HandlerLoader, misused, read_module};
-use crate::chain::{Filter, Refill};
+use crate::chain::{Filter, Middleware, Refill};
 use crate::config::{
     self, CertificateConfig, ConfigPath, Diagnostic, Environment, FilterConfig, Input,
     ListenerConfig, ModuleSource, PoolConfig, Problem, Protocol, Severity, Sources, quoted,
 };
 use crate::error::why;
-use crate::generation::{FilterUse, Generation, Listener};
+use crate::generation::{FilterUse, Generation, Listener, Member};
 use crate::store::Store;
 use crate::tls::{ClientTls, ServerTls};
 use crate::upstream::{Pool, Registry};
-use crate::wasm::{Host, Module, ModuleError, Phase};
+use crate::wasm::{Host, Module, ModuleError, Phase, is_middleware};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
@@ -149,15 +149,15 @@ impl Builder {
 
         found.extend(misused(&config, &pools, &sources));
 
-        let mut filters = Vec::with_capacity(config.filters.len());
+        let mut members = Vec::with_capacity(config.filters.len());
         for (index, filter) in config.filters.iter().enumerate() {
             if let ModuleSource::File(path) = &filter.module {
                 watched.push(path.clone());
             }
-            match self.filter(filter, &config, &sources, previous, sound) {
+            match self.member(filter, &config, &sources, previous, sound) {
                 Ok(built) => {
-                    found.extend(misplaced(&built.filter, index, &config, &sources));
-                    filters.push(built);
+                    found.extend(misplaced(&built, index, &config, &sources));
+                    members.push(built);
                 }
                 Err(problems) => found.extend(problems),
             }
@@ -199,7 +199,7 @@ impl Builder {
             number,
             config,
             pools,
-            filters,
+            members,
             listeners,
         });
         let changes = previous.map_or_else(Changes::default, |before| {
@@ -214,15 +214,15 @@ impl Builder {
         })
     }
 
-    /// The filter of the generation before when nothing about it changed, else a new one.
-    fn filter(
+    /// The filter, or middleware, of the generation before when nothing about it changed, else a new one.
+    fn member(
         &mut self,
         config: &Arc<FilterConfig>,
         all: &config::Config,
         sources: &Sources,
         previous: Option<&Arc<Generation>>,
         sound: bool,
-    ) -> Result<FilterUse, Vec<Diagnostic>> {
+    ) -> Result<Member, Vec<Diagnostic>> {
         let diagnose = |problems: Vec<Problem>| -> Vec<Diagnostic> {
             problems
                 .into_iter()
@@ -265,6 +265,33 @@ impl Builder {
         if let Some(problem) = unpinned(config, &name, &bytes) {
             return Err(diagnose(vec![problem]));
         }
+        if is_middleware(&bytes) {
+            let handler = self.handlers.middleware(&name, &bytes, all);
+            let handler = handler.map_err(|(code, message)| {
+                problem(code, format!("module {}: {message}", quoted(&name)))
+            })?;
+            let before = previous.into_iter().flat_map(|g| &g.members);
+            let mut same = before.filter_map(|member| match member {
+                Member::Middleware(same) if same.is_same(config, handler.digest()) => Some(same),
+                _ => None,
+            });
+            if let Some(same) = same.next() {
+                return Ok(Member::Middleware(same.clone()));
+            }
+            let made = Middleware::new(config, handler).map_err(diagnose)?;
+            return Ok(Member::Middleware(Arc::new(made)));
+        }
+        if config.handler.is_some() {
+            return Err(diagnose(vec![Problem {
+                at: ConfigPath(format!("{}/handler", config.at.0)),
+                code: "middleware",
+                message: format!(
+                    "`handler` means nothing for filter {}: its module is no middleware of wasi:http",
+                    quoted(&config.name)
+                ),
+                help: Some("its limits are those of `limits: {…}`".into()),
+            }]));
+        }
         let host = self
             .host(all)
             .map_err(|error| problem("wasm-host", error))?;
@@ -276,8 +303,7 @@ impl Builder {
             problem(code, format!("module {}: {error}", quoted(&name)))
         })?;
         let same = previous.and_then(|g| {
-            g.filters
-                .iter()
+            g.filters()
                 .find(|f| f.filter.is_same(config, module.digest()))
         });
         let filter = match same {
@@ -290,7 +316,7 @@ impl Builder {
                     return Err(wrong);
                 }
                 let replaced = previous
-                    .and_then(|g| g.filters.iter().find(|f| f.filter.name() == &config.name))
+                    .and_then(|g| g.filters().find(|f| f.filter.name() == &config.name))
                     .map(|used| &*used.filter);
                 let refill = self.refill.clone();
                 Filter::load_after(replaced, module, config.clone(), all.workers, refill)
@@ -303,15 +329,15 @@ impl Builder {
             false => Arc::default(),
         };
         let before = previous.and_then(|g| {
-            let same_name = g.filters.iter().find(|f| *f.filter.name() == config.name);
+            let same_name = g.filters().find(|f| *f.filter.name() == config.name);
             same_name.map(|f| &f.store)
         });
         let store = Store::open(&config.name, &config.store, before);
-        Ok(FilterUse {
+        Ok(Member::Filter(FilterUse {
             filter,
             pools,
             store,
-        })
+        }))
     }
 
     /// The wasm host, made when the first filter needs it: a proxy without filters pays nothing for it.
@@ -453,18 +479,25 @@ fn keep_news(found: &mut Vec<Diagnostic>, further: Vec<Diagnostic>) {
 
 /// A filter that none of its listener's phases would ever call is a mistake: it would silently do nothing.
 fn misplaced(
-    filter: &Filter,
+    member: &Member,
     index: usize,
     config: &config::Config,
     sources: &Sources,
 ) -> Vec<Diagnostic> {
-    let has = |belongs: fn(Phase) -> bool| {
+    let has = |filter: &Filter, belongs: fn(Phase) -> bool| {
         // Ticks come whatever is spoken.
         let fits = |&phase: &Phase| belongs(phase) || phase == Phase::Tick;
         let mut phases = Phase::ALL.into_iter().filter(fits);
         phases.any(|phase| filter.module().phase(phase).is_some())
     };
-    let (http, stream) = (has(Phase::is_http), has(Phase::is_stream));
+    let (name, http, stream) = match member {
+        Member::Filter(used) => (
+            used.filter.name(),
+            has(&used.filter, Phase::is_http),
+            has(&used.filter, Phase::is_stream),
+        ),
+        Member::Middleware(middleware) => (middleware.name(), true, false),
+    };
     let mut found = Vec::new();
     for listener in &config.listeners {
         let (fits, own, other) = match listener.protocol {
@@ -478,7 +511,7 @@ fn misplaced(
                     code: "wrong-protocol",
                     message: format!(
                         "filter {} does nothing on a listener with `protocol: {own}`: it has no phase that is called there",
-                        quoted(filter.name())
+                        quoted(name)
                     ),
                     help: Some(format!("use it on a listener with `protocol: {other}`")),
                 }));
@@ -531,8 +564,10 @@ impl Changes {
             listeners: changed(&before.listeners, &after.listeners, |a, b| {
                 same_listener((before, a), (after, b))
             }),
-            filters: changed(&before.filters, &after.filters, |a, b| {
-                Arc::ptr_eq(&a.filter, &b.filter)
+            filters: changed(&before.members, &after.members, |a, b| match (a, b) {
+                (Member::Filter(a), Member::Filter(b)) => Arc::ptr_eq(&a.filter, &b.filter),
+                (Member::Middleware(a), Member::Middleware(b)) => Arc::ptr_eq(a, b),
+                _ => false,
             }),
             pools: changed(&before.pools, &after.pools, |a, b| {
                 a.config == b.config && a.wire() == b.wire()

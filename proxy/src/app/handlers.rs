@@ -19,6 +19,8 @@ pub(super) struct HandlerLoader {
     host: Option<HandlerHost>,
     /// Compiled components that some generation still uses, by digest.
     loaded: HashMap<[u8; 32], Weak<Handler>>,
+    /// The same of middleware.
+    middleware: HashMap<[u8; 32], Weak<Handler>>,
 }
 
 impl HandlerLoader {
@@ -53,6 +55,20 @@ impl HandlerLoader {
         Handlers::new(handlers)
     }
 
+    /// Middleware in a chain.
+    pub(super) fn middleware(
+        &mut self,
+        name: &str,
+        bytes: &[u8],
+        config: &Config,
+    ) -> Result<Arc<Handler>, (&'static str, String)> {
+        let loaded = Loaded {
+            host: &mut self.host,
+            known: &mut self.middleware,
+        };
+        loaded.get(bytes, config, |host| host.load_middleware(name, bytes))
+    }
+
     fn handler(
         &mut self,
         path: &Path,
@@ -62,30 +78,47 @@ impl HandlerLoader {
             let message = format!("the file cannot be read: {}", why(&error));
             ("unreadable-module", message)
         })?;
-        let digest: [u8; 32] = <sha2::Sha256 as sha2::Digest>::digest(&bytes).into();
-        if let Some(known) = self.loaded.get(&digest).and_then(Weak::upgrade) {
+        let name = path.display().to_string();
+        let loaded = Loaded {
+            host: &mut self.host,
+            known: &mut self.loaded,
+        };
+        loaded.get(&bytes, config, |host| host.load(&name, &bytes))
+    }
+}
+
+/// What was loaded before for one use.
+struct Loaded<'a> {
+    host: &'a mut Option<HandlerHost>,
+    known: &'a mut HashMap<[u8; 32], Weak<Handler>>,
+}
+
+impl Loaded<'_> {
+    /// The component that some generation has of these bytes, or else a new one.
+    fn get(
+        self,
+        bytes: &[u8],
+        config: &Config,
+        load: impl FnOnce(&HandlerHost) -> Result<Arc<Handler>, HandlerError>,
+    ) -> Result<Arc<Handler>, (&'static str, String)> {
+        let digest: [u8; 32] = <sha2::Sha256 as sha2::Digest>::digest(bytes).into();
+        if let Some(known) = self.known.get(&digest).and_then(Weak::upgrade) {
             return Ok(known);
         }
-        let host = match &self.host {
-            Some(host) => host.clone(),
-            None => {
-                let cache = config.modules.cache.clone();
-                let host = HandlerHost::new(cache, LogSink::handlers())
-                    .map_err(|error| ("wasm-host", error.to_string()))?;
-                self.host.insert(host).clone()
-            }
-        };
-        let name = path.display().to_string();
-        let handler = host.load(&name, &bytes).map_err(|error| {
+        let host = self.host.get_or_insert_with(|| {
+            HandlerHost::new(config.modules.cache.clone(), LogSink::handlers())
+        });
+        let handler = load(host).map_err(|error| {
             let code = match error {
                 HandlerError::OtherVersion(_)
                 | HandlerError::File(ModuleError::OtherVersion { .. }) => "module-version",
+                HandlerError::Host(_) => "wasm-host",
                 _ => "bad-module",
             };
             (code, error.to_string())
         })?;
-        self.loaded.retain(|_, handler| handler.strong_count() > 0);
-        self.loaded.insert(digest, Arc::downgrade(&handler));
+        self.known.retain(|_, handler| handler.strong_count() > 0);
+        self.known.insert(digest, Arc::downgrade(&handler));
         Ok(handler)
     }
 }

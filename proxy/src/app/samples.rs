@@ -33,10 +33,9 @@ impl Samples {
     pub fn serve(&self, generation: Arc<Generation>) {
         let mut serving = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let serving = &mut *serving;
-        for old in &serving.generation.filters {
+        for old in serving.generation.filters() {
             if !generation
-                .filters
-                .iter()
+                .filters()
                 .any(|new| Arc::ptr_eq(&new.filter, &old.filter))
             {
                 serving
@@ -48,7 +47,7 @@ impl Samples {
         }
         serving
             .replaced
-            .retain(|name, _| generation.filters.iter().any(|f| f.filter.name() == name));
+            .retain(|name, _| generation.filters().any(|f| f.filter.name() == name));
         serving.generation = generation;
     }
 
@@ -69,7 +68,7 @@ impl Samples {
                 visitor.endpoint(&pool.config.name, &endpoint.text, &sample);
             }
         }
-        for used in &serving.generation.filters {
+        for used in serving.generation.filters() {
             let mut counts = used.filter.counts();
             if let Some(before) = serving.replaced.get(used.filter.name()) {
                 counts.add(before);

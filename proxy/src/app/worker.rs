@@ -2,7 +2,7 @@
 
 use super::sockets::SocketKey;
 use super::ticks::Ticks;
-use crate::chain::{Chain, Slots};
+use crate::chain::Slots;
 use crate::generation::{Generation, Listener, Service, ServiceSlot, Worker};
 use crate::listen::{self, Seats};
 use crate::telemetry::{ListenerMetrics, Metrics, WorkerLog};
@@ -197,7 +197,9 @@ impl Post {
         self.worker.forget_others(&generation.pools);
         *bound = kept;
         let services = bound.values().map(|bound| bound.slot.current());
-        let services: Vec<_> = services.collect();
+        let services: Vec<_> = services
+            .flat_map(|service| service.and_behind().collect::<Vec<_>>())
+            .collect();
         self.ticks.follow(services.iter());
     }
 
@@ -209,15 +211,7 @@ impl Post {
             .entry(name.clone())
             .or_insert_with(|| Rc::new(self.metrics.listener(name)))
             .clone();
-        let chain = Chain::new(generation.links(listener, &self.slots));
-        Rc::new(Service {
-            generation: generation.clone(),
-            listener: listener.clone(),
-            chain,
-            stores: generation.stores(listener, &self.worker.stores),
-            metrics,
-            worker: self.worker.clone(),
-        })
+        Service::new(generation, listener, &self.slots, &metrics, &self.worker)
     }
 
     fn accept(

@@ -17,6 +17,8 @@ mod glob;
 mod grants;
 mod handover;
 mod http;
+
+mod middleware;
 mod own;
 mod plan;
 mod predicate;
@@ -37,6 +39,7 @@ pub use counters::{Counts, VerdictKind};
 pub use facts::{LogFacts, RequestFacts, ResponseFacts, StreamFacts};
 pub use filter::{Filter, Refill};
 pub use http::{Chain, Link};
+pub use middleware::{Middleware, Passage};
 pub use plan::{CheckedPlan, FIRST_BYTES_MAX};
 pub use predicate::{Predicate, PredicateError, Subject};
 pub use slot::{Slot, Slots};

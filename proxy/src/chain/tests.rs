@@ -39,6 +39,7 @@ fn config(name: &str) -> FilterConfig {
         store: StoreConfig::Memory { bytes: 1 << 20 },
         on_error: OnError::Fail,
         isolation: Isolation::Worker,
+        handler: None,
     }
 }
 

@@ -5,6 +5,7 @@ use super::config::SourceArgs;
 use super::report::{self, Format};
 use crate::config::{ModuleSource, quoted, render};
 use crate::error::why;
+use crate::generation::Member;
 use std::io::stdout;
 
 #[derive(Debug, clap::Args)]
@@ -53,15 +54,21 @@ pub fn run(args: CheckArgs) -> u8 {
     match built {
         Some(generation) => {
             if args.output == Format::Text {
-                for used in &generation.filters {
+                for member in &generation.members {
+                    let (kind, config, digest) = match member {
+                        Member::Filter(used) => {
+                            let filter = &used.filter;
+                            ("filter", filter.config(), filter.module().digest_hex())
+                        }
+                        Member::Middleware(middleware) => {
+                            let digest = middleware.handler().digest_hex();
+                            ("middleware", middleware.config(), digest)
+                        }
+                    };
                     // The builtin ones are the program's.
-                    if let ModuleSource::File(path) = &used.filter.config().module {
-                        let digest = used.filter.module().digest_hex();
-                        println!(
-                            "filter {}: {} sha256 {digest}",
-                            quoted(used.filter.name()),
-                            path.display()
-                        );
+                    if let ModuleSource::File(path) = &config.module {
+                        let (name, path) = (quoted(&config.name), path.display());
+                        println!("{kind} {name}: {path} sha256 {digest}");
                     }
                 }
                 let config = &generation.config;

@@ -221,6 +221,8 @@ pub struct FilterConfig {
     pub store: StoreConfig,
     pub on_error: OnError,
     pub isolation: Isolation,
+    /// Bounds of middleware, when they are written.
+    pub handler: Option<HandlerLimits>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::chain::{Outcome as Decided, Reply, RequestFacts, ResponseFacts, Subject, Suspension};
 use crate::connection::Connection;
 use crate::error::Reason;
-use crate::generation::{Generation, RequestId};
+use crate::generation::{Generation, Member, RequestId};
 use crate::head::{RequestHead, ResponseHead, Version};
 use crate::http::exchange::{allowed_upgrade, body_framing, host_for, is_bodiless, request_facts};
 use crate::http::forward::{self, Arrived};
@@ -52,6 +52,14 @@ pub fn explain_request(
                 None => "without a server name".to_owned(),
             }
         ));
+    }
+    for member in generation.chain(&choice.listener) {
+        if let Member::Middleware(middleware) = member {
+            teller.assumed.push(format!(
+                "the middleware \"{}\", which is not run here, passes the request and its response on as they are",
+                middleware.name()
+            ));
+        }
     }
     let outcome = match read(choice, asked) {
         Ok(parsed) => teller.exchange(parsed),

@@ -1,5 +1,6 @@
 //! One request and its response, phase by phase. `Exchange::phases` is the whole path in order; the steps lie in `exchange/`.
 
+mod behind;
 mod body_filters;
 mod call;
 mod connect;
@@ -11,6 +12,7 @@ mod suspended;
 mod tries;
 mod upload;
 
+pub use behind::Told;
 pub use call::call;
 pub use connect::{allowed_upgrade, body_framing, host_for};
 pub use record::record_refused;
@@ -24,10 +26,13 @@ use crate::http::client_address::Client;
 use crate::http::client_side::{ClientSide, ResponseBody};
 use crate::http::forward::{self, Arrived, Hop};
 use crate::http::h1::framing::Framing;
+use crate::http::h1::parse::ParsedResponse;
+use crate::http::upstream::Upstream;
 use crate::io::timer::Timer;
-use crate::upstream::Pool;
+use crate::upstream::{Lease, Pool};
 use crate::wasm::Phase;
 use pipeline::Pipeline;
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -93,11 +98,22 @@ struct Exchange<'a, C: ClientSide> {
     response_body: Option<Box<Pipeline>>,
     upload: Upload,
     journal: Journal,
-    /// The proxy itself asks, for a filter: there is no record to write.
-    is_call: bool,
+    kind: Kind,
+    /// What the exchanges behind middleware tell.
+    told: Option<Rc<RefCell<Told>>>,
     /// The response filters have run.
     responded: bool,
     ended: bool,
+}
+
+/// Who asks.
+enum Kind {
+    /// A client, of whom there will be a record.
+    Client,
+    /// The proxy itself, for a filter.
+    Call,
+    /// Middleware before the chain; what its record is to tell goes to the client's exchange.
+    Behind(Rc<RefCell<Told>>),
 }
 
 /// What the record of the exchange tells.
@@ -188,7 +204,8 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
                 fields: None,
             },
             head: incoming.head,
-            is_call: false,
+            kind: Kind::Client,
+            told: None,
             responded: false,
             ended: false,
         }
@@ -220,17 +237,13 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
         {
             return ending;
         }
-        let pool = match self.pool() {
-            Ok(pool) => pool,
-            Err(reason) => return self.fail(reason).await,
-        };
-        self.write_forwarding_fields();
-        let (mut upstream, response, lease) = match self.upstream_response(&pool).await {
+        let (mut upstream, response, lease) = match self.answered().await {
             Ok(answered) => answered,
             Err(reason) => return self.give_up(reason).await,
         };
+        let lease = lease.as_ref();
         if response.head.status == 101 {
-            return self.tunnel(upstream, response.head, &lease).await;
+            return self.tunnel(upstream, response.head, lease).await;
         }
         let mut keep = response.keep_alive;
         let mut body = self.response_body(&response);
@@ -244,7 +257,7 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
             && body != ResponseBody::None
             && !is_bodiless(head.status)
             && let Some(ending) =
-                Box::pin(self.hold_response(&mut upstream, &lease, &mut head, &mut body)).await
+                Box::pin(self.hold_response(&mut upstream, lease, &mut head, &mut body)).await
         {
             return ending;
         }
@@ -262,11 +275,29 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
             head.fields.remove(b"content-length");
         }
         self.send_head(head, body, None);
-        let ending = self.bodies(&mut upstream, &lease).await;
-        if keep && ending == Ending::Complete {
-            self.keep(upstream, &lease, &pool);
+        let ending = self.bodies(&mut upstream, lease).await;
+        if keep
+            && ending == Ending::Complete
+            && let (Some(lease), Some(pool)) = (lease, &self.journal.pool)
+        {
+            self.keep(upstream, lease, pool);
         }
         ending
+    }
+
+    /// The head of the response, from an endpoint of the pool or from the middleware that the chain ends in.
+    async fn answered(&mut self) -> Result<(Upstream, ParsedResponse, Option<Lease>), Reason> {
+        if let Some(behind) = &self.service.behind {
+            // Boxed, so that other exchanges do not carry the state of this.
+            let (upstream, response) = Box::pin(self.through(behind)).await?;
+            self.tell_endpoint();
+            return Ok((upstream, response, None));
+        }
+        let pool = self.pool()?;
+        self.write_forwarding_fields();
+        let (upstream, response, lease) = self.upstream_response(&pool).await?;
+        self.tell_endpoint();
+        Ok((upstream, response, Some(lease)))
     }
 
     // ------------------------------------------------------------ filters and route

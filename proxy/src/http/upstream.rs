@@ -48,6 +48,11 @@ impl Upstream {
         }
     }
 
+    /// A request may be sent to it again: what a component did with one is not known.
+    pub fn may_be_repeated(&self) -> bool {
+        !matches!(self, Upstream::Handler(_))
+    }
+
     /// The endpoint may say of a request with a body that it has not looked at it.
     pub fn may_refuse(&self) -> bool {
         matches!(self, Upstream::Http2(_))

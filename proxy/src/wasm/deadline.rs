@@ -5,7 +5,7 @@
 //! so that an idle process sleeps.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,8 @@ const WINDOW: u32 = 64;
 pub(super) struct Pulse {
     armed: AtomicBool,
     stop: AtomicBool,
+    /// Guests that run until an epoch ends.
+    running: AtomicU32,
     /// The longest deadline any instance has, in milliseconds.
     longest_ms: AtomicU64,
     thread: std::sync::OnceLock<Thread>,
@@ -32,6 +34,14 @@ impl Pulse {
         if !self.armed.load(Ordering::Relaxed) {
             self.wake();
         }
+    }
+
+    /// The same for a guest whose deadline is set anew while it runs: epochs advance for as long as the value lives,
+    /// however long the kernel keeps the caller off its processor meanwhile.
+    pub(super) fn enter(&self) -> Running<'_> {
+        self.running.fetch_add(1, Ordering::SeqCst);
+        self.arm();
+        Running(self)
     }
 
     /// Makes the thread go on for at least `deadline` after the last call.
@@ -70,7 +80,9 @@ impl Pulse {
         let mut last = Instant::now();
         let mut until = last + self.linger();
         let mut ticks = 0u32;
-        while last < until && !self.stop.load(Ordering::Relaxed) {
+        while (last < until || self.running.load(Ordering::SeqCst) > 0)
+            && !self.stop.load(Ordering::Relaxed)
+        {
             std::thread::sleep(TICK);
             // As many epochs as time went by: a thread that was not scheduled makes up for it.
             while last.elapsed() >= TICK {
@@ -85,6 +97,15 @@ impl Pulse {
     }
 }
 
+/// A guest runs; see [`Pulse::enter`].
+pub(super) struct Running<'a>(&'a Pulse);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// The thread; ends when dropped.
 pub(super) struct Ticker {
     pulse: Arc<Pulse>,
@@ -96,6 +117,7 @@ impl Ticker {
         let pulse = Arc::new(Pulse {
             armed: AtomicBool::new(false),
             stop: AtomicBool::new(false),
+            running: AtomicU32::new(0),
             longest_ms: AtomicU64::new(0),
             thread: std::sync::OnceLock::new(),
         });

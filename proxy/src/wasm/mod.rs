@@ -45,7 +45,8 @@ pub use engine::{Host, HostError, HostOptions};
 pub use facts::{Fact, Facts, Shown, ShownFacts, ShownFields};
 pub use fault::{Fault, FaultKind};
 pub use handler::{
-    HANDLER_INSTANCES_MAX, Handler, HandlerCall, HandlerError, HandlerFault, HandlerHost, Piece,
+    BrokenOff, HANDLER_INSTANCES_MAX, Handler, HandlerCall, HandlerError, HandlerFault,
+    HandlerHost, ONWARD_MAX, Onward, OnwardBody, OnwardReply, Onwards, Piece, is_middleware,
 };
 pub use host::{FilterMetrics, MetricKind, MetricLabels, MetricValue};
 pub use instance::{ConfigureError, Instance, InstanceOptions, SETTINGS_BYTES_MAX};

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::{Auto, DurationOrOff, Off, RawDuration, RawFaults, RawSize};
+use super::{Auto, DurationOrOff, Off, RawDuration, RawFaults, RawHandler, RawSize};
 
 /// A configured use of a module.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -34,6 +34,9 @@ pub(in crate::config) struct RawFilter {
     pub on_error: RawOnError,
     /// What shares an instance, and with it what the filter keeps in variables of its own.
     pub isolation: RawIsolation,
+    /// Bounds of a module that is middleware, a component of `wasi:http` 0.3, instead of `limits`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handler: Option<RawHandler>,
 }
 
 impl Default for RawFilter {
@@ -47,6 +50,7 @@ impl Default for RawFilter {
             store: "memory".into(),
             on_error: RawOnError::Fail,
             isolation: RawIsolation::Worker,
+            handler: None,
         }
     }
 }

@@ -16,7 +16,7 @@ pub(in crate::config) struct RawHandler {
     pub deadline: RawDuration,
     /// Processor time of one request.
     pub cpu: RawDuration,
-    /// Requests at one time, each in an instance of its own, per endpoint and over all workers.
+    /// Requests at one time, each in an instance of its own, per endpoint or middleware and over all workers.
     #[schemars(range(min = 1, max = 1024), extend("x-unit" = "instances"))]
     pub instances: u32,
 }

@@ -90,6 +90,8 @@ impl Resolver<'_> {
                 RawIsolation::Worker => Isolation::Worker,
                 RawIsolation::Request => Isolation::Request,
             },
+            handler: (raw.handler.as_ref())
+                .map(|handler| self.handler_limits(Some(handler), &at.join("handler"))),
             at,
         }
     }

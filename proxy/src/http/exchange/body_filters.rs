@@ -267,7 +267,7 @@ impl<C: ClientSide> Exchange<'_, C> {
     pub(super) async fn hold_response(
         &mut self,
         upstream: &mut Upstream,
-        lease: &Lease,
+        lease: Option<&Lease>,
         head: &mut ResponseHead,
         body: &mut ResponseBody,
     ) -> Option<Ending> {
@@ -278,7 +278,9 @@ impl<C: ClientSide> Exchange<'_, C> {
         }
         self.response_body = Some(Box::new(Pipeline::new(stages)));
         if let Err(halt) = self.response_settled(upstream, head, body).await {
-            if matches!(halt, Halt::Reason(Reason::UpstreamTruncated)) {
+            if matches!(halt, Halt::Reason(Reason::UpstreamTruncated))
+                && let Some(lease) = lease
+            {
                 lease.failed(Failure::Broken);
             }
             return Some(self.halted(halt, Reason::ResponseTooLarge).await);

@@ -1,7 +1,7 @@
 //! A call: an exchange without a client, whose request and response lie in memory. It goes the way of every exchange
 //! from the pool to the response's end, past filters and records.
 
-use super::{Ending, Exchange, Incoming};
+use super::{Ending, Exchange, Incoming, Kind};
 use crate::error::Reason;
 use crate::head::{RequestHead, Version};
 use crate::http::call::{CallError, CallRequest, CallResponse, Caller, MemoryClient};
@@ -36,7 +36,7 @@ pub async fn call(
         incoming,
         arrived,
     );
-    exchange.is_call = true;
+    exchange.kind = Kind::Call;
     // A listener that waits longer or shorter for its own responses says nothing about calls.
     exchange.state.route.try_timeout = timeout;
     exchange.state.route.total_timeout = timeout;
@@ -57,7 +57,7 @@ impl Exchange<'_, MemoryClient> {
         if !self.side.accepts(body) {
             return Err(CallError::TooLarge);
         }
-        let ending = self.bodies(&mut upstream, &lease).await;
+        let ending = self.bodies(&mut upstream, Some(&lease)).await;
         match ending {
             Ending::Complete if response.keep_alive => self.keep(upstream, &lease, pool),
             Ending::Complete | Ending::CompleteThenClose => {}

@@ -32,6 +32,7 @@ impl<C: ClientSide> Exchange<'_, C> {
         fresh: bool,
     ) -> Result<Upstream, Failed> {
         if pool.config.is_handled() {
+            self.continue_now();
             return self.to_handler(pool, lease);
         }
         if pool.config.protocol != PoolProtocol::Http1 && self.wanted_upgrade().is_none() {

@@ -165,6 +165,7 @@ impl Bench {
                 store: StoreConfig::Memory { bytes: 1 << 20 },
                 on_error: OnError::Fail,
                 isolation: Isolation::Worker,
+                handler: None,
             });
             let module = host.load("test", &act.guest().build()).unwrap();
             let filter = Filter::load(module, config, 1, Arc::new(|_| {})).unwrap();

@@ -1,6 +1,6 @@
 //! The one record of an exchange, however it ended.
 
-use super::{Exchange, request_facts};
+use super::{Exchange, Kind, request_facts};
 use crate::chain::{LogFacts, ResponseFacts};
 use crate::connection::Connection;
 use crate::error::Reason;
@@ -12,10 +12,9 @@ use crate::wasm::Phase;
 use std::time::{Duration, SystemTime};
 
 impl<C: ClientSide> Exchange<'_, C> {
-    /// The one record of this exchange.
-    fn record(&mut self) {
+    /// Tells the filters that want to know of the end.
+    fn tell_filters(&mut self, duration: Duration) {
         let journal = &self.journal;
-        let duration = journal.started.elapsed();
         let service = self.service;
         if service.chain.wants(Phase::Log) {
             let facts = LogFacts {
@@ -37,6 +36,12 @@ impl<C: ClientSide> Exchange<'_, C> {
             };
             service.chain.log(&mut self.state, &facts);
         }
+    }
+
+    /// The one record of this exchange.
+    fn record(&mut self, duration: Duration) {
+        let journal = &self.journal;
+        let service = self.service;
         service.metrics.request(
             journal.status,
             duration,
@@ -134,7 +139,7 @@ pub fn record_refused(service: &Service, connection: &Connection, reason: Reason
 
 impl<C: ClientSide> Drop for Exchange<'_, C> {
     fn drop(&mut self) {
-        if !self.is_call {
+        if !matches!(self.kind, Kind::Call) {
             self.close();
         }
         let fields = std::mem::take(&mut self.head.fields);
@@ -143,7 +148,7 @@ impl<C: ClientSide> Drop for Exchange<'_, C> {
 }
 
 impl<C: ClientSide> Exchange<'_, C> {
-    /// The end of a client's exchange, however it came.
+    /// The end of a client's or middleware's exchange, however it came.
     fn close(&mut self) {
         if !self.ended && self.journal.reason.is_none() {
             // The connection's task was ended under us: a drain deadline, or HTTP/2 cancelling the stream.
@@ -157,6 +162,12 @@ impl<C: ClientSide> Exchange<'_, C> {
                 self.journal.status = Reason::ClientGone.status();
             }
         }
-        self.record();
+        self.hear_all();
+        let duration = self.journal.started.elapsed();
+        self.tell_filters(duration);
+        match &self.kind {
+            Kind::Behind(told) => self.tell(told),
+            _ => self.record(duration),
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The response on its way to the client: head, bodies, tunnels.
 
-use super::{Ending, Exchange, Upload};
+use super::{Ending, Exchange, Kind, Upload};
 use crate::chain::Reply;
 use crate::error::Reason;
 use crate::head::ResponseHead;
@@ -34,11 +34,13 @@ impl<C: ClientSide> Exchange<'_, C> {
         if body != ResponseBody::None || head.status == 204 || head.status < 200 {
             head.fields.remove(b"content-length");
         }
-        forward::write_via(
-            &mut head.fields,
-            head.version,
-            &self.service.listener.config.http.via,
-        );
+        if !matches!(self.kind, Kind::Behind(_)) {
+            forward::write_via(
+                &mut head.fields,
+                head.version,
+                &self.service.listener.config.http.via,
+            );
+        }
         self.announce(head, body, tunnel);
     }
 
@@ -58,7 +60,11 @@ impl<C: ClientSide> Exchange<'_, C> {
     }
 
     /// Moves both bodies to their ends. The response's end is the exchange's end.
-    pub(super) async fn bodies(&mut self, upstream: &mut Upstream, lease: &Lease) -> Ending {
+    pub(super) async fn bodies(
+        &mut self,
+        upstream: &mut Upstream,
+        lease: Option<&Lease>,
+    ) -> Ending {
         let idle = self.service.listener.config.timeouts.stream_idle;
         let timer = self.timer;
         let Ok(first) = self.until_total(idle) else {
@@ -93,7 +99,9 @@ impl<C: ClientSide> Exchange<'_, C> {
                 self.abort(reason)
             }
             Ok(Err(reason)) => {
-                if reason == Reason::UpstreamTruncated {
+                if reason == Reason::UpstreamTruncated
+                    && let Some(lease) = lease
+                {
                     lease.failed(Failure::Broken);
                 }
                 match reason {
@@ -161,12 +169,14 @@ impl<C: ClientSide> Exchange<'_, C> {
         &mut self,
         mut upstream: Upstream,
         mut head: ResponseHead,
-        lease: &Lease,
+        lease: Option<&Lease>,
     ) -> Ending {
         let answered = forward::strip_hop_by_hop(&mut head.fields).upgrade;
         let wanted = self.wanted_upgrade().map(<[u8]>::to_vec);
         if answered.is_none() || answered != wanted {
-            lease.failed(Failure::Broken);
+            if let Some(lease) = lease {
+                lease.failed(Failure::Broken);
+            }
             return self.fail(Reason::UpstreamMalformed).await;
         }
         if let Some(ending) = self.response_filtered(&mut head).await {

@@ -178,7 +178,7 @@ impl<C: ClientSide> Exchange<'_, C> {
     }
 
     /// Sends the request and waits for the response head, both at once.
-    async fn ask(&mut self, upstream: &mut Upstream) -> Result<ParsedResponse, Reason> {
+    pub(super) async fn ask(&mut self, upstream: &mut Upstream) -> Result<ParsedResponse, Reason> {
         let limits = self.head_limits();
         let head_request = self.head.method() == b"HEAD";
         let timeouts = &self.service.listener.config.timeouts;
@@ -187,10 +187,16 @@ impl<C: ClientSide> Exchange<'_, C> {
             .route
             .try_timeout
             .unwrap_or(timeouts.response_head);
+        let response_head = match self.service.behind {
+            // It has a deadline of its own, and what it asks has these.
+            Some(_) => Duration::MAX,
+            None => response_head,
+        };
         let mut informational = 0;
         if let Some(replay) = self.replay.take() {
             self.send_replay(upstream, replay)?;
         } else if self.framing.has_body()
+            && upstream.may_be_repeated()
             && (is_idempotent(self.head.method()) || upstream.may_refuse())
         {
             self.replay = Some(Vec::new());

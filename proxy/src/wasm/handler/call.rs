@@ -11,22 +11,19 @@ use http::{HeaderMap, Request, response};
 use hyper::body::Body;
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
-use wasmtime::{Store, UpdateDeadline};
-use wasmtime_wasi_http::WasiHttpView;
-use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
-use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+use wasmtime_wasi_http::WasiBody;
 
 use super::super::deadline::{Pulse, processor_time};
 use super::super::log::{Level, LogSink};
 use super::guest::Guest;
-use super::module::Handler;
+use super::module::{Handler, World};
+use super::onward::{Asker, Onwards, onwards};
 use super::output::Output;
-use super::upload::{Upload, UploadBody, upload};
+use super::upload::{Upload, upload};
+use super::{proxy, service};
 use crate::config::HandlerLimits;
 use crate::wasm::words::tame_lines;
 
-/// Epochs between two looks at whether others want the worker: one to two milliseconds.
-const SLICE_EPOCHS: u64 = 1;
 /// Bytes of a trap's description that are logged.
 const TRAP_SHOWN: usize = 2048;
 
@@ -49,7 +46,8 @@ pub enum Piece {
 }
 
 type Running = Pin<Box<dyn Future<Output = wasmtime::Result<()>> + Send>>;
-type Answer = Result<http::Response<HyperOutgoingBody>, ErrorCode>;
+/// What a guest answers: a response, or the name of its error.
+pub(super) type Answer = Result<http::Response<WasiBody>, String>;
 
 pub struct HandlerCall {
     /// The guest, until it has returned or was ended.
@@ -57,7 +55,7 @@ pub struct HandlerCall {
     fault: Option<HandlerFault>,
     upload: Upload,
     answer: oneshot::Receiver<Answer>,
-    body: Option<HyperOutgoingBody>,
+    body: Option<WasiBody>,
     deadline: Pin<Box<Sleep>>,
     limits: HandlerLimits,
     /// Processor time of the guest so far.
@@ -79,20 +77,58 @@ impl HandlerCall {
         secure: bool,
         has_body: bool,
     ) -> Self {
+        Self::begin(handler, limits, label, request, secure, has_body, None)
+    }
+
+    /// The same of middleware, with the requests that it makes of what is behind it.
+    pub fn of_middleware(
+        handler: &Arc<Handler>,
+        limits: &HandlerLimits,
+        label: &Arc<str>,
+        request: Request<()>,
+        secure: bool,
+        has_body: bool,
+    ) -> (Self, Onwards) {
+        let (asker, asked) = onwards();
+        let asker = Some(asker);
+        let call = Self::begin(handler, limits, label, request, secure, has_body, asker);
+        (call, asked)
+    }
+
+    fn begin(
+        handler: &Arc<Handler>,
+        limits: &HandlerLimits,
+        label: &Arc<str>,
+        request: Request<()>,
+        secure: bool,
+        has_body: bool,
+        asker: Option<Asker>,
+    ) -> Self {
         let (upload, body) = upload(!has_body);
         let (answers, answer) = oneshot::channel();
         let outgrown = Arc::new(AtomicBool::new(false));
-        let log = handler.host.log().clone();
+        let log = handler.log.clone();
         let output = Output::new(log.clone(), label.clone());
-        let guest = Guest::new(&output, limits.memory, outgrown.clone());
-        let scheme = match secure {
-            true => Scheme::Https,
-            false => Scheme::Http,
-        };
+        let mut guest = Guest::new(&output, limits.memory, outgrown.clone());
+        if let Some(asker) = asker {
+            guest = guest.with(asker);
+        }
+        let store = guest.into_store(&handler.lane.engine);
         let request = request.map(|()| body);
-        let running = handle(handler.clone(), guest, request, scheme, answers);
+        let running: Running = match &handler.world {
+            World::Proxy(pre) => {
+                Box::pin(proxy::handle(pre.clone(), store, request, secure, answers))
+            }
+            World::Service(pre) => Box::pin(service::handle(
+                pre.clone(),
+                store,
+                request,
+                secure,
+                answers,
+            )),
+        };
         Self {
-            running: Some(Box::pin(running)),
+            running: Some(running),
             fault: None,
             upload,
             answer,
@@ -101,7 +137,7 @@ impl HandlerCall {
             limits: limits.clone(),
             used: Duration::ZERO,
             outgrown,
-            pulse: handler.host.pulse().clone(),
+            pulse: handler.lane.pulse().clone(),
             log,
             label: label.clone(),
         }
@@ -119,7 +155,7 @@ impl HandlerCall {
 
     /// Whether the guest has what was queued, or does not want it.
     pub fn is_taken(&self) -> bool {
-        self.running.is_none() || self.upload.is_taken()
+        self.upload.is_taken()
     }
 
     /// Ready when the guest has taken what was queued.
@@ -127,10 +163,7 @@ impl HandlerCall {
         if !self.is_taken() {
             self.run(cx);
         }
-        match self.is_taken() {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        }
+        self.upload.poll_taken(cx)
     }
 
     /// The response's head. Asked for once.
@@ -148,7 +181,7 @@ impl HandlerCall {
                 Poll::Ready(Ok(head))
             }
             Poll::Ready(Ok(Err(code))) => {
-                self.tell(&format!("the handler answered with an error: {code:?}"));
+                self.tell(&format!("the handler answered with an error: {code}"));
                 Poll::Ready(Err(HandlerFault::Broken))
             }
             Poll::Ready(Err(_)) => {
@@ -181,6 +214,11 @@ impl HandlerCall {
             Some(_) => self.deadline.as_mut().poll(cx),
             None => Poll::Pending,
         }
+    }
+
+    /// The guest does not run any more, for whatever reason: what it was writing will not be finished.
+    pub fn has_ended(&self) -> bool {
+        self.running.is_none()
     }
 
     /// The response's body is not wanted: the guest sees it closed.
@@ -229,9 +267,10 @@ impl HandlerCall {
             );
             return self.end_with(HandlerFault::Timeout, &text);
         }
-        self.pulse.arm();
+        let epochs = self.pulse.enter();
         let began = processor_time();
         let polled = running.as_mut().poll(cx);
+        drop(epochs);
         self.used += processor_time().saturating_sub(began);
         match polled {
             Poll::Ready(Ok(())) => self.running = None,
@@ -276,32 +315,4 @@ impl HandlerCall {
     fn tell(&self, text: &str) {
         self.log.write(&self.label, Level::Warn, text);
     }
-}
-
-/// From the instance to the end of its function; the response goes through `answers` in between.
-async fn handle(
-    handler: Arc<Handler>,
-    guest: Guest,
-    request: Request<UploadBody>,
-    scheme: Scheme,
-    answers: oneshot::Sender<Answer>,
-) -> wasmtime::Result<()> {
-    let mut store = Store::new(handler.pre.engine(), guest);
-    store.limiter(|guest| &mut guest.memory);
-    store.set_epoch_deadline(SLICE_EPOCHS);
-    // The runtime's own yield, so that sockets and timers get their turn before this guest does again.
-    store.epoch_deadline_callback(|_| {
-        let others = Box::pin(tokio::task::yield_now());
-        Ok(UpdateDeadline::YieldCustom(SLICE_EPOCHS, others))
-    });
-    let request = store
-        .data_mut()
-        .http()
-        .new_incoming_request(scheme, request)?;
-    let answer = store.data_mut().http().new_response_outparam(answers)?;
-    let proxy = handler.pre.instantiate_async(&mut store).await?;
-    let called = proxy
-        .wasi_http_incoming_handler()
-        .call_handle(&mut store, request, answer);
-    called.await
 }

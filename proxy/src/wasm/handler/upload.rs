@@ -1,4 +1,4 @@
-//! The request's body on its way into a handler: one piece at a time, from the exchange's hands into the guest's.
+//! A body on its way into a handler: one piece at a time, from an exchange's hands into the guest's.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,8 +21,13 @@ struct Slot {
     data: BytesMut,
     trailers: Option<HeaderMap>,
     ended: bool,
+    /// The exchange has let go of it.
+    left: bool,
     let_go: bool,
+    /// The guest, that waits for data.
     waiting: Option<Waker>,
+    /// The exchange, that waits until there is room for more.
+    queuing: Option<Waker>,
 }
 
 fn lock(slot: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
@@ -57,6 +62,31 @@ impl Upload {
     pub(super) fn is_taken(&self) -> bool {
         lock(&self.0).data.is_empty()
     }
+
+    /// Ready when the guest has what was queued, or let go of the body. It may take it in any poll of its own, so that
+    /// whoever waits here is woken.
+    pub(super) fn poll_taken(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut slot = lock(&self.0);
+        if slot.data.is_empty() {
+            return Poll::Ready(());
+        }
+        slot.queuing = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// The guest does not want the body, or what is left of it.
+    pub(super) fn is_let_go(&self) -> bool {
+        lock(&self.0).let_go
+    }
+
+    pub(super) fn poll_let_go(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut slot = lock(&self.0);
+        if slot.let_go {
+            return Poll::Ready(());
+        }
+        slot.queuing = Some(cx.waker().clone());
+        Poll::Pending
+    }
 }
 
 impl Slot {
@@ -65,12 +95,20 @@ impl Slot {
             waker.wake();
         }
     }
+
+    fn wake_exchange(&mut self) {
+        if let Some(waker) = self.queuing.take() {
+            waker.wake();
+        }
+    }
 }
 
 /// A body that ends before its end, for whatever reason, is an error and never looks whole.
 impl Drop for Upload {
     fn drop(&mut self) {
-        lock(&self.0).wake();
+        let mut slot = lock(&self.0);
+        slot.left = true;
+        slot.wake();
     }
 }
 
@@ -85,14 +123,23 @@ impl Body for UploadBody {
         let mut slot = lock(&self.0);
         if !slot.data.is_empty() {
             let data = slot.data.split().freeze();
+            slot.wake_exchange();
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
         if slot.ended {
             let trailers = slot.trailers.take();
             return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
         }
+        if slot.left {
+            return Poll::Ready(Some(Err(Error::ConnectionTerminated)));
+        }
         slot.waiting = Some(cx.waker().clone());
         Poll::Pending
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let slot = lock(&self.0);
+        slot.ended && slot.data.is_empty() && slot.trailers.is_none()
     }
 }
 
@@ -101,5 +148,6 @@ impl Drop for UploadBody {
         let mut slot = lock(&self.0);
         slot.let_go = true;
         slot.data = BytesMut::new();
+        slot.wake_exchange();
     }
 }

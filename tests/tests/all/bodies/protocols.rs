@@ -9,7 +9,7 @@ use sluicegate_tests::backend::{Backend, response};
 use sluicegate_tests::client::{Raw, curl};
 use sluicegate_tests::proxy::Start;
 
-use super::super::handlers;
+use super::super::components;
 use super::super::rig::{Plan, Rig};
 use super::{built, filters, last, mirror, module, post, rig};
 
@@ -121,7 +121,7 @@ fn a_handler_is_given_and_gives_what_filters_made() {
         filters(&[UP_AND_DOWN])
     );
     let proxy = Start::new()
-        .file("h.wasm", handlers::guest())
+        .file("h.wasm", components::handler())
         .file("bodies.wasm", module())
         .run(&yaml);
     let rig = Rig { proxy, bind };
@@ -147,7 +147,7 @@ fn a_handler_has_its_time_while_a_head_is_held() {
         filters(&["settings: {response: {mode: whole, bytes: 99, act: mark}}"])
     );
     let proxy = Start::new()
-        .file("h.wasm", handlers::guest())
+        .file("h.wasm", components::handler())
         .file("bodies.wasm", module())
         .run(&yaml);
     let rig = Rig { proxy, bind };

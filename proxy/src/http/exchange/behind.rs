@@ -1,0 +1,335 @@
+//! Middleware in a chain: the exchange asks it as it would ask an endpoint, and each request that it makes of what is behind
+//! it is an exchange of its own, through the rest of the chain and to a pool.
+
+use super::{Ending, Exchange, Incoming, Kind};
+use crate::chain::Route;
+use crate::connection::Connection;
+use crate::error::Reason;
+use crate::generation::{Behind, RequestId, Service};
+use crate::head::{Fields, RequestHead, ResponseHead, Version};
+use crate::http::client_address::Client;
+use crate::http::client_side::{ClientSide, ResponseBody};
+use crate::http::forward::{self, Arrived, Hop};
+use crate::http::h1::body::{BodyError, Pulled, Taker};
+use crate::http::h1::framing::Framing;
+use crate::http::h1::parse::ParsedResponse;
+use crate::http::h2::header_map;
+use crate::http::h2_upstream::{self, Target};
+use crate::http::handler_upstream;
+use crate::http::upstream::Upstream;
+use crate::io::timer::Timer;
+use crate::upstream::Pool;
+use crate::wasm::{Onward, OnwardBody, OnwardReply, Piece};
+use bytes::Bytes;
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+/// What the exchanges behind middleware tell the client's, whose record is the only one.
+#[derive(Default)]
+pub struct Told {
+    pub pool: Option<Arc<Pool>>,
+    pub endpoint: Option<Arc<str>>,
+    pub tries: u32,
+    pub upstream_time: Duration,
+    pub filter_time: Duration,
+    pub filter_wait: Duration,
+    /// Why the last of them ended otherwise than by being finished.
+    pub reason: Option<Reason>,
+    /// A filter behind the middleware ended the connection, which is the client's.
+    pub cut: Option<Reason>,
+}
+
+/// What they take over from it.
+struct Origin {
+    service: Rc<Service>,
+    connection: Rc<Connection>,
+    client: Client,
+    id: RequestId,
+    trailers: bool,
+    route: Route,
+    started: Instant,
+    version: Version,
+    asked_authority: Vec<u8>,
+    told: Rc<RefCell<Told>>,
+}
+
+impl<C: ClientSide> Exchange<'_, C> {
+    /// Asks the middleware behind this chain, and waits for its response's head.
+    pub(super) async fn through(
+        &mut self,
+        behind: &Behind,
+    ) -> Result<(Upstream, ParsedResponse), Reason> {
+        self.continue_now();
+        self.head.fields.remove(b"content-length");
+        let passage = behind.middleware.enter().ok_or(Reason::Overload)?;
+        let told = Rc::<RefCell<Told>>::default();
+        self.told = Some(told.clone());
+        let origin = Rc::new(Origin {
+            service: behind.service.clone(),
+            connection: self.connection.clone(),
+            client: self.client.clone(),
+            id: self.id,
+            trailers: self.hop.trailers,
+            route: self.state.route.clone(),
+            started: self.journal.started,
+            version: self.head.version,
+            asked_authority: self.head.asked_authority().to_vec(),
+            told: told.clone(),
+        });
+        let begin = Box::new(move |onward| {
+            Box::pin(serve(origin.clone(), onward)) as handler_upstream::Running
+        });
+        // An HTTP/1.0 client may name no host; a request of `wasi:http` has one.
+        let local;
+        let authority = match self.head.authority() {
+            b"" => {
+                local = self.connection.local.to_string();
+                local.as_bytes()
+            }
+            named => named,
+        };
+        let target = Target {
+            secure: self.service.listener.tls.is_some(),
+            authority,
+            framing: self.framing,
+            trailers: self.hop.trailers,
+        };
+        let upstream =
+            handler_upstream::Upstream::through(passage, &self.head, &target, begin, told);
+        let mut upstream = Upstream::Handler(Box::new(upstream.ok_or(Reason::BadRequest)?));
+        let answer = self.ask(&mut upstream).await;
+        self.hear();
+        Ok((upstream, answer?))
+    }
+
+    /// A component does not say whether it wants a body: a client that waits to be asked for it is asked at once.
+    pub(super) fn continue_now(&mut self) {
+        if !std::mem::take(&mut self.expect_continue) {
+            return;
+        }
+        self.head.fields.remove(b"expect");
+        if !self.side.body_done() {
+            self.side.send_informational(&ResponseHead {
+                version: Version::Http11,
+                status: 100,
+                fields: Fields::default(),
+            });
+        }
+    }
+
+    /// Takes down which endpoint answered behind the middleware.
+    fn hear(&mut self) {
+        if let Some(told) = &self.told {
+            let told = told.borrow();
+            self.journal.pool = told.pool.clone();
+            self.journal.endpoint = told.endpoint.clone();
+        }
+    }
+
+    /// At the end, before the record is written: what happened behind the middleware is this exchange's.
+    pub(super) fn hear_all(&mut self) {
+        self.hear();
+        if let Some(told) = self.told.take() {
+            let told = told.borrow();
+            self.journal.tries += told.tries;
+            self.journal.upstream_time += told.upstream_time;
+            self.journal.reason = self.journal.reason.or(told.reason);
+            self.state.filter_time += told.filter_time;
+            self.state.filter_wait += told.filter_wait;
+        }
+    }
+
+    /// Tells the exchange before the middleware what came of this one, at its end.
+    pub(super) fn tell(&self, to: &RefCell<Told>) {
+        let mut told = to.borrow_mut();
+        if self.journal.pool.is_some() {
+            told.pool = self.journal.pool.clone();
+            told.endpoint = self.journal.endpoint.clone();
+        }
+        told.tries += self.journal.tries;
+        told.upstream_time += self.journal.upstream_time;
+        told.filter_time += self.state.filter_time;
+        told.filter_wait += self.state.filter_wait;
+        // That middleware did not want the response to its end is no failure.
+        told.reason = (self.journal.reason).filter(|&reason| reason != Reason::ClientGone);
+    }
+
+    /// Tells it which endpoint answers.
+    pub(super) fn tell_endpoint(&self) {
+        if let Kind::Behind(told) = &self.kind {
+            let mut told = told.borrow_mut();
+            told.pool = self.journal.pool.clone();
+            told.endpoint = self.journal.endpoint.clone();
+        }
+    }
+}
+
+/// One request of the middleware, from the filters behind it to the end of the response.
+async fn serve(origin: Rc<Origin>, onward: Onward) {
+    let Onward { request, reply } = onward;
+    let (head, body) = request.into_parts();
+    let mut side = Guest {
+        body,
+        ahead: None,
+        done: false,
+        trailers: None,
+        reply,
+    };
+    let Ok(framing) = side.framing(&head).await else {
+        return;
+    };
+    let mut fields = h2_upstream::fields(&head.headers);
+    forward::strip_hop_by_hop(&mut fields);
+    fields.retain_lines(|name, _| !matches!(name, b"host" | b"content-length" | b"expect"));
+    let target = head
+        .uri
+        .path_and_query()
+        .map_or("/", |target| target.as_str());
+    let mut request = RequestHead::new(
+        origin.version,
+        head.method.as_str().as_bytes(),
+        &origin.asked_authority,
+        target.as_bytes(),
+        fields,
+    );
+    let authority = head.uri.authority().map_or("", |name| name.as_str());
+    if authority.as_bytes() != origin.asked_authority {
+        request.set_authority(authority.as_bytes());
+    }
+    let timer = Timer::new();
+    let incoming = Incoming {
+        head: request,
+        framing,
+        expect_continue: false,
+    };
+    let arrived = Arrived {
+        client: origin.client.clone(),
+        id: Some(origin.id),
+        hop: Hop {
+            trailers: origin.trailers,
+            ..Hop::default()
+        },
+    };
+    let (service, connection) = (&origin.service, &origin.connection);
+    let mut exchange = Exchange::of(service, connection, &timer, &mut side, incoming, arrived);
+    exchange.kind = Kind::Behind(origin.told.clone());
+    exchange.state.route = origin.route.clone();
+    exchange.journal.started = origin.started;
+    let ending = exchange.phases().await;
+    exchange.ended = true;
+    if matches!(ending, Ending::Drop | Ending::Reset) {
+        origin.told.borrow_mut().cut = exchange.journal.reason;
+    }
+}
+
+/// The client of such an exchange: the guest.
+struct Guest {
+    body: OnwardBody,
+    /// Was read to see whether there is a body at all.
+    ahead: Option<Bytes>,
+    done: bool,
+    trailers: Option<Fields>,
+    reply: OnwardReply,
+}
+
+impl Guest {
+    /// How the body is framed. A guest does not say that there is none: for methods that mostly have none, it is looked.
+    async fn framing(&mut self, head: &http::request::Parts) -> Result<Framing, Reason> {
+        if let Some(length) = head.headers.get(http::header::CONTENT_LENGTH) {
+            let length = length.to_str().ok().and_then(|text| text.parse().ok());
+            return length.map(Framing::Length).ok_or(Reason::BadRequest);
+        }
+        if self.body.is_empty() {
+            self.done = true;
+        } else if !matches!(head.method.as_str(), "POST" | "PUT" | "PATCH") {
+            match poll_fn(|cx| self.body.poll_piece(cx)).await {
+                Ok(Piece::Data(data)) => self.ahead = Some(data),
+                Ok(Piece::Trailers(lines)) => self.trailers = Some(h2_upstream::fields(&lines)),
+                Ok(Piece::End) => self.done = true,
+                Err(_) => return Err(Reason::ClientGone),
+            }
+        }
+        Ok(match self.done {
+            true if matches!(head.method.as_str(), "POST" | "PUT" | "PATCH") => Framing::Length(0),
+            true => Framing::None,
+            false => Framing::Chunked,
+        })
+    }
+}
+
+impl ClientSide for Guest {
+    fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: &mut Taker<'_>,
+    ) -> Poll<Result<Pulled, BodyError>> {
+        while !self.done {
+            let piece = match self.ahead.take() {
+                Some(data) => Ok(Piece::Data(data)),
+                None => ready!(self.body.poll_piece(cx)),
+            };
+            match piece {
+                Ok(Piece::Data(data)) if data.is_empty() => {}
+                Ok(Piece::Data(data)) => {
+                    take(cx, &data);
+                    return Poll::Ready(Ok(Pulled::Data(data.len())));
+                }
+                Ok(Piece::Trailers(lines)) => self.trailers = Some(h2_upstream::fields(&lines)),
+                Ok(Piece::End) => self.done = true,
+                Err(_) => return Poll::Ready(Err(BodyError::Truncated(None))),
+            }
+        }
+        Poll::Ready(Ok(Pulled::End))
+    }
+
+    fn body_done(&self) -> bool {
+        self.done
+    }
+
+    fn body_trailers(&mut self) -> Option<Fields> {
+        self.trailers.take()
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.reply.poll_gone(cx)
+    }
+
+    /// `wasi:http` has none.
+    fn send_informational(&mut self, _: &ResponseHead) {}
+
+    fn send_head(&mut self, head: ResponseHead, body: ResponseBody, _: Option<&[u8]>) {
+        let mut response = http::Response::new(());
+        // Statuses were checked when they came: three digits, which is what the type takes.
+        if let Ok(status) = http::StatusCode::from_u16(head.status) {
+            *response.status_mut() = status;
+        }
+        *response.headers_mut() = header_map(&head.fields);
+        if let ResponseBody::Length(length) = body {
+            let headers = response.headers_mut();
+            headers.insert(http::header::CONTENT_LENGTH, length.into());
+        }
+        self.reply.send_head(response, body == ResponseBody::None);
+    }
+
+    fn send_data(&mut self, _: &mut Context<'_>, data: &[u8]) -> io::Result<()> {
+        let queued = self.reply.queue(data);
+        queued.map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn send_end(&mut self, trailers: Option<Fields>) {
+        self.reply.end(trailers.as_ref().map(header_map));
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.reply.poll_taken(cx).map(Ok)
+    }
+
+    fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,206 @@
+//! What middleware asks of the handler it imports: a request, from the guest's hands into those of the exchange that polls
+//! the guest, and the response on its way back. Both bodies are streamed.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::{HeaderMap, Request, Response};
+use hyper::body::Body;
+use tokio::sync::{mpsc, oneshot};
+use wasmtime::component::{Accessor, Linker, Resource};
+use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
+use wasmtime_wasi_http::{Error, WasiBody, p3};
+
+use super::call::Piece;
+use super::guest::Guest;
+use super::upload::{Upload, UploadBody, upload};
+
+/// Requests that middleware may make while it answers one.
+pub const ONWARD_MAX: usize = 16;
+
+type Sent = oneshot::Sender<Result<(), Error>>;
+
+/// A request of middleware to whatever is behind it.
+pub struct Onward {
+    pub request: Request<OnwardBody>,
+    pub reply: OnwardReply,
+}
+
+/// Its body. Dropped before its end, the guest is told that it was not sent.
+pub struct OnwardBody {
+    body: WasiBody,
+    sent: Option<Sent>,
+}
+
+/// The way back. Dropped before the response's end, the guest sees a response, or a body, that broke off.
+pub struct OnwardReply {
+    answer: Option<oneshot::Sender<Response<UploadBody>>>,
+    pieces: Option<Upload>,
+}
+
+/// The requests that a guest makes, in order.
+pub struct Onwards(mpsc::Receiver<Onward>);
+
+/// The guest's end of that.
+pub(super) struct Asker {
+    asks: mpsc::Sender<Onward>,
+    left: usize,
+}
+
+pub(super) fn onwards() -> (Asker, Onwards) {
+    let (asks, asked) = mpsc::channel(ONWARD_MAX);
+    let asker = Asker {
+        asks,
+        left: ONWARD_MAX,
+    };
+    (asker, Onwards(asked))
+}
+
+impl Onwards {
+    /// The next request; none ever again when the guest has ended.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Onward>> {
+        self.0.poll_recv(cx)
+    }
+}
+
+impl OnwardBody {
+    /// It is known that nothing comes.
+    pub fn is_empty(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    /// The next of it. An error is the guest's: the body does not come to its end.
+    pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, BrokenOff>> {
+        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
+        Poll::Ready(match frame {
+            None => {
+                if let Some(sent) = self.sent.take() {
+                    let _ = sent.send(Ok(()));
+                }
+                Ok(Piece::End)
+            }
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => Ok(Piece::Data(data)),
+                Err(frame) => frame
+                    .into_trailers()
+                    .map(Piece::Trailers)
+                    .map_err(|_| BrokenOff),
+            },
+            Some(Err(_)) => Err(BrokenOff),
+        })
+    }
+}
+
+/// A body that will not come to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BrokenOff;
+
+impl OnwardReply {
+    /// The response's head. `ended`: there is no body.
+    pub fn send_head(&mut self, head: Response<()>, ended: bool) {
+        let (pieces, body) = upload(ended);
+        if let Some(answer) = self.answer.take() {
+            let _ = answer.send(head.map(|()| body));
+        }
+        self.pieces = Some(pieces);
+    }
+
+    /// Queues data of the body; to be called when [`OnwardReply::poll_taken`] is ready. Fails when the guest has let go of it.
+    pub fn queue(&self, data: &[u8]) -> Result<(), BrokenOff> {
+        match &self.pieces {
+            Some(pieces) if !pieces.is_let_go() => {
+                pieces.queue(data);
+                Ok(())
+            }
+            _ => Err(BrokenOff),
+        }
+    }
+
+    /// The body has ended.
+    pub fn end(&self, trailers: Option<HeaderMap>) {
+        if let Some(pieces) = &self.pieces {
+            pieces.end(trailers);
+        }
+    }
+
+    /// Ready when the guest has taken what was queued, or let go of the body.
+    pub fn poll_taken(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match &self.pieces {
+            Some(pieces) => pieces.poll_taken(cx),
+            None => Poll::Ready(()),
+        }
+    }
+
+    /// Ready when the guest does not want the response any more.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match (&mut self.answer, &self.pieces) {
+            (Some(answer), _) => answer.poll_closed(cx),
+            (None, Some(pieces)) => pieces.poll_let_go(cx),
+            (None, None) => Poll::Pending,
+        }
+    }
+}
+
+/// Offers the imported `handle`. Guests without anything behind them are refused when they are loaded.
+pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+    linker
+        .instance("wasi:http/handler@0.3.0")?
+        .func_wrap_concurrent(
+            "handle",
+            |accessor, (request,): (Resource<p3::Request>,)| {
+                Box::pin(async move { Ok((handle(accessor, request).await?,)) })
+            },
+        )
+}
+
+/// One call of the import, from the request's resource to the response's.
+async fn handle(
+    accessor: &Accessor<Guest>,
+    request: Resource<p3::Request>,
+) -> wasmtime::Result<Result<Resource<p3::Response>, ErrorCode>> {
+    type Asked = Result<oneshot::Receiver<Response<UploadBody>>, ErrorCode>;
+    let asked = accessor.with(|mut store| -> wasmtime::Result<Asked> {
+        let request = store.data_mut().table().delete(request)?;
+        let (sent, outcome) = oneshot::channel();
+        let outcome = async { outcome.await.unwrap_or(Err(Error::ConnectionTerminated)) };
+        let request = match request.into_http(&mut store, outcome) {
+            Ok((request, _)) => request,
+            Err(error) => return Ok(Err(error.downcast()?)),
+        };
+        let Some(asker) = store.data_mut().asker() else {
+            return Ok(Err(ErrorCode::HttpRequestDenied));
+        };
+        if asker.left == 0 {
+            return Ok(Err(ErrorCode::HttpRequestDenied));
+        }
+        asker.left -= 1;
+        let (answer, answered) = oneshot::channel();
+        let onward = Onward {
+            request: request.map(|body| OnwardBody {
+                body,
+                sent: Some(sent),
+            }),
+            reply: OnwardReply {
+                answer: Some(answer),
+                pieces: None,
+            },
+        };
+        // There is room for as many as it may ask for.
+        match asker.asks.try_send(onward) {
+            Ok(()) => Ok(Ok(answered)),
+            Err(_) => Ok(Err(ErrorCode::ConnectionTerminated)),
+        }
+    })?;
+    let answered = match asked {
+        Ok(answered) => answered.await,
+        Err(code) => return Ok(Err(code)),
+    };
+    let Ok(response) = answered else {
+        return Ok(Err(ErrorCode::ConnectionTerminated));
+    };
+    accessor.with(|mut store| {
+        let (hooks, table) = store.data_mut().hooks_and_table();
+        let (response, _) = p3::Response::from_http(hooks, response);
+        Ok(Ok(table.push(response)?))
+    })
+}
