@@ -1,6 +1,8 @@
 //! The guest's side of "One crossing" (PACKED.md): room for the block, a plan as JSON, and answers that stay in place.
 
 use std::cell::RefCell;
+use std::panic::PanicHookInfo;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use serde_json::{Value, json};
 
@@ -57,6 +59,50 @@ impl Default for Crossing {
     }
 }
 
+/// What the last panic said, at a place that the host reads when the instance trapped.
+#[repr(C)]
+#[derive(Debug)]
+pub struct PanicText {
+    length: AtomicU32,
+    bytes: [AtomicU8; PANIC_BYTES_MAX],
+}
+
+/// Bytes of a panic that the host is told.
+const PANIC_BYTES_MAX: usize = 1020;
+
+impl PanicText {
+    pub const fn new() -> Self {
+        Self {
+            length: AtomicU32::new(0),
+            bytes: [const { AtomicU8::new(0) }; PANIC_BYTES_MAX],
+        }
+    }
+
+    /// Has panics of this instance written down from now on, before whatever else is done about them.
+    pub fn watch(&'static self) {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            self.write(info);
+            before(info);
+        }));
+    }
+
+    fn write(&self, info: &PanicHookInfo<'_>) {
+        let text = info.to_string();
+        for (byte, place) in text.bytes().zip(&self.bytes) {
+            place.store(byte, Ordering::Relaxed);
+        }
+        let length = text.len().min(PANIC_BYTES_MAX);
+        self.length.store(length as u32, Ordering::Release);
+    }
+}
+
+impl Default for PanicText {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// Exports what the host calls in place of the interfaces, on the same instance.
 #[doc(hidden)]
 #[macro_export]
@@ -66,12 +112,15 @@ macro_rules! __one_crossing {
         // SAFETY: the names are those of the contract, which no library has.
         mod one_crossing {
             use super::*;
-            use $crate::__crossing::{Crossing, outcome};
+            use $crate::__crossing::{Crossing, PanicText, outcome};
             use $crate::__private as sdk;
 
             ::std::thread_local! {
                 static CROSSING: Crossing = const { Crossing::new() };
             }
+
+            #[unsafe(export_name = "sluicegate:one-crossing@0.1.0#panic")]
+            static PANIC: PanicText = PanicText::new();
 
             fn packed((at, length): (*const u8, usize)) -> i64 {
                 (at as usize as u64 | (length as u64) << 32) as i64
@@ -85,6 +134,7 @@ macro_rules! __one_crossing {
 
             #[unsafe(export_name = "sluicegate:one-crossing@0.1.0#configure")]
             extern "C" fn export_configure(length: i32) -> i64 {
+                PANIC.watch();
                 packed(CROSSING.with(|crossing| {
                     let answer = crossing.answer(length as u32 as usize, |settings| {
                         let settings = ::std::string::String::from_utf8_lossy(settings);

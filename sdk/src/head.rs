@@ -184,15 +184,15 @@ impl<'a> Head<'a> {
         (0..head.fields).filter_map(move |i| head.entry(i))
     }
 
-    /// The first line of `name`, which must be in lower case.
+    /// The first line of `name`, in any case.
     pub fn field(&self, name: &str) -> Option<Text<'a>> {
         self.fields_named(name).next()
     }
 
-    /// Every line of `name`, which must be in lower case.
+    /// Every line of `name`, in any case.
     pub fn fields_named<'n>(&self, name: &'n str) -> impl Iterator<Item = Text<'a>> + use<'a, 'n> {
         self.fields()
-            .filter(move |(n, _)| *n == name)
+            .filter(move |(n, _)| n.eq_ignore_ascii_case(name.as_bytes()))
             .map(|(_, value)| value)
     }
 

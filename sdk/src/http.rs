@@ -106,9 +106,11 @@ impl CallResponse {
             .map(|(_, name, value)| (Text::new(name), Text::new(value)))
     }
 
-    /// The first line of `name`, which must be in lower case.
+    /// The first line of `name`, in any case.
     pub fn field(&self, name: &str) -> Option<Text<'_>> {
-        let mut named = self.fields().filter(|(n, _)| *n == name);
+        let mut named = self
+            .fields()
+            .filter(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes()));
         named.next().map(|(_, value)| value)
     }
 

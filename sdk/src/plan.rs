@@ -51,6 +51,8 @@ impl Phases {
     }
 }
 
+const AUTHORS: &str = "this is a mistake in the filter; tell its author";
+
 /// Which fields a phase is shown. Fewer is faster: each field shown is copied into the filter's memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Interest {
@@ -304,6 +306,10 @@ pub struct Setup {
     /// The plan's pools by name: rules by the thousand name a few.
     pools: HashMap<String, u32>,
     problems: Vec<Diagnostic>,
+    /// What the filter implements.
+    phases: Phases,
+    /// Phases of which was said how they are called.
+    said: Phases,
 }
 
 impl Setup {
@@ -324,6 +330,8 @@ impl Setup {
             },
             pools: HashMap::new(),
             problems: Vec::new(),
+            phases,
+            said: Phases::NONE,
         }
     }
 
@@ -387,11 +395,13 @@ impl Setup {
     /// Show [`request_body`](crate::Filter::request_body) the bodies of requests in this way.
     pub fn request_body(&mut self, mode: BodyMode) {
         self.plan.request_body = mode;
+        self.said = self.said.with(Phase::RequestBody);
     }
 
     /// Show [`response_body`](crate::Filter::response_body) the bodies of responses in this way.
     pub fn response_body(&mut self, mode: BodyMode) {
         self.plan.response_body = mode;
+        self.said = self.said.with(Phase::ResponseBody);
     }
 
     /// Streams: wait for so many first bytes, at most 16384.
@@ -399,11 +409,12 @@ impl Setup {
         self.plan.first_bytes = bytes.min(16384);
     }
 
-    /// Call [`tick`](crate::Filter::tick) at this interval, on one worker of the proxy. 100 ms at least, and a shorter one
+    /// Call [`tick`](crate::Filter::tick) at once and then at this interval, on one worker of the proxy. 100 ms at least, and a shorter one
     /// is made so long; needs the capability `tick` in the YAML.
     pub fn every(&mut self, interval: std::time::Duration) {
         let ms = u32::try_from(interval.as_millis()).unwrap_or(u32::MAX);
         self.plan.tick_ms = ms.max(100);
+        self.said = self.said.with(Phase::Tick);
     }
 
     /// Notes a mistake and goes on, so that all of them are reported at once. With any of them the settings are
@@ -412,7 +423,32 @@ impl Setup {
         self.problems.push(problem);
     }
 
-    pub(crate) fn finish(self) -> (Plan, Vec<Diagnostic>) {
+    /// The plan, and what is wrong with it.
+    pub(crate) fn finish(mut self) -> (Plan, Vec<Diagnostic>) {
+        for (phase, method, setup) in [
+            (Phase::RequestBody, "request_body", "request_body"),
+            (Phase::ResponseBody, "response_body", "response_body"),
+            (Phase::Tick, "tick", "every"),
+        ] {
+            let (has, said) = (self.phases.contains(phase), self.said.contains(phase));
+            let wants = match phase {
+                Phase::RequestBody => self.plan.request_body != BodyMode::Skip,
+                Phase::ResponseBody => self.plan.response_body != BodyMode::Skip,
+                _ => said,
+            };
+            if !has && wants {
+                let message =
+                    format!("`Setup::{setup}` was called, and the filter has no `{method}`");
+                self.problems
+                    .push(Diagnostic::new("", message).help(AUTHORS));
+            } else if self.plan.phases.contains(phase) && !said {
+                let message = format!(
+                    "the filter has `{method}`, and `configure` calls neither `Setup::{setup}` nor `Setup::skip` for it"
+                );
+                self.problems
+                    .push(Diagnostic::new("", message).help(AUTHORS));
+            }
+        }
         (self.plan, self.problems)
     }
 }

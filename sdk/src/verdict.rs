@@ -31,6 +31,8 @@ pub(crate) mod op {
     pub const RETRIES: u8 = 37;
     pub const STATUS: u8 = 48;
     pub const BODY: u8 = 49;
+    pub const SKIP_REQUEST_BODY: u8 = 50;
+    pub const SKIP_RESPONSE_BODY: u8 = 51;
     pub const STATE: u8 = 64;
 }
 
@@ -161,6 +163,26 @@ pub struct Verdict<P> {
     /// Empty for `next` without edits, which costs no allocation.
     block: Vec<u8>,
     phase: PhantomData<P>,
+}
+
+impl Verdict<OnRequest> {
+    /// This request's body passes without the filter, whatever [`Setup::request_body`](crate::Setup::request_body) says.
+    pub fn skip_request_body(self) -> Self {
+        self.put(op::SKIP_REQUEST_BODY, "", b"")
+    }
+
+    /// The body of the response to this request passes without the filter.
+    pub fn skip_response_body(self) -> Self {
+        self.put(op::SKIP_RESPONSE_BODY, "", b"")
+    }
+}
+
+impl Verdict<OnResponse> {
+    /// This response's body passes without the filter, whatever [`Setup::response_body`](crate::Setup::response_body)
+    /// says: its head does not wait, and its length stays.
+    pub fn skip_response_body(self) -> Self {
+        self.put(op::SKIP_RESPONSE_BODY, "", b"")
+    }
 }
 
 impl<P> Verdict<P> {

@@ -71,7 +71,8 @@ impl Ticking {
         let place = Rc::new(RefCell::new(place));
         let present = place.clone();
         let task = tokio::task::spawn_local(async move {
-            let mut interval = interval_at(Instant::now() + every, every);
+            // The first one at once: what it fetches is wanted from the beginning, and reloads cannot put it off.
+            let mut interval = interval_at(Instant::now(), every);
             // A worker that was busy, or a tick that waited, gives one tick late, not several at once.
             interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
             loop {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::state::{Reply, Route};
+use super::state::{Part, Reply, Route};
 use crate::head::{Fields, RequestHead, ResponseHead};
 use crate::wasm::{Op, Verdict};
 
@@ -20,24 +20,27 @@ pub(super) fn request(
     head: &mut RequestHead,
     route: &mut Route,
     pools: &[usize],
-    state: &mut u64,
+    part: &mut Part,
 ) {
     for op in verdict.ops() {
         match op {
             Op::Target(target) => head.set_target(target),
             Op::Authority(authority) => head.set_authority(authority),
-            Op::State(value) => *state = value,
+            Op::State(value) => part.state = value,
+            Op::SkipRequestBody => part.skips_request_body = true,
+            Op::SkipResponseBody => part.skips_response_body = true,
             op if field(op, &mut head.fields) => {}
             op => routed(op, route, pools),
         }
     }
 }
 
-pub(super) fn response(verdict: &Verdict, head: &mut ResponseHead, state: &mut u64) {
+pub(super) fn response(verdict: &Verdict, head: &mut ResponseHead, part: &mut Part) {
     for op in verdict.ops() {
         match op {
             Op::Status(status) => head.status = status,
-            Op::State(value) => *state = value,
+            Op::State(value) => part.state = value,
+            Op::SkipResponseBody => part.skips_response_body = true,
             op => {
                 field(op, &mut head.fields);
             }

@@ -122,11 +122,12 @@ impl Chain {
             return stages;
         }
         for (filter, (link, part)) in self.links.iter().zip(&state.parts).enumerate() {
-            let mode = match phase {
-                Phase::RequestBody => link.slot.plan().request_body,
-                _ => link.slot.plan().response_body,
+            let plan = link.slot.plan();
+            let (mode, skips) = match phase {
+                Phase::RequestBody => (plan.request_body, part.skips_request_body),
+                _ => (plan.response_body, part.skips_response_body),
             };
-            if part.matched && !part.ended && mode != BodyMode::Skip {
+            if part.matched && !part.ended && !skips && mode != BodyMode::Skip {
                 stages.push(BodyStage { filter, mode });
             }
         }
@@ -300,10 +301,10 @@ fn made(
         Kind::Next => {
             match message {
                 Message::Request { head, .. } if holds => {
-                    apply::request(&verdict, head, route, &link.pools, &mut part.state);
+                    apply::request(&verdict, head, route, &link.pools, part);
                 }
                 Message::Response { head, .. } if holds => {
-                    apply::response(&verdict, head, &mut part.state);
+                    apply::response(&verdict, head, part);
                 }
                 _ => apply::state(&verdict, &mut part.state),
             }

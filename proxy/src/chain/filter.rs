@@ -109,9 +109,6 @@ impl Filter {
         let phases = plan.phases;
         let plan = CheckedPlan::check(plan, &module, &config.at)?;
         grants::check(&plan, &module, &config)?;
-        if plan.tick_ms > 0 && !config.capabilities.tick {
-            return Err(vec![not_granted(&config, &["tick"])]);
-        }
 
         let filter = Arc::new(Self {
             shards: (0..workers.max(1)).map(|_| Shard::default()).collect(),
@@ -459,8 +456,12 @@ fn not_granted(config: &FilterConfig, missing: &[&str]) -> Problem {
         quoted(&config.name),
         names.join(", ")
     );
-    let mut all: Vec<&str> = config.capabilities.names().collect();
-    all.extend(missing);
+    let mut all: Vec<String> = config.capabilities.names().map(str::to_owned).collect();
+    all.extend(missing.iter().map(|name| (*name).to_owned()));
+    let called = &config.capabilities.http_call;
+    if !called.is_empty() {
+        all.push(format!("{{http-call: [{}]}}", called.join(", ")));
+    }
     let help = format!(
         "if it may, write `capabilities: [{}]` into the filter, beside its `module`",
         all.join(", ")

@@ -25,13 +25,8 @@ pub(super) fn check(
                 .help("this is a mistake in the filter; tell its author"),
         );
     }
-    if plan.effects.contains(Effects::KEY_VALUE) && !config.capabilities.key_value {
-        let message = format!("filter {name} uses the store, which is not granted");
-        let at = ConfigPath(format!("{}/capabilities", config.at.0));
-        let help =
-            "if it may, write `capabilities: [key-value]` into the filter, beside its `module`";
-        problems.push(problem(at, "missing-capability", message).help(help));
-    }
+    let needs_store = plan.effects.contains(Effects::KEY_VALUE) && !config.capabilities.key_value;
+    let needs_ticks = plan.tick_ms > 0 && !config.capabilities.tick;
     let missing: Vec<_> = plan
         .pools
         .iter()
@@ -42,20 +37,42 @@ pub(super) fn check(
         })
         .collect();
     let granted = config.capabilities.http_call.iter().map(|name| &**name);
-    let wanted: Vec<&str> = granted
-        .chain(missing.iter().map(|pool| &*pool.name))
-        .collect();
-    let grant = tame(&wanted.join(", "), WORDS_MAX);
+    let mut called: Vec<&str> = granted.collect();
+    for pool in &missing {
+        if !called.contains(&&*pool.name) {
+            called.push(&pool.name);
+        }
+    }
+    // What is to be written in the end, whichever of it is missing.
+    let mut all: Vec<String> = config.capabilities.names().map(str::to_owned).collect();
+    all.extend(needs_store.then(|| "key-value".to_owned()));
+    all.extend(needs_ticks.then(|| "tick".to_owned()));
+    if !called.is_empty() {
+        let called = tame(&called.join(", "), WORDS_MAX);
+        all.push(format!("{{http-call: [{called}]}}"));
+    }
+    let help = format!(
+        "if it may, write `capabilities: [{}]` into the filter, beside its `module`",
+        all.join(", ")
+    );
+    let whole = |what: &str| {
+        let at = ConfigPath(format!("{}/capabilities", config.at.0));
+        problem(
+            at,
+            "missing-capability",
+            format!("filter {name} {what}, which is not granted"),
+        )
+        .help(help.clone())
+    };
+    problems.extend(needs_store.then(|| whole("uses the store")));
+    problems.extend(needs_ticks.then(|| whole("wants ticks")));
     for pool in missing {
         let message = format!(
             "filter {name} calls pool {}, which is not granted",
             quoted(&tame(&pool.name, WORDS_MAX))
         );
         let at = setting(&config.at, &tame(&pool.path, WORDS_MAX));
-        let help = format!(
-            "if it may, write `capabilities: [{{http-call: [{grant}]}}]` into the filter, beside its `module`"
-        );
-        problems.push(problem(at, "missing-capability", message).help(help));
+        problems.push(problem(at, "missing-capability", message).help(help.clone()));
     }
     if problems.is_empty() {
         Ok(())

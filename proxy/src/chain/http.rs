@@ -339,7 +339,7 @@ fn requested(
     let outcome = match answer {
         Ok(Answer::Verdict(verdict)) => match verdict.kind {
             Kind::Next => {
-                apply::request(&verdict, head, route, &by.link.pools, &mut part.state);
+                apply::request(&verdict, head, route, &by.link.pools, part);
                 by.link.slot.recycle(verdict);
                 return None;
             }
@@ -382,7 +382,7 @@ fn responded(
     };
     match verdict.kind {
         Kind::Next => {
-            apply::response(&verdict, head, &mut part.state);
+            apply::response(&verdict, head, part);
             by.link.slot.recycle(verdict);
         }
         Kind::Reply => {

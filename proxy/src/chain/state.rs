@@ -45,6 +45,9 @@ pub(super) struct Part {
     pub(super) matched: bool,
     /// It ended the request itself: its response phase is not called.
     pub(super) ended: bool,
+    /// It said that it does not want this body.
+    pub(super) skips_request_body: bool,
+    pub(super) skips_response_body: bool,
     pub(super) own: Own,
 }
 

@@ -79,12 +79,16 @@ impl Sources {
     /// to find.
     pub fn validate(&self, path: &ConfigPath, schema: &Json) -> Vec<Diagnostic> {
         let (node, key, whole) = self.root.follow(path);
-        if whole {
+        if whole && !node.is_null() {
             return validate(schema, node, key, path, validate::Nulls::Values);
         }
+        // What is left out, or has nothing behind its colon, is a map in which everything is left out.
         let absent = Node {
             at: node.focus(key),
-            value: NodeValue::Scalar(super::node::Scalar::null()),
+            value: match validate::wants_map(schema) {
+                true => NodeValue::Map(Vec::new()),
+                false => NodeValue::Scalar(super::node::Scalar::null()),
+            },
         };
         validate(schema, &absent, None, path, validate::Nulls::Values)
     }

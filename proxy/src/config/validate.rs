@@ -49,6 +49,12 @@ pub fn validate(
     walk.found
 }
 
+/// The schema takes a map, and no null.
+pub fn wants_map(schema: &Json) -> bool {
+    let kinds = kinds(schema);
+    kinds.contains(Kind::Map) && !kinds.contains(Kind::Null)
+}
+
 struct Walk<'a> {
     root: &'a Json,
     nulls: Nulls,

@@ -22,6 +22,10 @@ pub(super) const RESUME: i32 = 13;
 /// Those of `save` and `restore`.
 pub(super) const SAVE: i32 = 14;
 pub(super) const RESTORE: i32 = 15;
+/// A global: where the guest writes down what it panicked with, as length and text.
+const PANIC: &str = "sluicegate:one-crossing@0.1.0#panic";
+/// Bytes of that which are read.
+const PANIC_BYTES_MAX: usize = 1024;
 const SCHEMA: &str = "sluicegate:filter/settings-schema@0.1.0#schema";
 /// Room that is asked for at first, so that heads of usual size ask once.
 const ROOM_BYTES_MIN: usize = 4096;
@@ -178,6 +182,10 @@ impl Linked {
                 false => None,
             },
             can_hand_over: self.can_hand_over,
+            panic: instance
+                .get_global(&mut *store, PANIC)
+                .and_then(|global| global.get(&mut *store).i32())
+                .map(|at| at as u32 as usize),
             room: (0, 0),
         })
     }
@@ -191,6 +199,8 @@ pub(super) struct Direct {
     call: TypedFunc<(i32, i32), i64>,
     schema: Option<TypedFunc<(), i32>>,
     pub(super) can_hand_over: bool,
+    /// Where its panics are written down, if it does that.
+    panic: Option<usize>,
     /// Address and size of what `block` gave last.
     room: (usize, usize),
 }
@@ -271,6 +281,15 @@ impl Direct {
         Ok(text.map(|text| Some(String::from_utf8_lossy(text).into_owned())))
     }
 
+    /// What the guest said when it panicked last. It may lie about it, in as many words as fit.
+    pub(super) fn panic_text(&self, store: &Store<Context>) -> Option<String> {
+        let memory = self.memory.data(store);
+        let (length, text) = memory.get(self.panic?..)?.split_first_chunk()?;
+        let length = u32::from_le_bytes(*length) as usize;
+        let text = text.get(..length.min(PANIC_BYTES_MAX))?;
+        (!text.is_empty()).then(|| String::from_utf8_lossy(text).into_owned())
+    }
+
     /// So many bytes in the guest for the host to write.
     #[inline]
     fn room<'s>(
@@ -312,7 +331,7 @@ impl Direct {
     ) -> Result<&'s [u8], Fault> {
         let (at, length) = (packed as u32 as usize, (packed as u64 >> 32) as usize);
         if length > max {
-            let message = format!("answered with {length} bytes, its limit is {max}");
+            let message = super::instance::too_much(length, max);
             return Err(Fault::new(FaultKind::Output, message));
         }
         let memory = self.memory.data(store);

@@ -26,6 +26,8 @@ const COPIED_BYTES_MIN: usize = 64 * 1024;
 pub(super) const PLAN_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes shown of a guest's reason not to take a state.
 const REASON_SHOWN: usize = 256;
+/// Bytes shown of what a guest panicked with.
+const PANIC_SHOWN: usize = 1024;
 const TABLE_ELEMENTS_MAX: usize = 20_000;
 const CORE_INSTANCES_MAX: usize = 32;
 const MEMORIES_MAX: usize = 8;
@@ -153,7 +155,13 @@ impl Instance {
             Ok(Ok(Ok(plan))) => Ok(plan),
             Ok(Ok(Err(diagnostics))) => Err(ConfigureError::Rejected(diagnostics)),
             Ok(Err(fault)) => Err(ConfigureError::Fault(fault)),
-            Err(error) => Err(ConfigureError::Fault(self.fault(&error))),
+            Err(error) => {
+                let mut fault = self.fault(&error);
+                if fault.kind == FaultKind::Deadline {
+                    fault.message = late("limits.configure-deadline", deadline);
+                }
+                Err(ConfigureError::Fault(fault))
+            }
         }
     }
 
@@ -168,7 +176,14 @@ impl Instance {
         };
         match answer {
             Ok(schema) => schema,
-            Err(error) => Err(self.fault(&error)),
+            Err(error) => {
+                let mut fault = self.fault(&error);
+                if fault.kind == FaultKind::Deadline {
+                    let deadline = self.limits.configure_deadline;
+                    fault.message = late("limits.configure-deadline", deadline);
+                }
+                Err(fault)
+            }
         }
     }
 
@@ -208,9 +223,7 @@ impl Instance {
                     if answer.len() <= max {
                         return Ok(());
                     }
-                    let message =
-                        format!("answered with {} bytes, its limit is {max}", answer.len());
-                    Err(Fault::new(FaultKind::Output, message))
+                    Err(Fault::new(FaultKind::Output, too_much(answer.len(), max)))
                 }),
         };
         match called {
@@ -297,7 +310,26 @@ impl Instance {
     }
 
     fn fault(&self, error: &wasmtime::Error) -> Fault {
-        Fault::from_call(error, self.store.data().memory_refused)
+        let mut fault = Fault::from_call(error, self.store.data().memory_refused);
+        match fault.kind {
+            FaultKind::Deadline => fault.message = late("limits.deadline", self.limits.deadline),
+            FaultKind::Memory => {
+                let kib = self.limits.memory / 1024;
+                fault.message =
+                    format!("wanted more memory than the {kib} KiB of its `limits.memory`");
+            }
+            FaultKind::Trap => {
+                let panic = match &self.functions {
+                    Functions::Direct(direct) => direct.panic_text(&self.store),
+                    Functions::Component(_) => None,
+                };
+                if let Some(panic) = panic {
+                    fault.message = super::words::tame_lines(&panic, PANIC_SHOWN);
+                }
+            }
+            _ => {}
+        }
+        fault
     }
 }
 
@@ -327,8 +359,15 @@ fn within(answer: &[u8], max: usize) -> Result<(), Fault> {
     if answer.len() <= max {
         return Ok(());
     }
-    let message = format!("answered with {} bytes, its limit is {max}", answer.len());
-    Err(Fault::new(FaultKind::Output, message))
+    Err(Fault::new(FaultKind::Output, too_much(answer.len(), max)))
+}
+
+pub(super) fn too_much(length: usize, max: usize) -> String {
+    format!("answered with {length} bytes, more than the {max} of its `limits.output`")
+}
+
+fn late(limit: &str, deadline: Duration) -> String {
+    format!("ran longer than its deadline, the {deadline:?} of `{limit}`")
 }
 
 /// Answers to `configure`, and schemas, may be larger than those of calls.

@@ -56,6 +56,9 @@ pub enum Op<'a> {
     Retries(u32),
     Status(u16),
     Body(&'a [u8]),
+    /// The filter does not want the body of the request, or of the response.
+    SkipRequestBody,
+    SkipResponseBody,
     State(u64),
     /// Of a suspended call.
     Token(u64),
@@ -71,7 +74,7 @@ pub enum BadVerdict {
     VerdictNotAllowed(Kind),
     #[error("unknown operation {0}")]
     UnknownOperation(u8),
-    #[error("operation {0} is not allowed in this phase")]
+    #[error("operation {code} ({name}) is not allowed in this phase{why}", code = .0, name = named(*.0), why = in_bodies(*.0))]
     OperationNotAllowed(u8),
     #[error("an operation runs over the end of the block")]
     Overrun,
@@ -85,7 +88,7 @@ pub enum BadVerdict {
     HostOwned(String),
     #[error("the value of the header {0:?} holds a control character")]
     Value(String),
-    #[error("operation {0} has a value that it cannot have")]
+    #[error("operation {code} ({name}) has a value that it cannot have{wanted}", code = .0, name = named(*.0), wanted = wanted(*.0))]
     Argument(u8),
     #[error("status {0} is not in 200 to 999")]
     Status(u16),
@@ -93,12 +96,60 @@ pub enum BadVerdict {
     Pool { index: usize, pools: usize },
     #[error("pool number {0} is called, which its plan does not announce")]
     NotCalled(usize),
-    #[error("the effect {0} is not announced by its plan")]
+    #[error(
+        "the effect {0} is not announced by its plan, as `Setup::uses_store` and `Setup::called_pool` of the SDK do"
+    )]
     NotAnnounced(&'static str),
     #[error("it suspends without an effect")]
     NoEffect,
     #[error("more than {EFFECTS_MAX} effects at one time")]
     TooManyEffects,
+}
+
+/// What an operation is called in PACKED.md.
+fn named(code: u8) -> &'static str {
+    match code {
+        1 => "set field",
+        2 => "append field",
+        3 => "add field",
+        4 => "remove field",
+        16 => "path",
+        17 => "authority",
+        32 => "pool",
+        33 => "sticky key",
+        34 => "endpoint",
+        35 => "timeout of a try",
+        36 => "timeout of the exchange",
+        37 => "retries",
+        48 => "status",
+        49 => "body",
+        50 => "skip the request's body",
+        51 => "skip the response's body",
+        64 => "state",
+        65 => "token",
+        80..=88 => "effect",
+        _ => "unknown",
+    }
+}
+
+/// Why it may be, where phases alone do not tell.
+fn in_bodies(code: u8) -> &'static str {
+    match code {
+        49 => "; a body that is only watched cannot be replaced",
+        1..=4 | 16..=48 => "; of a body that passes, the head has been sent",
+        _ => "",
+    }
+}
+
+/// What a value has to be.
+fn wanted(code: u8) -> &'static str {
+    match code {
+        16 => ": visible ASCII that begins with `/`, without `#`",
+        17 => ": a host, with or without a port",
+        33 => ": 1 to 1024 bytes",
+        34 => ": address:port",
+        _ => "",
+    }
 }
 
 /// What a verdict may say: the phase it is for, and what the plan announced.
@@ -181,6 +232,10 @@ impl Rules {
                 self.has_head()
                     && (kind == Kind::Reply
                         || matches!(phase, Phase::Response | Phase::ResponseBody))
+            }
+            Op::SkipRequestBody => phase == Phase::Request && kind == Kind::Next,
+            Op::SkipResponseBody => {
+                matches!(phase, Phase::Request | Phase::Response) && kind == Kind::Next
             }
             Op::Body(_) => match phase {
                 Phase::ClientData | Phase::ServerData => kind == Kind::Next,
@@ -432,6 +487,8 @@ impl<'a> RawOp<'a> {
             37 => Op::Retries(number()?),
             48 => Op::Status(u16::from_le_bytes(value.try_into().map_err(|_| argument)?)),
             49 => Op::Body(value),
+            50 => Op::SkipRequestBody,
+            51 => Op::SkipResponseBody,
             64 => Op::State(u64::from_le_bytes(value.try_into().map_err(|_| argument)?)),
             65 => Op::Token(u64::from_le_bytes(value.try_into().map_err(|_| argument)?)),
             80 | 81 | 84..=88 => Op::Effect(Effect::read(self, None)?),

@@ -36,6 +36,8 @@ pub struct Answer {
     body: Vec<u8>,
     state: Option<u64>,
     replaced: Option<Vec<u8>>,
+    pub(super) skips_request_body: bool,
+    pub(super) skips_response_body: bool,
 }
 
 impl Answer {
@@ -69,7 +71,7 @@ impl Answer {
         self.kind == Kind::Reply
     }
 
-    /// The first line of a field, in lower case.
+    /// The first line of a field, whose name may be in any case.
     pub fn field(&self, name: &str) -> Option<&str> {
         self.fields(name).first().copied()
     }
@@ -78,7 +80,7 @@ impl Answer {
     pub fn fields(&self, name: &str) -> Vec<&str> {
         self.fields
             .iter()
-            .filter(|(n, _)| n == name)
+            .filter(|(n, _)| n.eq_ignore_ascii_case(name))
             .filter_map(|(_, value)| std::str::from_utf8(value).ok())
             .collect()
     }
@@ -170,6 +172,8 @@ impl Answer {
             body: Vec::new(),
             state: None,
             replaced: None,
+            skips_request_body: false,
+            skips_response_body: false,
         }
     }
 
@@ -267,6 +271,14 @@ impl Answer {
             op::BODY if self.kind == Kind::Reply => self.body = operation.value.to_vec(),
             op::BODY if body && self.kind == Kind::Next => {
                 self.replaced = Some(operation.value.to_vec());
+            }
+            op::SKIP_REQUEST_BODY if phase == Phase::Request && self.kind == Kind::Next => {
+                self.skips_request_body = true;
+            }
+            op::SKIP_RESPONSE_BODY
+                if matches!(phase, Phase::Request | Phase::Response) && self.kind == Kind::Next =>
+            {
+                self.skips_response_body = true;
             }
             op::STATE => self.state = Some(u64::from_le_bytes(operation.array()?)),
             code => return Err(format!("operation {code} is not allowed in {phase:?}")),

@@ -145,7 +145,11 @@ impl<F: Filter + Exports> Exchange<'_, F> {
             bytes: pieces.concat(),
             refused: false,
         };
-        if mode == BodyMode::Skip || !self.matches() || !self.harness.wants(phase) {
+        let skips = match phase {
+            Phase::RequestBody => self.skips_request_body,
+            _ => self.skips_response_body,
+        };
+        if mode == BodyMode::Skip || skips || !self.matches() || !self.harness.wants(phase) {
             return body;
         }
         let size = body.bytes.len();

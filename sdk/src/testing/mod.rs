@@ -181,6 +181,8 @@ impl<F: Filter + Exports> Harness<F> {
             request,
             state: 0,
             matched: None,
+            skips_request_body: false,
+            skips_response_body: false,
         }
     }
 
@@ -232,6 +234,8 @@ pub struct Exchange<'h, F> {
     state: u64,
     /// Whether the predicate holds; found out once, when the first phase comes.
     matched: Option<bool>,
+    skips_request_body: bool,
+    skips_response_body: bool,
 }
 
 impl<F: Filter + Exports> Exchange<'_, F> {
@@ -300,6 +304,8 @@ impl<F: Filter + Exports> Exchange<'_, F> {
         self.state = state;
         let answer = Answer::decode(phase, &verdict, fields, &plan.pools);
         self.state = answer.state().unwrap_or(self.state);
+        self.skips_request_body |= answer.skips_request_body;
+        self.skips_response_body |= answer.skips_response_body;
         answer
     }
 }

@@ -364,12 +364,12 @@ fn what_is_not_granted_is_refused_at_load() {
         (
             "settings: {store: true}, capabilities: [log]",
             "missing-capability",
-            "`capabilities: [key-value]`",
+            "`capabilities: [log, key-value]`",
         ),
         (
             "settings: {pool: auth}, capabilities: [log, {http-call: [web]}]",
             "missing-capability",
-            "`capabilities: [{http-call: [web, auth]}]`",
+            "`capabilities: [log, {http-call: [web, auth]}]`",
         ),
         (
             "settings: {pool: auth}, capabilities: [log, {http-call: [aut]}]",

@@ -29,7 +29,8 @@ fn one_worker_ticks_at_the_interval_while_the_filter_is_in_a_chain() {
     let rig = plan(&backend, "[ticker]", "[tick]").run_with(Start::new().file("t.wasm", guest));
     assert!(eventually(DEADLINE, || rig.proxy.metric(CALLS) >= 8.0));
     let (calls, elapsed) = (rig.proxy.metric(CALLS), started.elapsed());
-    let most = elapsed.as_secs_f64() / 0.1 + 1.0;
+    // The first comes at once.
+    let most = elapsed.as_secs_f64() / 0.1 + 2.0;
     assert!(calls <= most, "{calls} ticks in {elapsed:?}");
     let unused = rig
         .proxy

@@ -79,7 +79,7 @@ fn settings_are_held_against_the_module_schema() {
         ],
     );
     check(", settings: []", &[("wrong-type", "")]);
-    check("", &[("wrong-type", "")]);
+    check("", &[("missing-key", "/rules")]);
     check(", settings: {rules: [5]}", &[("wrong-type", "/rules/0")]);
 }
 

@@ -1,8 +1,9 @@
 //! A filter for the tests: does to bodies what its settings say.
 
 use sluicegate_sdk::{
-    BodyMode, Diagnostics, Filter, OverCap, Reply, RequestBody, RequestBodyVerdict,
-    RequestTrailers, ResponseBody, ResponseBodyVerdict, ResponseTrailers, Setup, TrailersVerdict,
+    BodyMode, Diagnostics, Filter, OverCap, Phase, Reply, Request, RequestBody, RequestBodyVerdict,
+    RequestTrailers, RequestVerdict, Response, ResponseBody, ResponseBodyVerdict, ResponseTrailers,
+    ResponseVerdict, Setup, TrailersVerdict,
 };
 
 /// What is done in each direction.
@@ -15,6 +16,9 @@ pub struct Settings {
     /// What is done with trailers in either direction, beside counting them.
     #[serde(default)]
     trailers: String,
+    /// Bodies of requests for `/skip`, and of responses to them, or of responses with `x-skip`, are not wanted.
+    #[serde(default)]
+    skips: bool,
     /// Stands in what is marked.
     #[serde(default)]
     name: String,
@@ -115,9 +119,29 @@ impl Filter for Bodies {
     type Settings = Settings;
 
     fn configure(settings: Settings, setup: &mut Setup) -> Result<Self, Diagnostics> {
+        if !settings.skips {
+            setup.skip(Phase::Request);
+            setup.skip(Phase::Response);
+        }
         setup.request_body(Does::mode(settings.request.as_ref()));
         setup.response_body(Does::mode(settings.response.as_ref()));
         Ok(Self { settings })
+    }
+
+    fn request(&mut self, request: &Request<'_>) -> RequestVerdict {
+        match request.path() == "/skip" {
+            true => RequestVerdict::next()
+                .skip_request_body()
+                .skip_response_body(),
+            false => RequestVerdict::next(),
+        }
+    }
+
+    fn response(&mut self, response: &Response<'_>) -> ResponseVerdict {
+        match response.field("X-Skip") {
+            Some(_) => ResponseVerdict::next().skip_response_body(),
+            None => ResponseVerdict::next(),
+        }
     }
 
     fn request_body(&mut self, body: &RequestBody<'_>) -> RequestBodyVerdict {

@@ -254,6 +254,12 @@ fn faults() {
         &["settings: {response: {mode: whole, bytes: 99, act: fault}}"],
     );
     assert_eq!(post(&held, "a TRAP b").status, 500);
+    let told = held.proxy.stderr();
+    // What it panicked with, and where.
+    assert!(
+        told.contains("src/lib.rs") && told.contains("as it was told"),
+        "{told}"
+    );
     // The head has gone: what follows must not look whole.
     let passing = rig(
         &backend,
@@ -366,4 +372,53 @@ fn over_http2() {
     );
     let done = curl(&["--http2-prior-knowledge", "-d", "hello", &rig2.url("/x")]);
     assert_eq!(done.body, "<:HE>LLO", "{}", done.stderr);
+}
+
+#[test]
+fn a_filter_may_do_without_a_body_once_it_has_seen_the_head() {
+    let backend = Backend::http_with(|r| {
+        let text = String::from_utf8_lossy(&r.body);
+        let field = match r.field("as-it-is") {
+            Some("1") => "X-Skip: 1\r\n",
+            _ => "",
+        };
+        let length = text.len();
+        format!("HTTP/1.1 200 OK\r\n{field}Content-Length: {length}\r\n\r\n{text}").into_bytes()
+    });
+    for mode in ["whole", "transform"] {
+        let does = format!("{{mode: {mode}, bytes: 100, act: mark}}");
+        let keys = format!("settings: {{skips: true, request: {does}, response: {does}}}");
+        let rig = rig(&backend, &[&keys]);
+        for (target, body) in [
+            ("/", "<:<:x>>"),
+            ("/skip", "x"),
+            // Marked on its way to the endpoint alone.
+            ("/as-it-is", "<:x>"),
+        ] {
+            let as_it_is = u8::from(target == "/as-it-is");
+            let mut raw = rig.raw();
+            raw.send(format!(
+                "POST {target} HTTP/1.1\r\nHost: x\r\nAs-It-Is: {as_it_is}\r\nContent-Length: 1\r\n\r\nx"
+            ))
+            .expect("send");
+            let answer = raw.response().expect("a response");
+            assert_eq!(
+                (answer.status, answer.text().as_str()),
+                if target == "/" && mode == "whole" {
+                    (203, body)
+                } else {
+                    (200, body)
+                },
+                "{mode} {target}"
+            );
+            if target != "/" {
+                let length = body.len().to_string();
+                assert_eq!(
+                    answer.field("content-length"),
+                    Some(&*length),
+                    "{mode} {target}"
+                );
+            }
+        }
+    }
 }
