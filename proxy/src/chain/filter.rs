@@ -340,7 +340,7 @@ impl Filter {
     }
 
     /// One line about a fault, unless there was one in the last second.
-    pub(super) fn warn(&self, phase: &'static str, fault: &Fault) {
+    pub(super) fn warn(&self, phase: &'static str, fault: &Fault, request: Option<&[u8]>) {
         let now = self.age_ms() + 1;
         let last = self.warned_ms.load(Ordering::Relaxed);
         let due = last == 0 || now.saturating_sub(last) >= WARN_INTERVAL_MS;
@@ -360,6 +360,7 @@ impl Filter {
             phase,
             kind = fault.kind.as_str(),
             module = self.module.name(),
+            request_id = request.map(|id| tracing::field::display(String::from_utf8_lossy(id))),
             suppressed = silent,
             "filter fault: {}{}{backtrace}",
             fault.message,

@@ -51,6 +51,13 @@ pub struct Slot {
     called: Cell<bool>,
 }
 
+/// Whom a call is for.
+#[derive(Clone, Copy, Default)]
+struct About<'a> {
+    client: Option<&'a [u8]>,
+    request: Option<&'a [u8]>,
+}
+
 /// What one call came to, when it did not fail or the policy is to go on.
 pub(super) enum Answer {
     Verdict(Verdict),
@@ -143,8 +150,11 @@ impl Slot {
         self.begin();
         let mut answer = self.spare.take();
         let called = self.invoke(phase, facts, shown, &mut answer);
-        let client = facts.value(Fact::ClientAddress);
-        self.settled(phase, called.map(|()| answer), shown, client)
+        let about = About {
+            client: facts.value(Fact::ClientAddress),
+            request: facts.value(Fact::RequestId),
+        };
+        self.settled(phase, called.map(|()| answer), shown, about)
     }
 
     /// A call is made, whose time is to be counted.
@@ -191,7 +201,7 @@ impl Slot {
                 return self.failed(phase, &Fault::new(FaultKind::Instance, why));
             }
         };
-        self.settled(phase, called.map(|()| answer), shown, None)
+        self.settled(phase, called.map(|()| answer), shown, About::default())
     }
 
     /// Tells the filter that nobody waits for what a call suspended for, so that it lets go of what it kept.
@@ -233,13 +243,13 @@ impl Slot {
         self.suspended.set(self.suspended.get().saturating_sub(1));
     }
 
-    /// Checks what a call answered. `client` is whom it was for, where that is known.
+    /// Checks what a call answered. `about` is what it was for, where that is known.
     fn settled(
         &self,
         phase: Phase,
         called: Result<Vec<u8>, Fault>,
         shown: Shown<'_>,
-        client: Option<&[u8]>,
+        about: About<'_>,
     ) -> Result<Answer, FaultKind> {
         let called = called.and_then(|block| {
             match Verdict::read(block, self.plan().rules(phase)).and_then(|v| has_room(v, shown)) {
@@ -264,8 +274,8 @@ impl Slot {
                 Ok(Answer::Verdict(verdict))
             }
             Err(fault) => {
-                self.broken(client, &fault);
-                self.failed(phase, &fault)
+                self.broken(about.client, &fault);
+                self.failed_for(about.request, phase, &fault)
             }
         }
     }
@@ -320,9 +330,19 @@ impl Slot {
 
     /// Counts and tells a fault, and says what the policy makes of it.
     pub(super) fn failed(&self, phase: Phase, fault: &Fault) -> Result<Answer, FaultKind> {
+        self.failed_for(None, phase, fault)
+    }
+
+    /// The same with the id of the request, by which the access log has it.
+    fn failed_for(
+        &self,
+        request: Option<&[u8]>,
+        phase: Phase,
+        fault: &Fault,
+    ) -> Result<Answer, FaultKind> {
         self.shard().fault(fault.kind);
         if fault.kind != FaultKind::Backoff {
-            self.filter.warn(phase.as_str(), fault);
+            self.filter.warn(phase.as_str(), fault, request);
         }
         match self.filter.config().on_error {
             OnError::Fail => Err(fault.kind),
@@ -391,7 +411,7 @@ impl Slot {
             match self.filter.made_quickly() {
                 Ok(instance) => taken = instance,
                 Err(fault) => {
-                    self.filter.warn("configure", &fault);
+                    self.filter.warn("configure", &fault, None);
                     self.retry_at.set(Some(Instant::now() + RETRY_AFTER));
                 }
             }

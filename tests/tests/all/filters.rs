@@ -95,6 +95,13 @@ fn response_phase_faults_are_500_and_bypass_leaves_the_response() {
         .build();
     let strict = rig(&backend, guest.clone(), "");
     assert_eq!(strict.get("/").status, 500);
+    // The log's line leads to the record.
+    let id = strict.record("/")["request_id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    let told = strict.proxy.stderr();
+    assert!(told.contains(&format!("request_id={id}")), "{told}");
     let lenient = rig(&backend, guest, ", on-error: bypass");
     assert_eq!(lenient.get("/").text(), "web1");
 }
