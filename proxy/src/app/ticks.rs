@@ -3,7 +3,7 @@
 use crate::chain::{ExchangeState, Slot};
 use crate::connection::Connection;
 use crate::generation::Service;
-use crate::http::suspended::perform_for_session;
+use crate::http::suspended::perform_without_request;
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -17,10 +17,10 @@ pub struct Ticks(RefCell<Vec<Ticking>>);
 
 /// Where a filter is to be found: its pools and its store are those of a service.
 #[derive(Clone)]
-pub struct Place {
-    pub service: Rc<Service>,
+struct Place {
+    service: Rc<Service>,
     /// In the service's chain.
-    pub at: usize,
+    at: usize,
 }
 
 struct Ticking {
@@ -104,7 +104,7 @@ async fn tick(place: &Place) {
     let listener = place.service.listener.config.name.clone();
     let connection = Rc::new(Connection::new(listener, nowhere, nowhere));
     while let Some(suspension) = waits {
-        let results = perform_for_session(&place.service, &connection, &suspension).await;
+        let results = perform_without_request(&place.service, &connection, &suspension).await;
         waits = chain.resume_tick(&mut state, *suspension, &results);
     }
 }

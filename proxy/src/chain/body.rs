@@ -171,7 +171,6 @@ impl Chain {
             link,
             phase: message.body_phase(),
             at: stage.filter,
-            state: part.state,
             serial: link.slot.serial(&part.own),
             flags,
             round: 0,
@@ -317,18 +316,11 @@ fn made(
         Kind::Reply => Outcome::Reply(apply::reply(&verdict, &mut part.state)),
         Kind::Drop => Outcome::Drop,
         Kind::Reset => Outcome::Reset,
-        Kind::Suspend => {
-            apply::state(&verdict, &mut part.state);
-            let by = Suspender {
-                state: part.state,
-                ..by
-            };
-            match Suspension::begin(by, verdict) {
-                Ok(Ok(suspension)) => return Made::Wait(suspension),
-                Ok(Err(_)) => return Made::Same,
-                Err(kind) => fault(link, kind),
-            }
-        }
+        Kind::Suspend => match Suspension::begin(by, verdict, &mut part.state) {
+            Ok(Ok(suspension)) => return Made::Wait(suspension),
+            Ok(Err(_)) => return Made::Same,
+            Err(kind) => fault(link, kind),
+        },
     };
     part.ended = true;
     Made::End(ends)

@@ -181,7 +181,6 @@ impl Chain {
                 link,
                 phase: Phase::Request,
                 at,
-                state: part.state,
                 serial: link.slot.serial(&part.own),
                 flags,
                 round: 0,
@@ -277,7 +276,6 @@ impl Chain {
                 link,
                 phase: Phase::Response,
                 at,
-                state: part.state,
                 serial: link.slot.serial(&part.own),
                 flags,
                 round: 0,
@@ -347,12 +345,7 @@ fn requested(
             Kind::Drop => Outcome::Drop,
             Kind::Reset => Outcome::Reset,
             Kind::Suspend => {
-                apply::state(&verdict, &mut part.state);
-                let by = Suspender {
-                    state: part.state,
-                    ..by
-                };
-                match Suspension::begin(by, verdict) {
+                match Suspension::begin(by, verdict, &mut part.state) {
                     // It has not decided yet.
                     Ok(Ok(suspension)) => return Some(Outcome::Suspend(suspension)),
                     Ok(Err(_)) => return None,
@@ -393,21 +386,14 @@ fn responded(
         }
         Kind::Drop => return Some(Outcome::Drop),
         Kind::Reset => return Some(Outcome::Reset),
-        Kind::Suspend => {
-            apply::state(&verdict, &mut part.state);
-            let by = Suspender {
-                state: part.state,
-                ..by
-            };
-            match Suspension::begin(by, verdict) {
-                Ok(Ok(mut suspension)) => {
-                    suspension.body = body.take();
-                    return Some(Outcome::Suspend(suspension));
-                }
-                Ok(Err(_)) => {}
-                Err(kind) => return Some(fault(by.link, kind)),
+        Kind::Suspend => match Suspension::begin(by, verdict, &mut part.state) {
+            Ok(Ok(mut suspension)) => {
+                suspension.body = body.take();
+                return Some(Outcome::Suspend(suspension));
             }
-        }
+            Ok(Err(_)) => {}
+            Err(kind) => return Some(fault(by.link, kind)),
+        },
     }
     None
 }

@@ -124,7 +124,6 @@ impl Chain {
                 link,
                 phase,
                 at,
-                state: part.state,
                 serial: link.slot.serial(&part.own),
                 flags: flags_of(&told),
                 round: 0,
@@ -160,18 +159,11 @@ fn decided(
         Kind::Next | Kind::Reply => {
             apply::stream(&verdict, route, &by.link.pools, &mut part.state);
         }
-        Kind::Suspend => {
-            apply::state(&verdict, &mut part.state);
-            let by = Suspender {
-                state: part.state,
-                ..by
-            };
-            match Suspension::begin(by, verdict) {
-                Ok(Ok(suspension)) => return Some(StreamOutcome::Suspend(suspension)),
-                Ok(Err(_)) => {}
-                Err(kind) => return Some(fault(by.link, kind)),
-            }
-        }
+        Kind::Suspend => match Suspension::begin(by, verdict, &mut part.state) {
+            Ok(Ok(suspension)) => return Some(StreamOutcome::Suspend(suspension)),
+            Ok(Err(_)) => {}
+            Err(kind) => return Some(fault(by.link, kind)),
+        },
     }
     None
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::apply;
 use super::filter::Filter;
 use super::http::Link;
 use super::own::Own;
@@ -46,8 +47,6 @@ pub(super) struct Suspender<'a> {
     pub(super) link: &'a Link,
     pub(super) phase: Phase,
     pub(super) at: usize,
-    /// What the filter keeps between its phases, with this verdict applied.
-    pub(super) state: u64,
     /// Of the instance that was called.
     pub(super) serial: u64,
     /// The header's, as the call was shown them.
@@ -57,11 +56,14 @@ pub(super) struct Suspender<'a> {
 }
 
 impl Suspension {
-    /// Begins to wait. One that may not is cancelled at once, and is a fault: the policy says what comes of it.
+    /// Begins to wait, with `state` as the verdict leaves it. One that may not wait is cancelled at once, and is a fault: the
+    /// policy says what comes of it.
     pub(super) fn begin(
         by: Suspender<'_>,
         verdict: Verdict,
+        state: &mut u64,
     ) -> Result<Result<Box<Self>, Answer>, FaultKind> {
+        apply::state(&verdict, state);
         let slot = &by.link.slot;
         let token = verdict.ops().fold(0, |token, op| match op {
             Op::Token(token) => token,
@@ -75,7 +77,7 @@ impl Suspension {
             verdict,
             resumed: Resumed {
                 token,
-                state: by.state,
+                state: *state,
                 flags: by.flags,
             },
             serial: by.serial,
@@ -137,7 +139,6 @@ impl Suspension {
             link,
             phase: self.phase,
             at: self.at,
-            state: part.state,
             serial: link.slot.serial(&part.own),
             flags: self.resumed.flags,
             round: self.round,

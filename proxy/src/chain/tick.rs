@@ -34,7 +34,6 @@ impl Chain {
             link,
             phase: Phase::Tick,
             at,
-            state: 0,
             serial: slot.serial(&part.own),
             flags: 0,
             round: 0,
@@ -61,7 +60,7 @@ impl Chain {
 fn waits(answer: Result<Answer, FaultKind>, by: Suspender<'_>) -> Option<Box<Suspension>> {
     match answer {
         Ok(Answer::Verdict(verdict)) if verdict.kind == Kind::Suspend => {
-            Suspension::begin(by, verdict).ok()?.ok()
+            Suspension::begin(by, verdict, &mut 0).ok()?.ok()
         }
         _ => None,
     }

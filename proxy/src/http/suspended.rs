@@ -67,8 +67,8 @@ pub async fn perform(caller: &Caller<'_>, suspension: &Suspension) -> Results {
     results.into_iter().map(told).collect()
 }
 
-/// The same for sessions, which know nothing of HTTP.
-pub fn perform_for_session<'a>(
+/// The same for sessions and ticks, which know nothing of HTTP.
+pub fn perform_without_request<'a>(
     service: &'a Rc<Service>,
     connection: &'a Rc<Connection>,
     suspension: &'a Suspension,

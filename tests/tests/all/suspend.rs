@@ -1,7 +1,6 @@
 //! Filters that wait: for sleep, calls, the store, in requests, responses and sessions.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -11,6 +10,7 @@ use sluicegate_tests::client::{Raw, Response, curl, get};
 use sluicegate_tests::proxy::{Proxy, Start, sluicegate};
 use sluicegate_tests::wait::{DEADLINE, eventually};
 
+use super::components;
 use super::rig::{record, records};
 
 const ALL: &str =
@@ -19,37 +19,7 @@ const ALL: &str =
 /// The guest of `tests/guests/waits`, built once.
 fn waits() -> &'static [u8] {
     static MODULE: OnceLock<Vec<u8>> = OnceLock::new();
-    MODULE.get_or_init(|| {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .parent()
-            .expect("the workspace");
-        let binary = sluicegate_tests::proxy::binary();
-        // Where the standard filters are built: what they share with it is there already.
-        let target: PathBuf = binary
-            .ancestors()
-            .nth(2)
-            .expect("target/PROFILE")
-            .join("filters");
-        let output = Command::new(env!("CARGO"))
-            .args([
-                "build",
-                "--target",
-                "wasm32-unknown-unknown",
-                "--profile",
-                "filter",
-            ])
-            .args(["--package", "sluicegate-guest-waits", "--target-dir"])
-            .arg(&target)
-            .current_dir(root)
-            .env_remove("RUSTFLAGS")
-            .env_remove("CARGO_TARGET_DIR")
-            .output()
-            .expect("cargo runs");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{said}");
-        let module = target.join("wasm32-unknown-unknown/filter/waits.wasm");
-        std::fs::read(&module).unwrap_or_else(|why| panic!("{}: {why}", module.display()))
-    })
+    MODULE.get_or_init(|| components::filter("waits", "wasm32-unknown-unknown"))
 }
 
 /// The service that is called. It does not answer `/hang`.

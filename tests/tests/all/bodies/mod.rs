@@ -6,14 +6,13 @@ mod hostile;
 mod modes;
 mod protocols;
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 
 use sluicegate_tests::backend::{Backend, Received, response};
 use sluicegate_tests::client::Response;
 use sluicegate_tests::proxy::Start;
 
+use super::components;
 use super::rig::{Plan, Rig};
 
 /// The guest of `tests/guests/bodies`, built once.
@@ -23,29 +22,7 @@ fn module() -> &'static [u8] {
 }
 
 fn built(triple: &str) -> Vec<u8> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("the workspace");
-    let binary = sluicegate_tests::proxy::binary();
-    let target: PathBuf = binary
-        .ancestors()
-        .nth(2)
-        .expect("target/PROFILE")
-        .join("filters");
-    let output = Command::new(env!("CARGO"))
-        .args(["build", "--target", triple, "--profile", "filter"])
-        .args(["--package", "sluicegate-guest-bodies"])
-        .arg("--target-dir")
-        .arg(&target)
-        .current_dir(root)
-        .env_remove("RUSTFLAGS")
-        .env_remove("CARGO_TARGET_DIR")
-        .output()
-        .expect("cargo runs");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    let module = target.join(triple).join("filter/bodies.wasm");
-    std::fs::read(&module).unwrap_or_else(|why| panic!("{}: {why}", module.display()))
+    components::filter("bodies", triple)
 }
 
 /// Settings of one filter of the chain, and what else stands beside its module.
