@@ -23,6 +23,7 @@ mod own;
 mod plan;
 mod predicate;
 mod problem;
+mod refusal;
 mod seats;
 mod slot;
 mod state;

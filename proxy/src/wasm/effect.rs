@@ -1,6 +1,7 @@
 //! Effects that a suspended call asks for (PACKED.md, "Suspend and resume"), as they lie in its verdict.
 
-use super::verdict::{BadVerdict, RawOp, field, is_authority, is_target};
+use super::bad_verdict::BadVerdict;
+use super::verdict::{RawOp, field, is_authority, is_target};
 use crate::head::is_token;
 
 /// Effects of one suspended call.

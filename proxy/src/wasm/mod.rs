@@ -6,6 +6,7 @@
 //!
 //! Must not know: configuration files, sockets, tokio, pools. What a verdict *means* is `chain`'s.
 
+mod bad_verdict;
 mod bindings;
 mod canonical;
 mod deadline;
@@ -57,7 +58,8 @@ pub(crate) use verdict::Writer;
 /// The version of the filter contract this build serves.
 pub const CONTRACT_VERSION: &str = "0.1.0";
 
+pub use bad_verdict::BadVerdict;
 pub use effect::{Call, EFFECTS_MAX, Effect};
 pub use results::{EffectError, EffectResult, Resumed, flags_of, pack_results};
-pub use verdict::{BadVerdict, Kind, Op, Rules, Verdict, is_authority, is_target};
+pub use verdict::{Kind, Op, Rules, Verdict, is_authority, is_target};
 pub use words::{tame, tame_lines};
