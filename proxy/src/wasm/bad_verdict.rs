@@ -89,3 +89,25 @@ fn wanted(code: u8) -> &'static str {
         _ => "",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::BadVerdict;
+
+    #[test]
+    fn operations_are_told_by_name_and_with_what_they_take() {
+        let told = |bad: BadVerdict| bad.to_string();
+        assert_eq!(
+            told(BadVerdict::OperationNotAllowed(49)),
+            "operation 49 (body) is not allowed in this phase; a body that is only watched cannot be replaced"
+        );
+        assert_eq!(
+            told(BadVerdict::OperationNotAllowed(64)),
+            "operation 64 (state) is not allowed in this phase"
+        );
+        assert_eq!(
+            told(BadVerdict::Argument(34)),
+            "operation 34 (endpoint) has a value that it cannot have: address:port"
+        );
+    }
+}

@@ -75,3 +75,14 @@ fn ticks_need_a_grant() {
         refused.stderr
     );
 }
+
+#[test]
+fn the_first_tick_comes_at_once() {
+    let backend = Backend::http("web");
+    let guest = Guest::default()
+        .every_ms(3_600_000)
+        .answers(Phase::Tick, &[]);
+    let guest = guest.build();
+    let rig = plan(&backend, "[ticker]", "[tick]").run_with(Start::new().file("t.wasm", guest));
+    assert!(eventually(DEADLINE, || rig.proxy.metric(CALLS) == 1.0));
+}
