@@ -142,7 +142,7 @@ mod tests {
         );
         assert_eq!(
             said(413, Some("text/html"), "<p>"),
-            "200 2 413 Content Too Large"
+            "200 2 413 Payload Too Large"
         );
         assert_eq!(said(302, None, ""), "200 2 302 Found");
         let long = "ü".repeat(2000);
