@@ -218,6 +218,53 @@ fn a_client_may_acknowledge_many_messages_late() {
 }
 
 #[test]
+fn small_messages_wait_for_a_slow_endpoint_without_being_held_against_the_client() {
+    const MESSAGES: usize = 20_000;
+    // It takes the call after half a second, and then as many bytes as its window has room for.
+    let backend = Backend::raw(|stream, _| {
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        let Some(mut client) = Client::accept(stream) else {
+            return;
+        };
+        let mut bytes = 0;
+        while let Some(frame) = client.next() {
+            if frame.kind != DATA {
+                continue;
+            }
+            bytes += frame.payload.len();
+            let answer = match frame.ends() {
+                true => [
+                    headers_open(frame.stream, &OK_HEAD),
+                    data(frame.stream, bytes.to_string().as_bytes()),
+                    headers(frame.stream, &[("grpc-status", "0")]),
+                ]
+                .concat(),
+                false if frame.payload.is_empty() => Vec::new(),
+                false => {
+                    let by = u32::try_from(frame.payload.len()).expect("a frame");
+                    [window_update(frame.stream, by), window_update(0, by)].concat()
+                }
+            };
+            if client.raw.send(answer).is_err() {
+                return;
+            }
+        }
+    });
+    let rig = Plan::new(&[backend.address()])
+        .pool("protocol: http2")
+        .run();
+    let mut client = Client::connect(rig.bind);
+    let mut call = headers_open(1, &CALL);
+    for _ in 0..MESSAGES {
+        call.extend(data(1, b"\0\0\0\0\x05hello"));
+    }
+    call.extend(data_end(1, b""));
+    client.raw.send(call).expect("send");
+    let got = stream(&mut client, 1);
+    assert_eq!(got[1].payload, (MESSAGES * 10).to_string().as_bytes());
+}
+
+#[test]
 fn windows_of_one_byte_after_the_other_are_a_flood_whatever_comes_of_them() {
     let backend = Backend::http_with(|_| response(200, &"b".repeat(100_000)));
     let rig = Plan::new(&[backend.address()]).run();
