@@ -48,9 +48,10 @@ const CANCELLED_PER_SECOND: u32 = 600;
 const EARLY: Duration = Duration::from_secs(1);
 /// Lines of a `cookie` that come one by one (RFC 9113 §8.2.3). The crate counts 38 bytes more for each than there are in one line.
 const CRUMBS_MAX: usize = 1024;
-/// What small frames of DATA that wait in the crate may cost, at some 256 bytes each. Only those of one turn wait there, see
-/// [`wire::Wire::begin_turn`] and `body`.
-const SMALL_FRAMES_BYTES: usize = 1024 * 1024;
+/// What small frames of DATA may cost in the crate, at some 256 bytes each. Only those of one turn wait there, see
+/// [`wire::Wire::begin_turn`] and `body`. But the crate never gives back what it counts for frames that came late, for a
+/// stream that had ended, so that there must be room for those of a long life.
+const SMALL_FRAMES_BYTES: usize = 16 * 1024 * 1024;
 
 /// Serves the connection to its end. `initial` are bytes that were read already.
 pub async fn serve(slot: Rc<ServiceSlot>, connection: Rc<Connection>, io: Io, initial: Vec<u8>) {
@@ -167,6 +168,7 @@ fn blame(slot: &ServiceSlot, connection: &Connection, error: &h2::Error) {
         Reason::ENHANCE_YOUR_CALM => GoAway::Flood,
         _ => GoAway::Protocol,
     };
+    tracing::debug!(peer = %connection.peer, %error, "HTTP/2 client broke a rule");
     report(slot, connection, why, code);
 }
 

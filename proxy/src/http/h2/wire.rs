@@ -30,7 +30,7 @@ pub(super) const DATA_MIN: usize = 32;
 const PAID_BY_UPLOAD: u32 = 2;
 
 /// Small frames of DATA that are read before the streams have their turn to take them.
-const TURN_MAX: u32 = 1024;
+const TURN_MAX: u32 = 512;
 /// What the h2 crate counts as small.
 const SMALL: usize = 256;
 
