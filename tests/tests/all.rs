@@ -10,6 +10,8 @@ mod capabilities;
 mod check;
 #[path = "all/cli.rs"]
 mod cli;
+#[path = "all/client_origin.rs"]
+mod client_origin;
 #[path = "all/components.rs"]
 mod components;
 #[path = "all/corpora.rs"]
@@ -34,6 +36,8 @@ mod framing;
 mod from_scratch;
 #[path = "all/guest.rs"]
 mod guest;
+#[path = "all/half_closed.rs"]
+mod half_closed;
 #[path = "all/handlers.rs"]
 mod handlers;
 #[path = "all/handover.rs"]
@@ -60,6 +64,8 @@ mod layers;
 mod middleware;
 #[path = "all/mistakes.rs"]
 mod mistakes;
+#[path = "all/operating.rs"]
+mod operating;
 #[path = "all/rate_limit.rs"]
 mod rate_limit;
 #[path = "all/reference.rs"]

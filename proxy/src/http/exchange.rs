@@ -10,6 +10,7 @@ mod record;
 mod response;
 mod suspended;
 mod tries;
+mod tunnel;
 mod upload;
 
 pub use behind::Told;
@@ -156,7 +157,7 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
     ) -> Self {
         let mut incoming = incoming;
         let options = &service.listener.config.http;
-        let arrived = forward::arrive(connection, options, &mut incoming.head.fields);
+        let arrived = forward::arrive(connection, options, &mut incoming.head);
         service.metrics.exchange_started();
         Self::of(service, connection, timer, side, incoming, arrived)
     }
@@ -408,11 +409,7 @@ pub fn request_facts<'a>(
         client: client.ip,
         client_text: client.text(connection),
         client_port: client.port,
-        scheme: if connection.tls.is_some() {
-            "https"
-        } else {
-            "http"
-        },
+        scheme: client.origin.scheme(),
         request_id: id.as_str(),
         has_body: framing.has_body(),
     }

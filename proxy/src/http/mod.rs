@@ -2,6 +2,7 @@
 
 pub mod call;
 pub mod client_address;
+pub mod client_origin;
 pub mod client_side;
 pub mod effects;
 pub mod exchange;
