@@ -104,3 +104,5 @@ mod upstream_http2;
 mod upstream_tls;
 #[path = "all/websocket_frames.rs"]
 mod websocket_frames;
+#[path = "all/websocket_http2.rs"]
+mod websocket_http2;

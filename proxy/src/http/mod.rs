@@ -14,6 +14,7 @@ mod handler_upstream;
 pub mod respond;
 pub mod suspended;
 pub mod upstream;
+pub mod websocket;
 
 #[cfg(test)]
 mod call_tests;

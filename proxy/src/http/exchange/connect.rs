@@ -247,7 +247,7 @@ pub fn allowed_upgrade(
     pool: &PoolConfig,
 ) -> Option<Vec<u8>> {
     if hop.upgrade.is_empty()
-        || version != Version::Http11
+        || version == Version::Http10
         || pool.protocol == PoolProtocol::Http2
         || pool.is_handled()
     {

@@ -3,10 +3,11 @@
 use super::{Ending, Exchange, Upload};
 use crate::chain::Reply;
 use crate::error::Reason;
-use crate::head::ResponseHead;
+use crate::head::{ResponseHead, Version};
 use crate::http::client_side::{ClientSide, ResponseBody};
 use crate::http::forward;
 use crate::http::upstream::Upstream;
+use crate::http::websocket;
 use crate::upstream::{Failure, Lease};
 use std::task::Poll;
 
@@ -19,7 +20,7 @@ impl<C: ClientSide> Exchange<'_, C> {
         lease: Option<&Lease>,
     ) -> Ending {
         let answered = forward::strip_hop_by_hop(&mut head.fields).upgrade;
-        if !self.has_offered(&answered) {
+        if !self.has_offered(&answered) || !self.has_accepted(&head) {
             if let Some(lease) = lease {
                 lease.failed(Failure::Broken);
             }
@@ -42,6 +43,10 @@ impl<C: ClientSide> Exchange<'_, C> {
             return self.reply(refusal, None).await;
         }
         self.journal.upgraded = true;
+        if self.opens_websocket() {
+            head.status = 200;
+            head.fields.remove(b"sec-websocket-accept");
+        }
         let protocols = answered.join(&b", "[..]);
         self.send_head(head, ResponseBody::Tunnel, Some(&protocols));
         upstream.become_tunnel();
@@ -66,6 +71,19 @@ impl<C: ClientSide> Exchange<'_, C> {
             offered.any(|offered| offered.eq_ignore_ascii_case(protocol))
         };
         !answered.is_empty() && answered.iter().all(is_offered)
+    }
+
+    /// Whether the client opened its WebSocket on a stream of HTTP/2 (RFC 8441).
+    pub(super) fn opens_websocket(&self) -> bool {
+        self.head.version == Version::Http2 && !self.hop.upgrade.is_empty()
+    }
+
+    /// Whether the endpoint answered the key that the proxy wrote for such a client.
+    fn has_accepted(&self, head: &ResponseHead) -> bool {
+        let key = self.head.fields.get(b"sec-websocket-key");
+        !self.opens_websocket()
+            || head.fields.get(b"sec-websocket-accept")
+                == key.map(websocket::accept).as_deref().map(str::as_bytes)
     }
 
     /// Moves what is left of the request's body, which most often is nothing.
