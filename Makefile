@@ -7,7 +7,7 @@ SOAK_SECONDS ?= 600
 PACKAGES := curl openssl openssh-server openssh-client nghttp2-client nghttp2-server python3 slowhttptest redis-server
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: setup demo test conformance lint build bench fuzz soak clean fmt reference
+.PHONY: setup demo test conformance lint build bench fuzz fuzz-build soak clean fmt reference
 
 ## Install what the build and the tests need and is not there yet: as root; else say what is missing.
 setup:
@@ -50,6 +50,10 @@ bench: setup build
 ## Run the fuzzers, a minute each (FUZZ_SECONDS), on a nightly toolchain; fuzz/README.md says what they look for.
 fuzz: setup
 	FUZZ_SECONDS=$(FUZZ_SECONDS) ./fuzz/run.sh
+
+## Whether the fuzzers still compile, with the usual toolchain; nothing is run.
+fuzz-build: setup
+	./fuzz/build.sh
 
 ## Good and hostile filters under load with a reload each second, ten minutes (SOAK_SECONDS): nothing may grow.
 soak: setup

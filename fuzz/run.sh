@@ -5,9 +5,7 @@ cd "$(dirname "$0")"
 seconds="${FUZZ_SECONDS:-60}"
 
 rustup toolchain list | grep -q '^nightly' || rustup toolchain install nightly --profile minimal
-# The versions that the product is built from.
-cmp -s ../Cargo.lock Cargo.lock.from || cp ../Cargo.lock Cargo.lock
-cp ../Cargo.lock Cargo.lock.from
+. ./versions.sh
 host="$(rustc +nightly -vV | sed -n 's/^host: //p')"
 RUSTC_WRAPPER="$PWD/rustc.sh" cargo +nightly build --release --bins --target "$host"
 

@@ -197,7 +197,7 @@ impl Version {
 }
 
 /// A range of a head's arena.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Span {
     at: u32,
     len: u32,
@@ -229,8 +229,11 @@ pub struct RequestHead {
     pub version: Version,
     pub fields: Fields,
     method: Span,
-    /// As it came, whatever filters made of it.
+    /// As it came over the connection.
+    received: Span,
+    /// What the client asked for, whatever filters made of it.
     asked: Span,
+    /// The same as `asked` until a filter sets it.
     authority: Span,
     target: Span,
 }
@@ -249,6 +252,7 @@ impl RequestHead {
         Self {
             version,
             method: Span::push(arena, method),
+            received: authority,
             asked: authority,
             authority,
             target: Span::push(arena, target),
@@ -268,6 +272,7 @@ impl RequestHead {
         Self {
             version,
             method: Span::from_range(method),
+            received: authority,
             asked: authority,
             authority,
             target: Span::from_range(target),
@@ -280,18 +285,42 @@ impl RequestHead {
         self.method.of(self.fields.arena())
     }
 
-    /// Host and port as the client sent them (absolute form and `:authority` win over `Host`), or as a filter has set them.
+    /// Host and port that the client asked for (absolute form and `:authority` win over `Host`, and what a trusted proxy
+    /// says over all of them), or as a filter has set them.
     pub fn authority(&self) -> &[u8] {
         self.authority.of(self.fields.arena())
     }
 
-    /// Host and port as the client sent them, whatever filters made of them.
+    /// Host and port that the client asked for, whatever filters made of them.
     pub fn asked_authority(&self) -> &[u8] {
         self.asked.of(self.fields.arena())
     }
 
+    /// Host and port as they came over the connection, from the client or from a proxy before this one.
+    pub fn received_authority(&self) -> &[u8] {
+        self.received.of(self.fields.arena())
+    }
+
+    /// What the next hop is told in `Host`: what came in it, or what a filter has set.
+    pub fn host(&self) -> &[u8] {
+        if self.authority == self.asked {
+            self.received_authority()
+        } else {
+            self.authority()
+        }
+    }
+
+    /// Says what a filter wants the request to be for.
     pub fn set_authority(&mut self, authority: &[u8]) {
         self.authority = Span::push(self.fields.arena_mut(), authority);
+    }
+
+    /// Says what the client asked a proxy before this one for, whose own request may name another `Host`.
+    pub fn set_asked_authority(&mut self, authority: &[u8]) {
+        if authority != self.asked_authority() {
+            self.asked = Span::push(self.fields.arena_mut(), authority);
+        }
+        self.authority = self.asked;
     }
 
     /// Path and query in origin form, or `*`.

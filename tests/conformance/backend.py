@@ -9,6 +9,8 @@ BODY = b"0123456789abcdef" * 16
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # Head and body leave as one segment.
+    wbufsize = -1
 
     def answer(self):
         if self.headers.get("transfer-encoding", "").lower() == "chunked":

@@ -127,7 +127,7 @@ impl Raw {
     }
 
     /// A body framed as `head` says; that of a request is empty without framing, that of a response lasts to the end.
-    pub(crate) fn body(&mut self, head: &str, status: u16) -> io::Result<Vec<u8>> {
+    pub fn body(&mut self, head: &str, status: u16) -> io::Result<Vec<u8>> {
         if matches!(status, 100..=199 | 204 | 304) {
             return Ok(Vec::new());
         }

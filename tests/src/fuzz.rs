@@ -259,13 +259,14 @@ pub fn h1_request(data: &[u8]) {
         Framing::Length(length) => BodyFraming::Length(length),
         Framing::Chunked => BodyFraming::Chunked,
     };
+    let upgrade = (!hop.upgrade.is_empty()).then(|| hop.upgrade.join(&b", "[..]));
     let mut out = Vec::new();
     write::request(
         &mut out,
         &request.head,
         host,
         framing,
-        hop.upgrade.as_deref(),
+        upgrade.as_deref(),
         hop.trailers,
     );
     assert_eq!(HeadEnd::default().find(&out), Some(out.len()));

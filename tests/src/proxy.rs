@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use tempfile::TempDir;
 
 use crate::wait::{DEADLINE, eventually, until};
@@ -32,7 +32,8 @@ pub struct Start {
     dir: TempDir,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
-    descriptors: Option<u64>,
+    /// What a shell does to its own limits before it becomes the process.
+    limits: Vec<String>,
 }
 
 /// What the process holds, from `/proc`.
@@ -50,7 +51,7 @@ impl Start {
             dir: tempfile::tempdir().expect("a temporary directory"),
             arguments: Vec::new(),
             environment: Vec::new(),
-            descriptors: None,
+            limits: Vec::new(),
         }
     }
 
@@ -77,7 +78,14 @@ impl Start {
 
     /// The soft limit of open files that the process starts with.
     pub fn descriptors(mut self, limit: u64) -> Self {
-        self.descriptors = Some(limit);
+        self.limits.push(format!("ulimit -Sn {limit}"));
+        self
+    }
+
+    /// How large a file may become, in units of 512 bytes: a disk that is full. [`Proxy::empty_the_disk`] lifts it.
+    pub fn disk(mut self, blocks: u64) -> Self {
+        self.limits
+            .push(format!("trap '' XFSZ && ulimit -Sf {blocks}"));
         self
     }
 
@@ -106,11 +114,11 @@ impl Start {
         let config = self.dir.path().join("sluicegate.yaml");
         std::fs::write(&config, with_admin(yaml, self.dir.path())).expect("configuration");
         let open = |name: &str| File::create(self.dir.path().join(name)).expect("an output file");
-        let mut command = match self.descriptors {
-            None => Command::new(binary()),
-            Some(limit) => {
+        let mut command = match self.limits.is_empty() {
+            true => Command::new(binary()),
+            false => {
                 let mut shell = Command::new("sh");
-                let script = format!("ulimit -Sn {limit} && exec \"$@\"");
+                let script = format!("{} && exec \"$@\"", self.limits.join(" && "));
                 shell.args(["-c", &script, "sh"]).arg(binary());
                 shell
             }
@@ -210,6 +218,16 @@ impl Proxy {
     pub fn wait(&mut self) -> ExitStatus {
         until(DEADLINE, || self.child.try_wait().expect("wait"))
             .unwrap_or_else(|| panic!("sluicegate does not end:\n{}", self.stderr()))
+    }
+
+    /// Files may be as large as they like again.
+    pub fn empty_the_disk(&self) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        let no_limit = Rlimit {
+            current: None,
+            maximum: None,
+        };
+        prlimit(pid, Resource::Fsize, no_limit).expect("a limit");
     }
 
     pub fn is_running(&mut self) -> bool {

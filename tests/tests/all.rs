@@ -10,6 +10,8 @@ mod capabilities;
 mod check;
 #[path = "all/cli.rs"]
 mod cli;
+#[path = "all/client_origin.rs"]
+mod client_origin;
 #[path = "all/components.rs"]
 mod components;
 #[path = "all/corpora.rs"]
@@ -38,6 +40,8 @@ mod from_scratch;
 mod grpc;
 #[path = "all/guest.rs"]
 mod guest;
+#[path = "all/half_closed.rs"]
+mod half_closed;
 #[path = "all/handlers.rs"]
 mod handlers;
 #[path = "all/handover.rs"]
@@ -64,6 +68,8 @@ mod layers;
 mod middleware;
 #[path = "all/mistakes.rs"]
 mod mistakes;
+#[path = "all/operating.rs"]
+mod operating;
 #[path = "all/rate_limit.rs"]
 mod rate_limit;
 #[path = "all/reference.rs"]
@@ -102,3 +108,5 @@ mod upstream_http2;
 mod upstream_tls;
 #[path = "all/websocket_frames.rs"]
 mod websocket_frames;
+#[path = "all/websocket_http2.rs"]
+mod websocket_http2;

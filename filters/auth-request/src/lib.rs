@@ -27,7 +27,7 @@ pub struct Settings {
     #[serde(default = "get")]
     method: String,
     /// Request headers that the service is shown; `authorization` and `cookie` when left out. The original request is told
-    /// in X-Original-Method, X-Original-URL, X-Forwarded-For and X-Forwarded-Proto.
+    /// in X-Original-Method, X-Original-URL, X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host.
     forward: Option<Vec<String>>,
     /// Response headers of the service that the request is given. What the client sent under these names is removed.
     #[serde(default)]
@@ -143,7 +143,8 @@ impl AuthRequest {
             .header("x-original-method", request.method())
             .header("x-original-url", url)
             .header("x-forwarded-for", request.client_address())
-            .header("x-forwarded-proto", request.scheme());
+            .header("x-forwarded-proto", request.scheme())
+            .header("x-forwarded-host", request.authority());
         for (name, value) in request.fields() {
             if let Some(name) = name
                 .to_str()

@@ -54,6 +54,17 @@ fn the_service_is_told_what_it_needs() {
         "{url}"
     );
     assert_eq!(call.field("x-forwarded-for"), Some("192.0.2.7"));
+    assert_eq!(call.field("x-forwarded-proto"), Some("http"));
+    let host = call.field("x-forwarded-host").unwrap();
+    assert_eq!(url, format!("http://{host}/admin?a=b"));
+    let behind_tls = request().tls("a.example").authority("shop.test:8443");
+    let (_, call) = ask(settings(), behind_tls, Ok(TestResponse::new(204)));
+    assert_eq!(call.field("x-forwarded-proto"), Some("https"));
+    assert_eq!(call.field("x-forwarded-host"), Some("shop.test:8443"));
+    assert_eq!(
+        call.field("x-original-url"),
+        Some("https://shop.test:8443/admin?a=b")
+    );
 }
 
 #[test]

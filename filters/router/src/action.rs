@@ -89,6 +89,13 @@ impl Action {
         }
     }
 
+    /// Whether this has something to do with the request: a redirect that leads where the request already is would go on
+    /// for ever, so that its rule does not match there.
+    pub fn applies(&self, request: &Request<'_>) -> bool {
+        let redirect = self.redirect.as_ref();
+        redirect.is_none_or(|redirect| !redirect.leads_to(request))
+    }
+
     /// What the rule does to this request.
     pub fn verdict(&self, request: &Request<'_>) -> RequestVerdict {
         if let Some(redirect) = &self.redirect {
@@ -224,6 +231,22 @@ impl Redirect {
         .into()
     }
 
+    /// Whether every part that is given is the request's own already.
+    fn leads_to(&self, request: &Request<'_>) -> bool {
+        if let Some(location) = &self.location {
+            return is_url_of(location.as_bytes(), request);
+        }
+        let (scheme, host) = (self.scheme.as_ref(), self.host.as_ref());
+        scheme.is_none_or(|scheme| scheme == request.scheme())
+            && host.is_none_or(|host| host.as_bytes().eq_ignore_ascii_case(&request.host()))
+            && self.port.is_none_or(|port| Some(port) == port_of(request))
+            && self.path.as_ref().is_none_or(|path| {
+                let mut new = Vec::new();
+                path.write(request.path(), |bytes| new.extend_from_slice(bytes));
+                new == request.path().as_bytes()
+            })
+    }
+
     fn location_of(&self, request: &Request<'_>) -> Vec<u8> {
         let mut url = Vec::with_capacity(128);
         let scheme = self.scheme.as_deref().unwrap_or(request.scheme());
@@ -251,6 +274,38 @@ impl Redirect {
         }
         url
     }
+}
+
+/// The port that was asked for, the scheme's own when none was named.
+fn port_of(request: &Request<'_>) -> Option<u16> {
+    let authority = request.authority().as_bytes();
+    match authority.get(request.host().as_bytes().len()..) {
+        Some([b':', digits @ ..]) if !digits.is_empty() => {
+            std::str::from_utf8(digits).ok()?.parse().ok()
+        }
+        _ if request.scheme() == "https" => Some(443),
+        _ => Some(80),
+    }
+}
+
+/// Whether `url` is the one that was asked for.
+fn is_url_of(url: &[u8], request: &Request<'_>) -> bool {
+    let rest = url.strip_prefix(request.scheme().as_bytes());
+    let Some(rest) = rest.and_then(|rest| rest.strip_prefix(b"://")) else {
+        return false;
+    };
+    let authority = request.authority().as_bytes();
+    let Some((host, rest)) = rest.split_at_checked(authority.len()) else {
+        return false;
+    };
+    let rest = rest.strip_prefix(request.path().as_bytes());
+    let query = request.query();
+    host.eq_ignore_ascii_case(authority)
+        && match rest {
+            Some([b'?', rest @ ..]) => query.is_some_and(|query| query.as_bytes() == rest),
+            Some([]) => query.is_none(),
+            _ => false,
+        }
 }
 
 fn split(shares: &[settings::Share], at: &Pointer, setup: &mut Setup) -> Pools {

@@ -65,9 +65,18 @@ impl Filter for Router {
     }
 
     fn request(&mut self, request: &Request<'_>) -> RequestVerdict {
-        let action = match self.table.find(request) {
-            Some(rule) => self.actions.get(rule),
-            None => self.default.as_ref(),
+        let actions = &self.actions;
+        let applies = |rule: usize| {
+            actions
+                .get(rule)
+                .is_some_and(|action| action.applies(request))
+        };
+        let action = match self.table.find(request, &applies) {
+            Some(rule) => actions.get(rule),
+            None => self
+                .default
+                .as_ref()
+                .filter(|action| action.applies(request)),
         };
         action.map_or_else(RequestVerdict::next, |action| action.verdict(request))
     }

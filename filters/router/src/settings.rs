@@ -128,7 +128,8 @@ pub enum Rewrite {
     Prefix(String),
 }
 
-/// A redirect: to `location`, or to the request's own URL with parts replaced.
+/// A redirect: to `location`, or to the request's own URL with parts replaced. A request that is there already is not
+/// redirected again: the rule does not match it.
 #[sluicegate_sdk::settings]
 pub struct Redirect {
     /// 301, 302, 303, 307 or 308.

@@ -37,6 +37,9 @@ struct Entry {
     conditions: Vec<Condition>,
 }
 
+/// Whether a rule, by its number, has something to do with the request at hand.
+pub type Applies<'a> = &'a dyn Fn(usize) -> bool;
+
 /// How a rule wants the path.
 #[derive(Debug, Clone, Copy)]
 pub enum Path<'a> {
@@ -72,28 +75,34 @@ impl Table {
         paths.add(path, entry);
     }
 
-    /// The most specific rule for `request`.
-    pub fn find(&self, request: &Request<'_>) -> Option<usize> {
+    /// The most specific rule for `request` that has something to do with it.
+    pub fn find(&self, request: &Request<'_>, applies: Applies<'_>) -> Option<usize> {
         let mut buffer = [0; HOST_MAX];
         let host = lower(request.host(), &mut buffer);
         if let Some(host) = host {
-            if let Some(rule) = self.exact.get(host).and_then(|paths| paths.find(request)) {
+            let exact = self.exact.get(host);
+            if let Some(rule) = exact.and_then(|paths| paths.find(request, applies)) {
                 return Some(rule);
             }
-            if let Some(rule) = self.find_wildcard(host, request) {
+            if let Some(rule) = self.find_wildcard(host, request, applies) {
                 return Some(rule);
             }
         }
-        self.anywhere.find(request)
+        self.anywhere.find(request, applies)
     }
 
     /// Wildcards in the order of their literal bytes, most first; suffixes before other globs of the same length.
-    fn find_wildcard(&self, host: &[u8], request: &Request<'_>) -> Option<usize> {
+    fn find_wildcard(
+        &self,
+        host: &[u8],
+        request: &Request<'_>,
+        applies: Applies<'_>,
+    ) -> Option<usize> {
         let mut globs = self.globs.iter().peekable();
         let mut globs_above = |len: usize| {
             while let Some((glob, _, paths)) = globs.next_if(|(g, ..)| g.literal_len() > len) {
                 if glob.matches(host)
-                    && let Some(rule) = paths.find(request)
+                    && let Some(rule) = paths.find(request, applies)
                 {
                     return Some(rule);
                 }
@@ -105,14 +114,16 @@ impl Table {
                 let Some(paths) = self.suffixes.get(&host[at..]) else {
                     continue;
                 };
-                if let Some(rule) = globs_above(host.len() - at).or_else(|| paths.find(request)) {
+                if let Some(rule) =
+                    globs_above(host.len() - at).or_else(|| paths.find(request, applies))
+                {
                     return Some(rule);
                 }
             }
         }
         for (glob, _, paths) in globs {
             if glob.matches(host)
-                && let Some(rule) = paths.find(request)
+                && let Some(rule) = paths.find(request, applies)
             {
                 return Some(rule);
             }
@@ -139,25 +150,33 @@ impl Paths {
         entries.insert(at, entry);
     }
 
-    fn find(&self, request: &Request<'_>) -> Option<usize> {
+    fn find(&self, request: &Request<'_>, applies: Applies<'_>) -> Option<usize> {
         let path = request.path().as_bytes();
-        let exact = self.exact.get(path).and_then(|e| first(e, request));
+        let exact = self
+            .exact
+            .get(path)
+            .and_then(|e| first(e, request, applies));
         exact
-            .or_else(|| self.find_prefix(path, request))
+            .or_else(|| self.find_prefix(path, request, applies))
             .or_else(|| {
                 let mut matching = self.globs.iter().filter(|(glob, ..)| glob.matches(path));
-                matching.find_map(|(_, _, entries)| first(entries, request))
+                matching.find_map(|(_, _, entries)| first(entries, request, applies))
             })
-            .or_else(|| first(&self.any, request))
+            .or_else(|| first(&self.any, request, applies))
     }
 
-    fn find_prefix(&self, path: &[u8], request: &Request<'_>) -> Option<usize> {
+    fn find_prefix(
+        &self,
+        path: &[u8],
+        request: &Request<'_>,
+        applies: Applies<'_>,
+    ) -> Option<usize> {
         let fitting = self.lengths.partition_point(|len| *len > path.len());
         self.lengths[fitting..]
             .iter()
             .filter(|len| at_boundary(path, **len))
             .filter_map(|len| self.prefixes.get(&path[..*len]))
-            .find_map(|entries| first(entries, request))
+            .find_map(|entries| first(entries, request, applies))
     }
 }
 
@@ -166,10 +185,10 @@ fn at_boundary(path: &[u8], len: usize) -> bool {
     len == path.len() || path[len] == b'/' || len.checked_sub(1).is_some_and(|at| path[at] == b'/')
 }
 
-fn first(entries: &[Entry], request: &Request<'_>) -> Option<usize> {
+fn first(entries: &[Entry], request: &Request<'_>, applies: Applies<'_>) -> Option<usize> {
     entries
         .iter()
-        .find(|entry| entry.conditions.iter().all(|c| c.holds(request)))
+        .find(|entry| entry.conditions.iter().all(|c| c.holds(request)) && applies(entry.rule))
         .map(|entry| entry.rule)
 }
 

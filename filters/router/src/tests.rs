@@ -186,6 +186,58 @@ fn a_rule_sets_host_timeouts_and_retries() {
 }
 
 #[test]
+fn who_is_where_a_redirect_leads_is_not_redirected_again() {
+    let request = || {
+        TestRequest::get("/old/x?q=1")
+            .authority("A.example:8443")
+            .tls("a.example")
+    };
+    let own = "https://a.example:8443/old/x?q=1";
+    for redirect in [
+        json!({"scheme": "https"}),
+        json!({"host": "a.example"}),
+        json!({"port": 8443}),
+        json!({"path": "/old/x"}),
+        json!({"prefix": "/old"}),
+        json!({"scheme": "https", "host": "a.example", "port": 8443}),
+        json!({"location": own}),
+    ] {
+        let rules = json!([
+            {"match": {"path-prefix": "/old"}, "redirect": redirect},
+            {"match": {"path-prefix": "/"}, "pool": "less-specific"},
+        ]);
+        let answer = router(json!({ "rules": rules })).request(request());
+        assert_eq!(answer.pool(), Some("less-specific"), "{redirect}");
+        let mut rest = redirect.clone();
+        if rest.get("prefix").is_none() {
+            rest["status"] = json!(301);
+            let answer = router(json!({"default": {"redirect": rest}})).request(request());
+            assert!(answer.is_next() && answer.pool().is_none(), "{redirect}");
+        }
+    }
+    for redirect in [
+        json!({"scheme": "http"}),
+        json!({"scheme": "https", "port": 443}),
+        json!({"scheme": "https", "host": "b.example"}),
+        json!({"location": "https://a.example:8443/old/x"}),
+        json!({"location": "https://a.example:8443/old/x?q=12"}),
+        json!({"location": "https://a.example/old/x?q=1"}),
+        json!({"location": "http://a.example:8443/old/x?q=1"}),
+    ] {
+        assert_eq!(
+            redirected(redirect.clone(), request()).status(),
+            Some(302),
+            "{redirect}"
+        );
+    }
+    // The scheme's own port need not be named.
+    let standard = TestRequest::get("/old")
+        .authority("[2001:db8::1]")
+        .tls("a.example");
+    assert!(redirected(json!({"port": 443}), standard).is_next());
+}
+
+#[test]
 fn redirects_replace_the_parts_that_are_given() {
     let request = || TestRequest::get("/old/x?q=1").authority("a.example:8080");
     for (redirect, status, location) in [

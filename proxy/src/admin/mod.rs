@@ -50,14 +50,23 @@ pub struct Reloaded {
     pub to: u64,
     pub took_ms: u64,
     pub changed: Changed,
+    /// What is odd about the configuration, each with file, line, column, code, path, message and help.
+    #[serde(default)]
+    pub warnings: serde_json::Value,
+    /// The same as text to be printed.
+    #[serde(default)]
+    pub text: String,
 }
 
 /// How many objects of each kind were added, removed or changed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changed {
     pub listeners: usize,
     pub filters: usize,
     pub pools: usize,
+    /// The sections beside these that changed, by their keys.
+    #[serde(default)]
+    pub sections: Vec<String>,
 }
 
 /// Nothing changed: the old generation serves on.
@@ -91,6 +100,8 @@ impl ReloadAnswer {
             to,
             took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             changed,
+            warnings: serde_json::json!([]),
+            text: String::new(),
         })
     }
 
@@ -111,16 +122,18 @@ impl std::fmt::Display for Reloaded {
             listeners,
             filters,
             pools,
-        } = self.changed;
-        let parts: Vec<String> = [
-            (listeners, "listener"),
-            (filters, "filter"),
-            (pools, "pool"),
+            sections,
+        } = &self.changed;
+        let mut parts: Vec<String> = [
+            (*listeners, "listener"),
+            (*filters, "filter"),
+            (*pools, "pool"),
         ]
         .into_iter()
         .filter(|&(count, _)| count > 0)
         .map(|(count, what)| format!("{count} {what}{}", if count == 1 { "" } else { "s" }))
         .collect();
+        parts.extend(sections.iter().cloned());
         let changed = match parts.is_empty() {
             true => "nothing".to_owned(),
             false => parts.join(", "),
@@ -139,11 +152,12 @@ mod tests {
 
     #[test]
     fn a_reload_reads_like_a_sentence() {
-        let check = |(listeners, filters, pools), expected: &str| {
+        let check = |(listeners, filters, pools, sections): (_, _, _, &[&str]), expected: &str| {
             let changed = Changed {
                 listeners,
                 filters,
                 pools,
+                sections: sections.iter().map(|&name| name.to_owned()).collect(),
             };
             let took = std::time::Duration::from_millis(41);
             let ReloadAnswer::Done(done) = ReloadAnswer::done(7, 8, took, changed) else {
@@ -154,9 +168,14 @@ mod tests {
                 format!("generation 7 \u{2192} 8 ({expected} changed) in 41 ms")
             );
         };
-        check((0, 1, 2), "1 filter, 2 pools");
-        check((2, 0, 0), "2 listeners");
-        check((0, 0, 0), "nothing");
+        check((0, 1, 2, &[]), "1 filter, 2 pools");
+        check((2, 0, 0, &[]), "2 listeners");
+        check((0, 0, 0, &[]), "nothing");
+        check((0, 0, 0, &["telemetry"]), "telemetry");
+        check(
+            (0, 0, 1, &["telemetry", "drain"]),
+            "1 pool, telemetry, drain",
+        );
     }
 
     #[test]

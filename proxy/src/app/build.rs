@@ -72,11 +72,13 @@ pub struct BuildError {
 }
 
 /// What differs from the generation before.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
     pub listeners: usize,
     pub filters: usize,
     pub pools: usize,
+    /// The sections of the configuration beside these.
+    pub sections: Vec<&'static str>,
 }
 
 impl Builder {
@@ -572,8 +574,21 @@ impl Changes {
             pools: changed(&before.pools, &after.pools, |a, b| {
                 a.config == b.config && a.wire() == b.wire()
             }),
+            sections: changed_sections(&before.config, &after.config),
         }
     }
+}
+
+/// The sections that are no lists of objects; those that no reload may change are not among them.
+fn changed_sections(before: &config::Config, after: &config::Config) -> Vec<&'static str> {
+    [
+        ("telemetry", before.telemetry != after.telemetry),
+        ("drain", before.drain != after.drain),
+        ("modules", before.modules != after.modules),
+    ]
+    .into_iter()
+    .filter_map(|(name, has_changed)| has_changed.then_some(name))
+    .collect()
 }
 
 /// Pools and filters are compared by name: their places in the lists change when others come and go.

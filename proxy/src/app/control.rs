@@ -2,6 +2,7 @@
 //! them into reloads and, once, into the drain that ends the process.
 
 use super::build::{Build, BuildError, Builder, Changes};
+use super::descriptors;
 use super::samples::Samples;
 use super::sockets::Sockets;
 use super::watch::Watch;
@@ -138,10 +139,7 @@ impl admin::Control for State {
 async fn serve(mut builder: Builder, options: RunOptions) -> Result<(), RunError> {
     let started = Instant::now();
     let build = builder.build(None).map_err(RunError::Config)?;
-    let warnings = render::text(&build.sources, &build.warnings, render::Colour::Never);
-    if !build.warnings.is_empty() {
-        tracing::warn!("the configuration has warnings\n{}", warnings.trim_end());
-    }
+    warn(&warnings(&build));
     let config = build.generation.config.clone();
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
     let access_log = match &config.telemetry.access_log {
@@ -212,6 +210,10 @@ async fn serve(mut builder: Builder, options: RunOptions) -> Result<(), RunError
     let mut replace = signal(SignalKind::user_defined2())?;
     server.put_to_work(build, None).await?;
     state.readiness.set(Readiness::Ready);
+    if let Some(watch) = &server.watch {
+        watch.tell();
+    }
+    descriptors::warn(&config);
     let ready = server.ready();
     for (name, addresses) in &ready.listeners {
         for address in addresses {
@@ -334,8 +336,11 @@ impl Server {
                 .map_err(|_| anyhow::anyhow!("a worker thread has ended; the log says why"))?;
         }
         self.sockets.settle(config);
-        if let Some(watch) = &mut self.watch {
-            watch.follow(&build.watched);
+        if let Some(watch) = &mut self.watch
+            && watch.follow(&build.watched)
+            && self.state.readiness.get() != Readiness::Starting
+        {
+            watch.tell();
         }
         self.metrics.generation_serves(generation.number);
         self.samples.serve(generation.clone());
@@ -394,16 +399,22 @@ impl Server {
             )),
         };
         match answer {
-            Ok(changes) => {
+            Ok((changes, warnings, text)) => {
+                if changes.listeners > 0 {
+                    descriptors::warn(&self.generation.config);
+                }
                 let took = started.elapsed();
                 let changed = Changed {
                     listeners: changes.listeners,
                     filters: changes.filters,
                     pools: changes.pools,
+                    sections: changes.sections.into_iter().map(str::to_owned).collect(),
                 };
-                let answer = ReloadAnswer::done(from, self.generation.number, took, changed);
-                if let ReloadAnswer::Done(done) = &answer {
+                let mut answer = ReloadAnswer::done(from, self.generation.number, took, changed);
+                if let ReloadAnswer::Done(done) = &mut answer {
+                    warn(&text);
                     tracing::info!(why, "{done}");
+                    (done.warnings, done.text) = (warnings, text);
                 }
                 answer
             }
@@ -422,9 +433,15 @@ impl Server {
         }
     }
 
-    async fn swap(&mut self, build: Build) -> Result<Changes, ReloadAnswer> {
+    /// With the warnings about the new configuration, for programs and as text.
+    async fn swap(
+        &mut self,
+        build: Build,
+    ) -> Result<(Changes, serde_json::Value, String), ReloadAnswer> {
         let from = self.generation.number;
-        let changes = build.changes;
+        let changes = build.changes.clone();
+        let warnings = render::json(&build.sources, &build.warnings);
+        let text = self::warnings(&build);
         let config = build.generation.config.clone();
         if config.workers != self.workers.len() {
             return Err(self.restart_needed(&build, "workers", config.workers.to_string()));
@@ -447,7 +464,7 @@ impl Server {
         if let Some(log) = opened {
             self.access_log = log;
         }
-        Ok(changes)
+        Ok((changes, warnings, text))
     }
 
     fn restart_needed(&self, build: &Build, key: &str, wanted: String) -> ReloadAnswer {
@@ -530,6 +547,21 @@ impl Server {
         {
             tracing::warn!("the access log could not be written to its end");
         }
+    }
+}
+
+/// The warnings about a configuration as text; none are no text.
+fn warnings(build: &Build) -> String {
+    match build.warnings.is_empty() {
+        true => String::new(),
+        false => render::text(&build.sources, &build.warnings, render::Colour::Never),
+    }
+}
+
+/// Tells the log what is odd about a configuration.
+fn warn(warnings: &str) {
+    if !warnings.is_empty() {
+        tracing::warn!("the configuration has warnings\n{}", warnings.trim_end());
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod build;
 mod control;
+mod descriptors;
 mod handlers;
 mod samples;
 mod sockets;

@@ -16,6 +16,9 @@ use tokio::sync::mpsc;
 /// Changes that come closer together than this count as one.
 const SETTLE: Duration = Duration::from_millis(100);
 
+/// Watched files that are named in the log.
+const SHOWN_MAX: usize = 32;
+
 pub struct Watch {
     debouncer: Debouncer<RecommendedWatcher, RecommendedCache>,
     directories: HashSet<PathBuf>,
@@ -44,8 +47,9 @@ impl Watch {
         })
     }
 
-    /// Watches the directories of `files` (and those that are directories themselves) from now on.
-    pub fn follow(&mut self, files: &[PathBuf]) {
+    /// Watches the directories of `files` (and those that are directories themselves) from now on. True when these are not
+    /// the files that were watched before.
+    pub fn follow(&mut self, files: &[PathBuf]) -> bool {
         let wanted: HashSet<PathBuf> = files.iter().flat_map(|file| directories_of(file)).collect();
         for gone in self.directories.difference(&wanted) {
             let _ = self.debouncer.unwatch(gone);
@@ -56,10 +60,30 @@ impl Watch {
             }
         }
         self.directories = wanted;
-        if self.files != files {
-            self.files = files.to_vec();
-            self.seen = fingerprint(files);
+        if self.files == files {
+            return false;
         }
+        self.files = files.to_vec();
+        self.seen = fingerprint(files);
+        true
+    }
+
+    /// Tells the log which files and directories make a reload when they change.
+    pub fn tell(&self) {
+        let mut shown: Vec<String> = Vec::new();
+        for file in &self.files {
+            let path = file.display().to_string();
+            if !shown.contains(&path) {
+                shown.push(path);
+            }
+        }
+        let more = shown.len().saturating_sub(SHOWN_MAX);
+        shown.truncate(SHOWN_MAX);
+        if more > 0 {
+            shown.push(format!("{more} more"));
+        }
+        let files = shown.join(", ");
+        tracing::info!(%files, "watching: a change makes a reload");
     }
 
     /// True when a file of the configuration looks different than when this was last asked.

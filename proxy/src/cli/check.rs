@@ -2,11 +2,12 @@
 
 use super::CONFIG;
 use super::config::SourceArgs;
+use super::output;
 use super::report::{self, Format};
 use crate::config::{ModuleSource, quoted, render};
 use crate::error::why;
-use crate::generation::Member;
-use std::io::stdout;
+use crate::generation::{Generation, Member};
+use std::io::{self, Write};
 
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {
@@ -37,50 +38,47 @@ pub fn run(args: CheckArgs) -> u8 {
         Ok(build) => (build.sources, build.warnings, Some(build.generation)),
         Err(error) => (error.sources, error.diagnostics, None),
     };
-    if args.output == Format::Text {
+    let outcome = if args.output == Format::Text {
         report::diagnostics(&sources, &found);
+        match &built {
+            Some(generation) => summary(generation, &mut output::stdout()),
+            None => Ok(()),
+        }
     } else {
-        let printed = report::print(
-            &mut stdout(),
-            &sources,
-            &found,
-            args.output,
-            render::Colour::Never,
-        );
-        if let Err(error) = printed {
-            return report::fail(format_args!("cannot write: {}", why(&error)));
-        }
+        let colour = render::Colour::Never;
+        report::print(&mut output::stdout(), &sources, &found, args.output, colour)
+    };
+    match (report::written(outcome), built) {
+        (0, None) => CONFIG,
+        (code, _) => code,
     }
-    match built {
-        Some(generation) => {
-            if args.output == Format::Text {
-                for member in &generation.members {
-                    let (kind, config, digest) = match member {
-                        Member::Filter(used) => {
-                            let filter = &used.filter;
-                            ("filter", filter.config(), filter.module().digest_hex())
-                        }
-                        Member::Middleware(middleware) => {
-                            let digest = middleware.handler().digest_hex();
-                            ("middleware", middleware.config(), digest)
-                        }
-                    };
-                    // The builtin ones are the program's.
-                    if let ModuleSource::File(path) = &config.module {
-                        let (name, path) = (quoted(&config.name), path.display());
-                        println!("{kind} {name}: {path} sha256 {digest}");
-                    }
-                }
-                let config = &generation.config;
-                println!(
-                    "the configuration is good: {}, {}, {}",
-                    report::count(config.listeners.len(), "listener"),
-                    report::count(config.filters.len(), "filter"),
-                    report::count(config.pools.len(), "pool"),
-                );
+}
+
+/// The modules, as pins are made of, and how much there is of everything.
+fn summary(generation: &Generation, out: &mut impl Write) -> io::Result<()> {
+    for member in &generation.members {
+        let (kind, config, digest) = match member {
+            Member::Filter(used) => {
+                let filter = &used.filter;
+                ("filter", filter.config(), filter.module().digest_hex())
             }
-            0
+            Member::Middleware(middleware) => {
+                let digest = middleware.handler().digest_hex();
+                ("middleware", middleware.config(), digest)
+            }
+        };
+        // The builtin ones are the program's.
+        if let ModuleSource::File(path) = &config.module {
+            let (name, path) = (quoted(&config.name), path.display());
+            writeln!(out, "{kind} {name}: {path} sha256 {digest}")?;
         }
-        None => CONFIG,
     }
+    let config = &generation.config;
+    writeln!(
+        out,
+        "the configuration is good: {}, {}, {}",
+        report::count(config.listeners.len(), "listener"),
+        report::count(config.filters.len(), "filter"),
+        report::count(config.pools.len(), "pool"),
+    )
 }

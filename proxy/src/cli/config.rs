@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{self, Environment, Input, ModuleSchema};
 
-use super::report;
+use super::{output, report};
 
 /// What standard input may hold: more than the loader takes, so that it is the loader who says no.
 const STDIN_MAX: u64 = 17 << 20;
@@ -71,7 +71,7 @@ enum ConfigVerb {
 
 /// Runs the verb. `modules` are the builtin modules with the schemas of their settings.
 pub fn run(args: &ConfigArgs, env: &Environment<'_>, modules: &[ModuleSchema]) -> io::Result<u8> {
-    let mut out = io::stdout().lock();
+    let mut out = output::stdout();
     match &args.verb {
         ConfigVerb::Schema => writeln!(out, "{:#}", config::schema(modules))?,
         ConfigVerb::Reference => out.write_all(config::reference(modules).as_bytes())?,

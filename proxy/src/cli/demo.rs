@@ -1,6 +1,6 @@
 //! `sluicegate demo`: backends, listeners and filters in one process on free loopback ports, and the commands to try.
 
-use super::{report, run};
+use super::{output, report, run};
 use crate::app::{Ready, RunOptions};
 use crate::config::Input;
 use http_body_util::Full;
@@ -46,20 +46,26 @@ pub fn run(args: DemoArgs) -> u8 {
     let outcome = failed.clone();
     let on_ready = move |ready: &Ready| {
         let trials = trials(ready);
-        println!("# The configuration of this demo:\n{text}");
+        say(format_args!("# The configuration of this demo:\n{text}"));
         if !args.self_test {
-            println!("# Try, in another terminal (end the demo with Ctrl-C):\n");
+            say(format_args!(
+                "# Try, in another terminal (end the demo with Ctrl-C):\n"
+            ));
             for trial in &trials {
-                println!("# {}\n{}\n", trial.about, trial.command_line());
+                say(format_args!(
+                    "# {}\n{}\n",
+                    trial.about,
+                    trial.command_line()
+                ));
             }
-            let _ = std::io::stdout().flush();
             // Nobody asks this demo to stop but a signal.
             std::mem::forget(stop);
             return;
         }
         std::thread::spawn(move || {
             let wrong = trials.iter().filter(|trial| !trial.run()).count();
-            println!("{} of {} as expected", trials.len() - wrong, trials.len());
+            let good = trials.len() - wrong;
+            say(format_args!("{good} of {} as expected", trials.len()));
             *outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(wrong);
             let _ = stop.send(());
         });
@@ -75,6 +81,12 @@ pub fn run(args: DemoArgs) -> u8 {
         Some(0) | None => code,
         Some(_) => super::FAILED,
     }
+}
+
+/// A line on standard output. The demo goes on when nobody reads.
+fn say(line: std::fmt::Arguments<'_>) {
+    let mut out = output::stdout();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
 /// A directory of the demo's own, gone with it.
@@ -266,7 +278,7 @@ impl Trial {
 
     /// Runs the command and prints the transcript; true when it did what it should.
     fn run(&self) -> bool {
-        println!("# {}\n$ {}", self.about, self.command_line());
+        say(format_args!("# {}\n$ {}", self.about, self.command_line()));
         let output = match Command::new("curl")
             .args(["--noproxy", "*", "--max-time", "10"])
             .args(&self.arguments)
@@ -274,17 +286,18 @@ impl Trial {
         {
             Ok(output) => output,
             Err(error) => {
-                println!("curl could not be run: {error}\n");
+                say(format_args!("curl could not be run: {error}\n"));
                 return false;
             }
         };
         let text = String::from_utf8_lossy(&output.stdout);
-        print!("{text}{}", String::from_utf8_lossy(&output.stderr));
+        let errors = String::from_utf8_lossy(&output.stderr);
         let good = match &self.expected {
             Expected::Prints(words) => words.iter().all(|word| text.contains(word.as_str())),
             Expected::Code(code) => output.status.code() == Some(*code),
         };
-        println!("{}", if good { "" } else { "NOT AS EXPECTED\n" });
+        let remark = if good { "" } else { "NOT AS EXPECTED\n" };
+        say(format_args!("{text}{errors}{remark}"));
         good
     }
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::config::SourceArgs;
-use super::{CONFIG, report};
+use super::{CONFIG, output, report};
 use crate::config::Severity;
 use crate::error::why;
 use crate::explain::{self, Asked, Explanation, Scheme, Url};
@@ -105,7 +105,7 @@ fn explained(args: &ExplainArgs, asked: &Asked) -> u8 {
 }
 
 fn print(explanation: &Explanation, format: Format) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = output::stdout();
     match format {
         Format::Text => write!(out, "{explanation}"),
         Format::Json => {

@@ -2,13 +2,13 @@
 //! the function that answers the schema of its settings is called.
 
 use std::borrow::Cow;
-use std::io::{Read, Write, stdout};
+use std::io::{Read, Write};
 use std::path::Path;
 
 use anyhow::{Context, bail};
 use serde_json::{Value as Json, json};
 
-use super::finish;
+use super::{finish, output};
 use crate::wasm::{Form, Host, HostOptions, MODULE_BYTES_MAX, Module, Phase, tame_lines};
 
 /// Bytes of the words that a module gives its settings and that are shown.
@@ -34,7 +34,7 @@ enum Format {
 }
 
 pub fn run(args: &InspectArgs) -> u8 {
-    finish(inspect(args, &mut stdout().lock()))
+    finish(inspect(args, &mut output::stdout()))
 }
 
 fn inspect(args: &InspectArgs, out: &mut impl Write) -> anyhow::Result<()> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Command, CommandFactory};
 
-use super::{Cli, report};
+use super::{Cli, output, report};
 
 #[derive(Debug, clap::Args)]
 pub struct CompletionArgs {
@@ -79,13 +79,13 @@ pub fn completion(args: &CompletionArgs) -> u8 {
     };
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "sluicegate", &mut script);
-    written(io::stdout().lock().write_all(&script))
+    report::written(output::stdout().write_all(&script))
 }
 
 pub fn man(args: &ManArgs) -> u8 {
     let command = whole();
     match &args.folder {
-        None => written(page(&command).and_then(|page| io::stdout().lock().write_all(&page))),
+        None => report::written(page(&command).and_then(|page| output::stdout().write_all(&page))),
         Some(folder) => match write_pages(&command, folder) {
             Ok(()) => 0,
             Err(error) => report::fail(format_args!(
@@ -94,13 +94,6 @@ pub fn man(args: &ManArgs) -> u8 {
                 crate::error::why(&error)
             )),
         },
-    }
-}
-
-fn written(outcome: io::Result<()>) -> u8 {
-    match outcome {
-        Ok(()) => 0,
-        Err(error) => report::fail(format_args!("cannot write: {}", crate::error::why(&error))),
     }
 }
 

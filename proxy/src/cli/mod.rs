@@ -11,6 +11,7 @@ mod explain;
 mod filter;
 mod inspect;
 mod manual;
+mod output;
 mod proxy;
 mod reload;
 mod report;
@@ -20,6 +21,7 @@ use crate::config::{Environment, Input};
 use crate::error::why;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Exit codes that verbs share.
@@ -80,7 +82,7 @@ pub fn main() -> ExitCode {
         Verb::Proxy(args) => proxy::run(args),
         Verb::Config(args) => print_config(&args),
         Verb::Filter(args) => args.run(),
-        Verb::Cert(args) => finish(args.run(&mut std::io::stdout())),
+        Verb::Cert(args) => finish(args.run(&mut output::stdout())),
         Verb::Completion(args) => manual::completion(&args),
         Verb::Man(args) => manual::man(&args),
         Verb::Version => version(),
@@ -145,7 +147,7 @@ fn builtin_schemas() -> anyhow::Result<Vec<crate::config::ModuleSchema>> {
 
 /// Where the running server is found: at `--admin`, else where its configuration says.
 fn reload_running(args: &reload::ReloadArgs) -> u8 {
-    let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
+    let (mut out, mut err) = (output::stdout(), std::io::stderr());
     let default = crate::config::AdminBind::Unix("/run/sluicegate/admin.sock".into());
     if args.admin.is_some() {
         return reload::run(args, &default, &mut out, &mut err);
@@ -187,13 +189,13 @@ fn written_admin(sources: &crate::config::Sources) -> Option<crate::config::Admi
 }
 
 fn version() -> u8 {
-    println!("sluicegate {}", env!("CARGO_PKG_VERSION"));
-    println!(
-        "filter contract sluicegate:filter@{}",
-        crate::wasm::CONTRACT_VERSION
+    let text = format!(
+        "sluicegate {}\nfilter contract sluicegate:filter@{}\nbuiltin filters {}\n",
+        env!("CARGO_PKG_VERSION"),
+        crate::wasm::CONTRACT_VERSION,
+        crate::builtin::names().join(", ")
     );
-    println!("builtin filters {}", crate::builtin::names().join(", "));
-    0
+    report::written(output::stdout().write_all(text.as_bytes()))
 }
 
 /// A builder for the configuration `inputs`, with the real environment.

@@ -43,6 +43,9 @@ pub fn run(args: &ReloadArgs, address: &AdminBind, out: &mut dyn Write, err: &mu
     // Output that nobody reads is no reason to change the exit code.
     match serde_json::from_slice::<ReloadAnswer>(&answer.body) {
         Ok(ReloadAnswer::Done(done)) => {
+            if !done.text.is_empty() {
+                let _ = writeln!(err, "{}", done.text.trim_end());
+            }
             let _ = writeln!(out, "{done}");
             EXIT_DONE
         }
@@ -126,6 +129,17 @@ mod tests {
             "generation 7 \u{2192} 8 (1 filter, 2 pools changed) in 41 ms\n"
         );
         assert_eq!((code, err.as_str()), (0, ""));
+    }
+
+    #[test]
+    fn done_with_warnings() {
+        let body = r#"{"ok":true,"from":7,"to":8,"took_ms":41,"changed":{"listeners":0,"filters":0,"pools":0,"sections":["telemetry"]},"warnings":[{"line":3}],"text":"warning[odd]: a\n"}"#;
+        let (code, out, err) = answered("200 OK", body);
+        assert_eq!(
+            out,
+            "generation 7 \u{2192} 8 (telemetry changed) in 41 ms\n"
+        );
+        assert_eq!((code, err.as_str()), (0, "warning[odd]: a\n"));
     }
 
     #[test]

@@ -103,6 +103,14 @@ pub fn fail(message: std::fmt::Arguments<'_>) -> u8 {
     super::FAILED
 }
 
+/// The exit code of a verb whose output was written, or could not be, which is told.
+pub fn written(outcome: io::Result<()>) -> u8 {
+    match outcome {
+        Ok(()) => 0,
+        Err(error) => fail(format_args!("cannot write: {}", crate::error::why(&error))),
+    }
+}
+
 /// The exit code of a command line that makes no sense, which is told.
 pub fn usage(message: std::fmt::Arguments<'_>) -> u8 {
     error(message);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::diagnostic::{DIAGNOSTICS_MAX, Diagnostic, quoted};
 use super::model::ConfigPath;
 use super::node::{Key, Location, Node, NodeValue, Scalar};
+use super::paths::clean;
 use crate::error::why;
 
 /// Bytes of a file named by `${file:…}`.
@@ -129,7 +130,7 @@ impl<'a> Interpolation<'a> {
 
     fn value(&mut self, body: &str) -> Reference {
         if let Some(file) = body.strip_prefix("file:") {
-            let path = self.dir.join(file);
+            let path = clean(&self.dir.join(file));
             if !self.read.contains_key(&path) {
                 self.files.push(path.clone());
                 self.read.insert(path.clone(), secret(&path));

@@ -10,6 +10,7 @@ mod interpolate;
 mod model;
 mod node;
 mod parse;
+mod paths;
 mod raw;
 mod reference;
 pub mod render;

@@ -401,6 +401,7 @@ pub struct Timeouts {
     pub response_head: Duration,
     /// No byte in either direction of a response body, a relayed session or an upgraded connection; default 600 s.
     pub stream_idle: Duration,
+    pub half_closed: Duration,
     /// Idle between two requests; default 75 s.
     pub keep_alive: Duration,
     /// More of a request body is read for so long after an early answer; default 30 s.

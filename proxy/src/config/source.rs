@@ -12,6 +12,7 @@ use super::interpolate::Interpolation;
 use super::model::ConfigPath;
 use super::node::{Entry, Key, Location, Node, NodeValue};
 use super::parse::{TEXT_MAX, parse};
+use super::paths::{clean, clean_in};
 use super::validate::{self, validate};
 use crate::error::why;
 
@@ -144,11 +145,12 @@ pub(super) fn read(
             }),
             Input::Path(path) => {
                 let absolute = cwd.join(path);
-                watched.push(absolute.clone());
+                watched.push(clean(&absolute));
+                let shown = clean_in(cwd, path);
                 if absolute.is_dir() {
-                    directory(path, &absolute, watched, &mut files, found);
+                    directory(&shown, &absolute, watched, &mut files, found);
                 } else {
-                    files.extend(file(path, &absolute, found));
+                    files.extend(file(&shown, &absolute, found));
                 }
             }
         }
@@ -264,7 +266,11 @@ fn directory(
     }
     for name in names {
         watched.push(absolute.join(&name));
-        files.extend(file(&shown.join(&name), &absolute.join(&name), found));
+        let shown = match shown == Path::new(".") {
+            true => PathBuf::from(&name),
+            false => shown.join(&name),
+        };
+        files.extend(file(&shown, &absolute.join(&name), found));
     }
 }
 
@@ -293,7 +299,10 @@ fn file(shown: &Path, absolute: &Path, found: &mut Vec<Diagnostic>) -> Option<So
             let problem = unreadable(shown, &reason);
             found.push(match shown == absolute || absolute.exists() {
                 true => problem,
-                false => problem.help(format!("it was looked for as {}", absolute.display())),
+                false => {
+                    let tried = clean(absolute);
+                    problem.help(format!("it was looked for as {}", tried.display()))
+                }
             });
             None
         }

@@ -3,6 +3,7 @@
 use crate::chain::Route;
 use crate::generation::Generation;
 use crate::head::{Fields, RequestHead, ResponseHead};
+use crate::http::client_origin::Origin;
 
 use super::{Change, Kind};
 
@@ -16,6 +17,14 @@ pub(super) fn requests(before: &RequestHead, after: &RequestHead) -> Vec<Change>
         after.authority(),
     );
     fields(&mut changes, &before.fields, &after.fields);
+    changes
+}
+
+/// What a trusted proxy said of the scheme; the host is the head's authority.
+pub(super) fn origins(before: Origin, after: Origin) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let (before, after) = (before.scheme(), after.scheme());
+    single(&mut changes, "scheme", before.as_bytes(), after.as_bytes());
     changes
 }
 

@@ -105,7 +105,7 @@ pub enum Verdict {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Change {
     pub change: Kind,
-    /// `field`, `method`, `target`, `authority`, `status`, or a part of the route: `pool`, `sticky-key`, `endpoint`,
+    /// `field`, `method`, `scheme`, `target`, `authority`, `status`, or a part of the route: `pool`, `sticky-key`, `endpoint`,
     /// `try-timeout`, `total-timeout`, `retries`.
     pub what: &'static str,
     /// Of a field, in lower case.

@@ -7,6 +7,7 @@ use crate::connection::Connection;
 use crate::error::Reason;
 use crate::generation::{Generation, Member, RequestId};
 use crate::head::{RequestHead, ResponseHead, Version};
+use crate::http::client_origin::Origin;
 use crate::http::exchange::{allowed_upgrade, body_framing, host_for, is_bodiless, request_facts};
 use crate::http::forward::{self, Arrived};
 use crate::http::h1::framing::Framing;
@@ -91,9 +92,11 @@ impl Teller<'_> {
         let (mut head, framing) = (parsed.head, parsed.framing);
         let options = &self.choice.listener.config.http;
         let before = head.clone();
-        let Arrived { client, id, hop } =
-            forward::arrive(self.connection, options, &mut head.fields);
-        self.own_step("receive", compare::requests(&before, &head));
+        let Arrived { client, id, hop } = forward::arrive(self.connection, options, &mut head);
+        let own = Origin::of_connection(self.connection);
+        let mut changes = compare::origins(own, client.origin);
+        changes.extend(compare::requests(&before, &head));
+        self.own_step("receive", changes);
         self.client = client.text(self.connection).to_owned();
         let Some(id) = id.or_else(|| RequestId::from_client(REQUEST_ID)) else {
             return self.refused(Reason::BadRequest);
@@ -142,13 +145,7 @@ impl Teller<'_> {
             &head,
             host_for(&head, &routed.pool.config, &authority).as_ref(),
             body_framing(told.framing),
-            allowed_upgrade(
-                head.version,
-                told.framing,
-                told.hop,
-                options,
-                &routed.pool.config,
-            ),
+            allowed_upgrade(head.version, told.hop, options, &routed.pool.config).as_deref(),
             told.hop.trailers,
         );
         Outcome::Forward {

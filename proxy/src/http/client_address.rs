@@ -5,6 +5,7 @@
 //! is not trusted, or of something that is no address, is never looked at, so that nothing a client puts there (an open
 //! quote, say) can change how the rest is read.
 
+use super::client_origin::Origin;
 use super::h1::framing::trim;
 use crate::config::{Forwarded, HttpOptions};
 use crate::connection::{Connection, canonical_ip};
@@ -13,12 +14,13 @@ use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// The one address that logs, limits, hashes and filters know the client by.
+/// The one address that logs, limits, hashes and filters know the client by, and what it asked for.
 #[derive(Debug, Clone)]
 pub struct Client {
     pub ip: IpAddr,
     /// 0 when the address was taken from a forwarding field.
     pub port: u16,
+    pub origin: Origin,
     /// `None`: the same as the connection's `peer_text`.
     text: Option<String>,
 }
@@ -32,33 +34,37 @@ impl Client {
         let peer = connection.peer.ip();
         let trusted = !options.trusted_proxies.is_empty() && options.trusts(peer);
         let found = if trusted {
-            match options.forwarded {
-                Forwarded::X | Forwarded::None => by_x(options, fields),
-                Forwarded::Rfc7239 => by_rfc7239(options, fields),
-                Forwarded::Both => by_both(options, fields),
+            match Kinds::believed(options.forwarded) {
+                Kinds { rfc7239: false, .. } => by_x(options, fields),
+                Kinds { x: false, .. } => by_rfc7239(options, fields),
+                Kinds { .. } => by_both(options, fields),
             }
         } else {
             None
         };
-        match found {
+        let origin = Origin::of_connection(connection);
+        match found.map(|found| found.ip) {
             Some(ip) => Self {
                 ip,
                 port: 0,
+                origin,
                 text: Some(ip.to_string()),
             },
             None => Self {
                 ip: peer,
                 port: connection.peer.port(),
+                origin,
                 text: None,
             },
         }
     }
 
     /// A client of whom nothing else is to be told.
-    pub fn at(ip: IpAddr) -> Self {
+    pub fn at(ip: IpAddr, origin: Origin) -> Self {
         Self {
             ip,
             port: 0,
+            origin,
             text: None,
         }
     }
@@ -68,18 +74,43 @@ impl Client {
     }
 }
 
-fn by_x(options: &HttpOptions, fields: &Fields) -> Option<IpAddr> {
+/// The kinds of fields in which a trusted proxy is believed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Kinds {
+    /// The `X-Forwarded-` fields.
+    pub x: bool,
+    /// `Forwarded`.
+    pub rfc7239: bool,
+}
+
+impl Kinds {
+    pub fn believed(forwarded: Forwarded) -> Self {
+        Self {
+            x: forwarded != Forwarded::Rfc7239,
+            rfc7239: matches!(forwarded, Forwarded::Rfc7239 | Forwarded::Both),
+        }
+    }
+}
+
+/// An address in a list field.
+struct Found {
+    ip: IpAddr,
+    /// Counted from the right, from 0.
+    place: usize,
+}
+
+fn by_x(options: &HttpOptions, fields: &Fields) -> Option<Found> {
     walk(options, fields, b"x-forwarded-for", |part| {
         x_address(std::str::from_utf8(part).ok()?)
     })
 }
 
-fn by_rfc7239(options: &HttpOptions, fields: &Fields) -> Option<IpAddr> {
+fn by_rfc7239(options: &HttpOptions, fields: &Fields) -> Option<Found> {
     walk(options, fields, b"forwarded", for_address)
 }
 
 /// With both kinds there, they have to agree: which of the two the proxies left alone cannot be known.
-fn by_both(options: &HttpOptions, fields: &Fields) -> Option<IpAddr> {
+fn by_both(options: &HttpOptions, fields: &Fields) -> Option<Found> {
     let (x, rfc7239) = (by_x(options, fields), by_rfc7239(options, fields));
     match (
         fields.contains(b"x-forwarded-for"),
@@ -87,8 +118,18 @@ fn by_both(options: &HttpOptions, fields: &Fields) -> Option<IpAddr> {
     ) {
         (_, false) => x,
         (false, true) => rfc7239,
-        (true, true) => x.filter(|_| x == rfc7239),
+        (true, true) => x.filter(|x| rfc7239.is_some_and(|rfc7239| rfc7239.ip == x.ip)),
     }
+}
+
+/// Where the client stands in X-Forwarded-For, counted from the right: where what the same proxy wrote stands in others.
+pub(super) fn place_by_x(options: &HttpOptions, fields: &Fields) -> usize {
+    by_x(options, fields).map_or(0, |found| found.place)
+}
+
+/// The same for `Forwarded`.
+pub(super) fn place_by_rfc7239(options: &HttpOptions, fields: &Fields) -> usize {
+    by_rfc7239(options, fields).map_or(0, |found| found.place)
 }
 
 /// Goes through the elements of a list field from the right until one is no trusted proxy's address; none when not even
@@ -98,30 +139,38 @@ fn walk(
     fields: &Fields,
     name: &[u8],
     address: impl Fn(&[u8]) -> Option<IpAddr>,
-) -> Option<IpAddr> {
-    let lines: SmallVec<[&[u8]; 4]> = fields.get_all(name).collect();
+) -> Option<Found> {
     let mut found = None;
-    for line in lines.iter().rev() {
-        let mut rest = Some(*line);
-        while let Some(list) = rest {
-            let (before, element) = split_last(list, b',');
-            rest = before;
-            let element = trim(element);
-            // Empty elements of a list mean nothing (RFC 9110 §5.6.1.2).
-            if element.is_empty() {
-                continue;
-            }
-            // Whoever wrote what is no address cannot be believed about what lies further left.
-            let Some(ip) = address(element) else {
-                return found;
-            };
-            found = Some(ip);
-            if !options.trusts(ip) {
-                return found;
-            }
+    for (place, element) in elements(fields, name).enumerate() {
+        // Whoever wrote what is no address cannot be believed about what lies further left.
+        let Some(ip) = address(element) else {
+            return found;
+        };
+        found = Some(Found { ip, place });
+        if !options.trusts(ip) {
+            return found;
         }
     }
     found
+}
+
+/// The elements of a list field, from the right. Empty ones mean nothing (RFC 9110 §5.6.1.2) and are left out.
+pub(super) fn elements<'a>(
+    fields: &'a Fields,
+    name: &'a [u8],
+) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    let mut lines: SmallVec<[&[u8]; 4]> = fields.get_all(name).collect();
+    let mut rest = None;
+    std::iter::from_fn(move || {
+        loop {
+            let (before, element) = split_last(rest.take().or_else(|| lines.pop())?, b',');
+            rest = before;
+            let element = trim(element);
+            if !element.is_empty() {
+                return Some(element);
+            }
+        }
+    })
 }
 
 /// The part behind the last `separator` outside of quoted strings, and what lies before it if there is one.
@@ -152,7 +201,19 @@ fn x_address(text: &str) -> Option<IpAddr> {
 /// The address of the one `for` of a `forwarded-element` (RFC 7239 §4); none when it is `unknown`, obfuscated, missing or
 /// there twice, or when the element is not well-formed.
 fn for_address(element: &[u8]) -> Option<IpAddr> {
-    let mut node = None;
+    let node = parameter(element, b"for").ok()??;
+    node_address(std::str::from_utf8(&node).ok()?)
+}
+
+/// An element of `Forwarded` that is not well-formed.
+pub(super) struct Malformed;
+
+/// The value of one parameter of a `forwarded-element`, which may not be there twice.
+pub(super) fn parameter<'a>(
+    element: &'a [u8],
+    wanted: &[u8],
+) -> Result<Option<Cow<'a, [u8]>>, Malformed> {
+    let mut found = None;
     let mut rest = Some(element);
     while let Some(pairs) = rest {
         let (before, pair) = split_last(pairs, b';');
@@ -161,16 +222,17 @@ fn for_address(element: &[u8]) -> Option<IpAddr> {
         if pair.is_empty() {
             continue;
         }
-        let equals = memchr::memchr(b'=', pair)?;
-        let (name, value) = (&pair[..equals], unquoted(&pair[equals + 1..])?);
+        let equals = memchr::memchr(b'=', pair).ok_or(Malformed)?;
+        let value = unquoted(&pair[equals + 1..]).ok_or(Malformed)?;
+        let name = &pair[..equals];
         if !is_token(name) {
-            return None;
+            return Err(Malformed);
         }
-        if name.eq_ignore_ascii_case(b"for") && node.replace(value).is_some() {
-            return None;
+        if name.eq_ignore_ascii_case(wanted) && found.replace(value).is_some() {
+            return Err(Malformed);
         }
     }
-    node_address(std::str::from_utf8(&node?).ok()?)
+    Ok(found)
 }
 
 /// The text of a token or a quoted string. `:`, `[` and `]` are taken outside of quotes too, where they do not belong but

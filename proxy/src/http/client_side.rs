@@ -4,6 +4,7 @@ use super::h1::body::{BodyError, Pulled, Taker};
 use crate::head::{Fields, ResponseHead};
 use std::io;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// The body of a response as the exchange announces it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub trait ClientSide {
     fn send_end(&mut self, trailers: Option<Fields>);
     /// Ready when everything queued was taken. Data is sent only then, so what waits is at most one piece.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// In a tunnel: gives the client up when it takes nothing for this long.
+    fn limit_stall(&mut self, _: Duration) {}
     /// After a tunnel's upstream ended: no more bytes to the client.
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 }

@@ -10,6 +10,7 @@ mod record;
 mod response;
 mod suspended;
 mod tries;
+mod tunnel;
 mod upload;
 
 pub use behind::Told;
@@ -156,7 +157,7 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
     ) -> Self {
         let mut incoming = incoming;
         let options = &service.listener.config.http;
-        let arrived = forward::arrive(connection, options, &mut incoming.head.fields);
+        let arrived = forward::arrive(connection, options, &mut incoming.head);
         service.metrics.exchange_started();
         Self::of(service, connection, timer, side, incoming, arrived)
     }
@@ -245,6 +246,10 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
         if response.head.status == 101 {
             return self.tunnel(upstream, response.head, lease).await;
         }
+        if self.opens_websocket() && matches!(response.head.status, 200..=299) {
+            // To the client a success would be an open WebSocket (RFC 8441 §5).
+            return self.fail(Reason::UpstreamMalformed).await;
+        }
         let mut keep = response.keep_alive;
         let mut body = self.response_body(&response);
         let mut head = response.head;
@@ -288,12 +293,18 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
     /// The head of the response, from an endpoint of the pool or from the middleware that the chain ends in.
     async fn answered(&mut self) -> Result<(Upstream, ParsedResponse, Option<Lease>), Reason> {
         if let Some(behind) = &self.service.behind {
+            if self.opens_websocket() {
+                return Err(Reason::MethodNotAllowed);
+            }
             // Boxed, so that other exchanges do not carry the state of this.
             let (upstream, response) = Box::pin(self.through(behind)).await?;
             self.tell_endpoint();
             return Ok((upstream, response, None));
         }
         let pool = self.pool()?;
+        if self.opens_websocket() && self.wanted_upgrade().is_none() {
+            return Err(Reason::MethodNotAllowed);
+        }
         self.write_forwarding_fields();
         let (upstream, response, lease) = self.upstream_response(&pool).await?;
         self.tell_endpoint();
@@ -408,11 +419,7 @@ pub fn request_facts<'a>(
         client: client.ip,
         client_text: client.text(connection),
         client_port: client.port,
-        scheme: if connection.tls.is_some() {
-            "https"
-        } else {
-            "http"
-        },
+        scheme: client.origin.scheme(),
         request_id: id.as_str(),
         has_body: framing.has_body(),
     }

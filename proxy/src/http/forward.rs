@@ -1,6 +1,7 @@
 //! What a proxy does to fields: hop-by-hop removal, the client address, forwarding fields (RFC 9110 §7.6, RFC 7239).
 
 use super::client_address::Client;
+use super::client_origin::Origin;
 use super::h1::framing::trim;
 use crate::config::{Forwarded, HttpOptions};
 use crate::connection::Connection;
@@ -13,8 +14,8 @@ use std::net::IpAddr;
 pub struct Hop {
     /// `TE: trailers`: the client can take trailers.
     pub trailers: bool,
-    /// The protocol of `Upgrade`, lower case, when `Connection` names it.
-    pub upgrade: Option<Vec<u8>>,
+    /// The protocols of `Upgrade` in their order, when `Connection` names it.
+    pub upgrade: Vec<Vec<u8>>,
     /// What `Connection` names, lower case: trailers of these names end here too.
     pub named: Vec<Vec<u8>>,
 }
@@ -28,9 +29,13 @@ pub struct Arrived {
     pub hop: Hop,
 }
 
-/// Everything that is done to a request's fields before the filters.
-pub fn arrive(connection: &Connection, options: &HttpOptions, fields: &mut Fields) -> Arrived {
-    let client = Client::of(connection, options, fields);
+/// Everything that is done to a request's head before the filters.
+pub fn arrive(connection: &Connection, options: &HttpOptions, head: &mut RequestHead) -> Arrived {
+    let mut client = Client::of(connection, options, &head.fields);
+    if options.trusts(connection.peer.ip()) {
+        client.origin = Origin::claimed(connection, options, head);
+    }
+    let fields = &mut head.fields;
     distrust(connection, options, fields);
     let id = match fields.get(b"x-request-id").map(RequestId::from_client) {
         Some(None) => {
@@ -93,7 +98,7 @@ pub fn strip_hop_by_hop(fields: &mut Fields) -> Hop {
     let mut hop = Hop::default();
     let mut named: Vec<Vec<u8>> = Vec::new();
     let mut names_upgrade = false;
-    let mut protocol = None;
+    let mut protocols = Vec::new();
     for (name, value) in fields.iter() {
         match name {
             b"connection" => {
@@ -113,12 +118,15 @@ pub fn strip_hop_by_hop(fields: &mut Fields) -> Hop {
                     .split(|&b| b == b',')
                     .any(|t| trim(t).eq_ignore_ascii_case(b"trailers"));
             }
-            b"upgrade" => protocol = Some(value.to_ascii_lowercase()),
+            b"upgrade" => {
+                let listed = value.split(|&b| b == b',').map(trim);
+                protocols.extend(listed.filter(|p| !p.is_empty()).map(<[u8]>::to_vec));
+            }
             _ => {}
         }
     }
     if names_upgrade {
-        hop.upgrade = protocol;
+        hop.upgrade = protocols;
     }
     fields.retain_lines(|name, _| {
         !is_hop_by_hop(name) && (named.is_empty() || !is_named(&named, name))
@@ -190,11 +198,7 @@ pub fn write_forwarded(
     head: &mut RequestHead,
 ) {
     let (x, rfc) = writes(options.forwarded);
-    let scheme = if connection.tls.is_some() {
-        "https"
-    } else {
-        "http"
-    };
+    let scheme = client.origin.scheme();
     if x {
         append_to_list(
             &mut head.fields,
@@ -208,9 +212,7 @@ pub fn write_forwarded(
         set_if_absent(
             &mut head.fields,
             b"x-forwarded-port",
-            itoa::Buffer::new()
-                .format(connection.local.port())
-                .as_bytes(),
+            itoa::Buffer::new().format(client.origin.port).as_bytes(),
         );
         set_if_absent(&mut head.fields, b"x-forwarded-proto", scheme.as_bytes());
         set_if_absent(
@@ -226,9 +228,17 @@ pub fn write_forwarded(
         push_node(&mut element, connection.peer.ip());
         element.push_str(";by=");
         push_node(&mut element, connection.local.ip());
-        if !head.asked_authority().is_empty() {
+        // An element that begins the list is all that is known of the client; a further one is about this hop.
+        let (host, scheme) = match head.fields.contains(b"forwarded") {
+            false => (head.asked_authority(), client.origin.scheme()),
+            true => (
+                head.received_authority(),
+                Origin::of_connection(connection).scheme(),
+            ),
+        };
+        if !host.is_empty() {
             element.push_str(";host=\"");
-            element.push_str(&String::from_utf8_lossy(head.asked_authority()));
+            element.push_str(&String::from_utf8_lossy(host));
             element.push('"');
         }
         element.push_str(";proto=");
@@ -328,7 +338,8 @@ mod tests {
         let mut f = fields(&[
             ("connection", "X-A, Authorization, host"),
             ("connection", "upgrade, x-forwarded-for"),
-            ("upgrade", "WebSocket"),
+            ("upgrade", "h2c,, WebSocket"),
+            ("upgrade", "tcp"),
             ("x-a", "1"),
             ("authorization", "a"),
             ("x-forwarded-for", "1.1.1.1"),
@@ -339,7 +350,7 @@ mod tests {
         ]);
         let hop = strip_hop_by_hop(&mut f);
         assert!(hop.trailers);
-        assert_eq!(hop.upgrade.as_deref(), Some(&b"websocket"[..]));
+        assert_eq!(hop.upgrade, [&b"h2c"[..], b"WebSocket", b"tcp"]);
         assert_eq!(hop.named[0], b"x-a");
         let names: Vec<_> = f
             .iter()

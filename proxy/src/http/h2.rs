@@ -68,9 +68,13 @@ pub async fn serve(slot: Rc<ServiceSlot>, connection: Rc<Connection>, io: Io, in
     let wire = Wire::new(Rewound::new(initial, io));
     let timer = Timer::new();
     let mut idle = worker.idle();
+    let mut settings = settings(&limits);
+    if request::has_websocket(&slot.current().listener.config.http) {
+        settings.enable_connect_protocol();
+    }
 
     timer.set(timeouts.head);
-    let mut handshake = pin!(settings(&limits).handshake::<_, Bytes>(wire.clone()));
+    let mut handshake = pin!(settings.handshake::<_, Bytes>(wire.clone()));
     let shaken = timer.run(std::future::poll_fn(|cx| {
         match handshake.as_mut().poll(cx) {
             Poll::Ready(done) => Poll::Ready(Some(done)),

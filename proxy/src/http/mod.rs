@@ -2,6 +2,7 @@
 
 pub mod call;
 pub mod client_address;
+pub mod client_origin;
 pub mod client_side;
 pub mod effects;
 pub mod exchange;
@@ -14,6 +15,7 @@ mod handler_upstream;
 pub mod respond;
 pub mod suspended;
 pub mod upstream;
+pub mod websocket;
 
 #[cfg(test)]
 mod call_tests;

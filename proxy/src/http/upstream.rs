@@ -9,6 +9,7 @@ use crate::head::{Fields, HeadLimits};
 use crate::io::{Io, Scratch};
 use std::io;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// The endpoint's side of one exchange. Everything is polled from the exchange's own task.
 // The large one is what nearly every exchange has: a box would cost it an allocation.
@@ -123,6 +124,13 @@ impl Upstream {
         match self {
             Upstream::Http1(upstream) => upstream.poll_shutdown(cx),
             Upstream::Http2(_) | Upstream::Handler(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// In a tunnel: gives the endpoint up when it takes nothing for this long.
+    pub fn limit_stall(&self, time: Duration) {
+        if let Upstream::Http1(upstream) = self {
+            upstream.limit_stall(time);
         }
     }
 

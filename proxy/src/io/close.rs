@@ -90,6 +90,15 @@ pub fn reset_on_close(stream: &TcpStream) {
     let _ = stream.set_zero_linger();
 }
 
+/// Has the kernel break `stream` when its peer takes nothing of what was sent for `time`. Before, it may take as little at a
+/// time as it likes.
+pub fn limit_stall(stream: &TcpStream, time: Duration) {
+    // 0 would mean the kernel's own time.
+    let ms = u32::try_from(time.as_millis()).unwrap_or(u32::MAX).max(1);
+    // Fails only on a socket that is gone already.
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, ms);
+}
+
 /// Reads and forgets until the stream ends (`Ok`), breaks (`Err`) or `allowance` is used up (`Ok`).
 fn poll_discard<S: AsyncRead + Unpin>(
     stream: &mut S,

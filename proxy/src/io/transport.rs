@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -194,6 +195,11 @@ impl Transport {
 
     pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut *self.io.borrow_mut()).poll_shutdown(cx)
+    }
+
+    /// Gives the peer up when it takes nothing of what was sent for `time`.
+    pub fn limit_stall(&self, time: Duration) {
+        super::limit_stall(self.io.borrow().tcp(), time);
     }
 
     pub async fn write_all(&self, bytes: &[u8]) -> io::Result<()> {

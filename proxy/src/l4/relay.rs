@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 
 use super::pieces::{Pieces, Taken, Way};
 use crate::io::scratch::PIECE_BYTES;
-use crate::io::{Io, Pipe, Pipes, Scratch, Timer, reset_on_close};
+use crate::io::{Io, Pipe, Pipes, Scratch, Timer, limit_stall, reset_on_close};
 
 /// Bytes one direction moves before other tasks of the worker get their turn.
 const TURN_BYTES: usize = 1 << 20;
@@ -31,6 +31,9 @@ pub struct RelayOptions<'a> {
     pub pipes: Option<&'a Pipes>,
     /// Ends a session without a byte in either direction for this long.
     pub idle: Duration,
+    /// The same once one side has ended its stream: without a byte in the direction that is still open. A sink that takes
+    /// bytes slowly counts as silent only when the kernel finds that it takes none.
+    pub half_closed: Duration,
     /// The session's timer; its deadline is moved with every byte.
     pub timer: &'a Timer,
     /// Counts while the relay runs, and stays true when the relay is dropped at a drain deadline.
@@ -57,7 +60,7 @@ pub enum RelayEnd {
     ClientReset,
     /// The endpoint broke its connection; the client's is set to reset on close.
     UpstreamReset,
-    /// Nothing moved for the idle time.
+    /// Nothing moved for the idle time, or for that of a session that is half closed.
     Idle,
     /// A piece was refused; the endpoint's connection is set to reset on close.
     Refused,
@@ -106,12 +109,28 @@ pub async fn relay<C: Side, U: Side>(
     let mut up = Direction::new(Way::Up, &options.tally.up, initial, options);
     let mut down = Direction::new(Way::Down, &options.tally.down, &[], options);
     options.timer.set(options.idle);
+    let half_closed = options.half_closed.min(options.idle);
+    let mut before = (0, false, false);
+    let mut is_limited = false;
     let both = poll_fn(|cx| {
-        let before = up.moved.get().wrapping_add(down.moved.get());
         let up_end = up.poll(cx, client, upstream, options);
         let down_end = down.poll(cx, upstream, client, options);
-        if up.moved.get().wrapping_add(down.moved.get()) != before {
-            options.timer.set(options.idle);
+        let moved = up.moved.get().wrapping_add(down.moved.get());
+        let is_half = up.has_source_ended() || down.has_source_ended();
+        // A socket takes much at a time and then nothing for long: only the kernel knows whether its peer goes on taking.
+        let is_held_back = is_half && (up.is_held_back() || down.is_held_back());
+        if is_held_back && !is_limited {
+            is_limited = true;
+            limit_stall(client.socket(), half_closed);
+            limit_stall(upstream.socket(), half_closed);
+        }
+        let now = (moved, is_half, is_held_back);
+        if now != before {
+            before = now;
+            options.timer.set(match is_half && !is_held_back {
+                true => half_closed,
+                false => options.idle,
+            });
         }
         // A source that broke can take nothing either, so the other direction is over with it. A sink that broke may
         // have left bytes to read, so the other direction goes on to its end.
@@ -269,6 +288,15 @@ impl<'a> Direction<'a> {
             }
             ready!(read)?;
         }
+    }
+
+    fn has_source_ended(&self) -> bool {
+        self.source_end.is_some() || self.end.is_some()
+    }
+
+    /// Whether it is the sink that has to do something next.
+    fn is_held_back(&self) -> bool {
+        self.end.is_none() && (self.source_end.is_some() || self.unflushed || self.holds_bytes())
     }
 
     fn holds_bytes(&self) -> bool {

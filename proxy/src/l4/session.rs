@@ -242,6 +242,7 @@ impl Session<'_> {
             scratch: &worker.scratch,
             pipes: config.tcp.splice.then_some(&worker.pipes),
             idle: config.timeouts.stream_idle,
+            half_closed: config.timeouts.half_closed,
             timer: &timer,
             tally: &self.tally,
             pieces: filtered.as_ref().map(|filtered| filtered as &dyn Pieces),

@@ -6,7 +6,8 @@
 
 use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use super::clock::Clock;
 use super::record::Record;
+use super::whole_lines::WholeLines;
 use crate::config::{AccessLogConfig, LogFormat, LogTarget};
 
 /// A worker's buffer goes to the writer at this size.
@@ -59,7 +61,7 @@ struct Shared {
 
 #[derive(Debug)]
 enum Message {
-    Lines(Vec<u8>, u32),
+    Lines(Vec<u8>),
     /// Only to make the writer look at `Shared::reopen`.
     Wake,
     /// Answered when all that was queued before is written.
@@ -79,8 +81,9 @@ impl AccessLog {
         let (alive, ended) = channel();
         let writer = Writer {
             sink,
+            lines: WholeLines::default(),
             shared: shared.clone(),
-            failing: false,
+            lost: None,
         };
         std::thread::Builder::new()
             .name("access-log".into())
@@ -162,11 +165,11 @@ impl WorkerLog {
         }
         let lines = std::mem::take(&mut local.lines);
         let buffer = std::mem::take(&mut local.buffer);
-        match self.queue.try_send(Message::Lines(buffer, lines)) {
+        match self.queue.try_send(Message::Lines(buffer)) {
             Ok(()) => {}
             Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => {
                 self.shared.count_dropped(lines);
-                if let Message::Lines(mut buffer, _) = message {
+                if let Message::Lines(mut buffer) = message {
                     buffer.clear();
                     local.buffer = buffer;
                 }
@@ -190,9 +193,10 @@ impl Shared {
 /// The writer thread.
 struct Writer {
     sink: Sink,
+    lines: WholeLines,
     shared: Arc<Shared>,
-    /// The last write failed; said once, not per buffer.
-    failing: bool,
+    /// The last write failed, which is said once and not per buffer; so many lines are lost since.
+    lost: Option<u64>,
 }
 
 impl Writer {
@@ -202,24 +206,33 @@ impl Writer {
                 self.reopen();
             }
             match message {
-                Message::Lines(buffer, lines) => self.write(&buffer, lines),
+                Message::Lines(buffer) => self.write(&buffer),
                 Message::Wake => {}
                 Message::Flush(done) => drop(done.send(())),
             }
         }
     }
 
-    fn write(&mut self, buffer: &[u8], lines: u32) {
-        match self.sink.write_all(buffer) {
-            Ok(()) => self.failing = false,
-            Err(error) => {
-                self.shared.count_dropped(lines);
-                if !std::mem::replace(&mut self.failing, true) {
+    fn write(&mut self, buffer: &[u8]) {
+        let written = match &mut self.sink {
+            Sink::Stream(stream) => self.lines.write(stream, buffer),
+            Sink::File(_, file) => self.lines.append(file, buffer),
+        };
+        match written {
+            Ok(()) => {
+                if let Some(lost) = self.lost.take() {
+                    tracing::warn!(lost, "the access log is written again");
+                }
+            }
+            Err(unwritten) => {
+                self.shared.count_dropped(unwritten.lines);
+                if self.lost.is_none() {
                     tracing::error!(
-                        error = crate::error::why(&error),
+                        error = crate::error::why(&unwritten.error),
                         "cannot write the access log; its lines are lost until this ends"
                     );
                 }
+                *self.lost.get_or_insert(0) += u64::from(unwritten.lines);
             }
         }
     }
@@ -227,7 +240,11 @@ impl Writer {
     fn reopen(&mut self) {
         if let Sink::File(path, file) = &mut self.sink {
             match open_file(path) {
-                Ok(new) => *file = new,
+                Ok(new) => {
+                    *file = new;
+                    // What was begun in the old file stays there.
+                    self.lines = WholeLines::default();
+                }
                 Err(error) => {
                     tracing::error!(error = crate::error::why(&error), path = %path.display(), "cannot reopen the access log; the old file stays in use");
                 }
@@ -237,30 +254,18 @@ impl Writer {
 }
 
 enum Sink {
-    Stdout,
-    Stderr,
+    /// Standard output or error, without a buffer between.
+    Stream(File),
     File(PathBuf, File),
 }
 
 impl Sink {
     fn open(target: &LogTarget) -> io::Result<Self> {
         Ok(match target {
-            LogTarget::Stdout => Sink::Stdout,
-            LogTarget::Stderr => Sink::Stderr,
+            LogTarget::Stdout => Sink::Stream(io::stdout().as_fd().try_clone_to_owned()?.into()),
+            LogTarget::Stderr => Sink::Stream(io::stderr().as_fd().try_clone_to_owned()?.into()),
             LogTarget::File(path) => Sink::File(path.clone(), open_file(path)?),
         })
-    }
-
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Sink::Stdout => {
-                let mut out = io::stdout().lock();
-                out.write_all(bytes)?;
-                out.flush()
-            }
-            Sink::Stderr => io::stderr().lock().write_all(bytes),
-            Sink::File(_, file) => file.write_all(bytes),
-        }
     }
 }
 
@@ -362,7 +367,7 @@ mod tests {
             worker.flush();
         }
         assert_eq!(dropped.load(Ordering::Relaxed), 4);
-        assert!(matches!(messages.try_recv(), Ok(Message::Lines(_, 2))));
+        assert!(matches!(messages.try_recv(), Ok(Message::Lines(_))));
         worker.flush();
         assert!(messages.try_recv().is_err());
     }

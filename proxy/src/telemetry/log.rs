@@ -17,6 +17,7 @@ use tracing_subscriber::fmt::time::FormatTime;
 use super::clock::Clock;
 use super::escape::push_log_text;
 use super::fields::AfterFirstLine;
+use super::whole_lines::WholeLines;
 use crate::error::why;
 
 /// Lines between the threads that log and the one that writes.
@@ -116,6 +117,7 @@ pub fn subscriber(
     let (queue, messages) = sync_channel(QUEUE_LENGTH);
     let writer = Writer {
         sink,
+        lines: WholeLines::default(),
         format: options.format,
         dropped: dropped.clone(),
         reported: 0,
@@ -226,17 +228,18 @@ impl FormatTime for Timer {
 
 struct Writer<W> {
     sink: W,
+    lines: WholeLines,
     format: Format,
     dropped: Arc<AtomicU64>,
     reported: u64,
 }
 
 impl<W: Write> Writer<W> {
-    /// Ends when the last sender is gone. Write errors are ignored: there is no place left to tell them.
+    /// Ends when the last sender is gone. Write errors are counted: there is no other place left to tell them.
     fn run(mut self, messages: Receiver<Message>) {
         while let Ok(message) = messages.recv() {
             match message {
-                Message::Line(line) => drop(self.sink.write_all(&line)),
+                Message::Line(line) => self.write(&line),
                 Message::Flush(done) => {
                     let _ = self.sink.flush();
                     let _ = done.send(());
@@ -246,17 +249,24 @@ impl<W: Write> Writer<W> {
         }
     }
 
+    fn write(&mut self, line: &[u8]) {
+        if let Err(unwritten) = self.lines.write(&mut self.sink, line) {
+            let lost = u64::from(unwritten.lines);
+            self.dropped.fetch_add(lost, Ordering::Relaxed);
+        }
+    }
+
     fn report_dropped(&mut self) {
         let dropped = self.dropped.load(Ordering::Relaxed);
         if dropped == self.reported {
             return;
         }
         let lines = dropped - self.reported;
-        self.reported = dropped;
         let mut out = Vec::new();
         let mut clock = Clock::default();
-        let text =
-            format!("{lines} log lines were dropped: they came faster than they could be written");
+        let text = format!(
+            "{lines} log lines were dropped: they came faster than they could be written, or could not be"
+        );
         match self.format {
             Format::Text => {
                 clock.push_rfc3339(&mut out, SystemTime::now());
@@ -272,7 +282,9 @@ impl<W: Write> Writer<W> {
             }
         }
         out.push(b'\n');
-        let _ = self.sink.write_all(&out);
+        if self.lines.write(&mut self.sink, &out).is_ok() {
+            self.reported = dropped;
+        }
     }
 }
 
@@ -395,6 +407,7 @@ mod tests {
             sink: sink.clone(),
             format: Format::Text,
             dropped,
+            lines: WholeLines::default(),
             reported: 0,
         };
         writer.run(messages);

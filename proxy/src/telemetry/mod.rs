@@ -15,6 +15,7 @@ mod metrics;
 mod process;
 mod record;
 mod shards;
+mod whole_lines;
 
 pub use access_log::{AccessLog, WorkerLog};
 pub use clock::Clock;

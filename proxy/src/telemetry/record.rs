@@ -56,6 +56,8 @@ pub struct Record<'a> {
 pub struct Exchange<'a> {
     /// Empty when the request line could not be read, as `authority` and `target` then are.
     pub method: &'a [u8],
+    /// What the client asked with, `http` or `https`; a trusted proxy may have said so.
+    pub scheme: &'a str,
     pub authority: &'a [u8],
     pub target: &'a [u8],
     pub version: Version,
@@ -133,6 +135,12 @@ impl Record<'_> {
         if self.peer != self.client {
             word(out, "peer", self.peer);
         }
+        let own_scheme = self.tls_version.map_or("http", |_| "https");
+        if let Some(exchange) = &self.exchange
+            && exchange.scheme != own_scheme
+        {
+            word(out, "scheme", exchange.scheme);
+        }
         word(out, "tls", self.tls_version.unwrap_or_default());
         word(out, "sni", self.sni.unwrap_or_default());
         word(out, "id", self.request_id);
@@ -173,6 +181,7 @@ impl Record<'_> {
         json_text(out, "trace_id", self.trace_id.map(str::as_bytes));
         if let Some(exchange) = &self.exchange {
             json_text(out, "method", Some(exchange.method));
+            json_text(out, "scheme", Some(exchange.scheme.as_bytes()));
             json_text(out, "authority", Some(exchange.authority));
             json_key(out, "target");
             out.push(b'"');
@@ -319,6 +328,7 @@ pub(super) mod tests {
             request_id: "abc123",
             exchange: Some(Exchange {
                 method: b"GET",
+                scheme: "https",
                 authority: b"www.example.org",
                 target: b"/a?b=c",
                 version: Version::Http11,
@@ -391,6 +401,18 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_scheme_that_is_not_the_connection_s_is_told() {
+        let mut record = sample();
+        assert!(!line(&record, LogFormat::Text).contains("scheme="));
+        record.tls_version = None;
+        let text = line(&record, LogFormat::Text);
+        assert!(text.contains(" peer=10.0.0.1 scheme=https "), "{text}");
+        let value: serde_json::Value =
+            serde_json::from_str(&line(&record, LogFormat::Json)).expect("JSON");
+        assert_eq!(value["scheme"], "https");
+    }
+
+    #[test]
     fn what_filters_waited_for_is_told_apart() {
         let mut record = sample();
         record.filter_wait = Duration::from_micros(5000);
@@ -424,6 +446,7 @@ pub(super) mod tests {
         let mut record = sample();
         record.exchange = Some(Exchange {
             method: b"",
+            scheme: "http",
             authority: b"",
             target: b"",
             version: Version::Http11,

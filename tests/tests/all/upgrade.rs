@@ -1,8 +1,8 @@
 //! Upgrades, interim responses, and bodies of every size and pace.
 
 use std::io::{Read, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sluicegate_tests::backend::{Backend, response};
@@ -113,6 +113,204 @@ fn no_byte_moves_before_a_valid_101() {
         assert_eq!(reply.status, 502, "{answer:?}");
         assert!(!reply.text().contains("stolen"));
         assert_eq!(got.load(Ordering::SeqCst), 0, "{answer:?}");
+    }
+}
+
+/// Reads a request with its body, tells what it was, switches protocols with this answer, and sends back what it gets.
+fn switches(answer: &'static str) -> (Backend, Arc<Mutex<Vec<String>>>) {
+    let seen = Arc::<Mutex<Vec<String>>>::default();
+    let told = seen.clone();
+    let backend = Backend::raw(move |stream, _| {
+        let mut raw = Raw::over(stream.try_clone().expect("clone"));
+        let Ok(head) = raw.head() else { return };
+        let Ok(body) = raw.body(&head, 0) else { return };
+        let body = String::from_utf8_lossy(&body);
+        told.lock()
+            .expect("lock")
+            .push(format!("{head}\r\n\r\n{body}"));
+        let _ = raw.send(answer);
+        while let Ok(byte) = raw.exactly(1) {
+            if raw.send(byte).is_err() {
+                return;
+            }
+        }
+    });
+    (backend, seen)
+}
+
+const TCP: &str = "HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.raw-stream\r\n\
+                   Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
+
+#[test]
+fn a_request_with_a_body_may_upgrade() {
+    let body = "{\"Detach\":false,\"Tty\":false }";
+    assert_eq!(body.len(), 29);
+    let framed = [
+        format!("Content-Length: 29\r\n\r\n{body}"),
+        format!(
+            "Transfer-Encoding: chunked\r\n\r\n10\r\n{}\r\nd\r\n{}\r\n0\r\n\r\n",
+            &body[..16],
+            &body[16..]
+        ),
+    ];
+    for filters in [
+        "",
+        "filters: [{module: \"builtin:headers\", settings: {response: [{set: x-seen, value: \"yes\"}]}}]",
+    ] {
+        for framed in &framed {
+            for early in ["", "ls\n"] {
+                let (backend, seen) = switches(TCP);
+                let rig = Plan::new(&[backend.address()])
+                    .listener("upgrade: [tcp]")
+                    .listener(filters)
+                    .run();
+                let mut raw = rig.raw();
+                raw.send(format!(
+                    "POST /exec/1/start HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\
+                     Content-Type: application/json\r\n{framed}{early}"
+                ))
+                .expect("send");
+                let head = raw.head().expect("head");
+                assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+                assert_eq!(field(&head, "upgrade"), Some("tcp"));
+                assert_eq!(
+                    field(&head, "content-type"),
+                    Some("application/vnd.docker.raw-stream")
+                );
+                let got = seen.lock().expect("lock").remove(0);
+                let (got, got_body) = got.split_once("\r\n\r\n").expect("a body");
+                assert_eq!(got_body, body);
+                assert_eq!(
+                    (field(got, "upgrade"), field(got, "connection")),
+                    (Some("tcp"), Some("upgrade")),
+                    "{got}"
+                );
+                raw.send("more").expect("send");
+                let expected = format!("{early}more");
+                assert_eq!(
+                    raw.exactly(expected.len()).expect("echo"),
+                    expected.as_bytes()
+                );
+                drop(raw);
+                let record = rig.record("/exec/1/start");
+                assert_eq!(
+                    (&record["status"], &record["upgraded"]),
+                    (&101.into(), &true.into())
+                );
+                rig.settles();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_101_that_comes_before_the_body_has_ended_waits_for_it() {
+    let backend = Backend::raw(|stream, _| {
+        let mut raw = Raw::over(stream.try_clone().expect("clone"));
+        if raw.head().is_err() || raw.send(TCP).is_err() || raw.send("welcome").is_err() {
+            return;
+        }
+        let Ok(body) = raw.exactly(10) else { return };
+        let _ = raw.send(body);
+        let Ok(rest) = raw.exactly(4) else { return };
+        let _ = raw.send(rest);
+    });
+    let rig = Plan::new(&[backend.address()])
+        .listener("upgrade: [tcp]")
+        .run();
+    let mut raw = rig.raw();
+    raw.send("POST /a HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 10\r\n\r\n12345")
+        .expect("send");
+    // No raw byte of either side is taken for a part of the message.
+    assert!(eventually(DEADLINE, || backend.connections() == 1));
+    raw.send("67890rest").expect("send");
+    assert!(raw.head().expect("head").starts_with("HTTP/1.1 101 "));
+    assert_eq!(raw.exactly(21).expect("all"), b"welcome1234567890rest");
+    // A body that breaks off is no upgrade.
+    let mut raw = rig.raw();
+    raw.send("POST /b HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 10\r\n\r\n12345")
+        .expect("send");
+    raw.stream()
+        .shutdown(std::net::Shutdown::Write)
+        .expect("shutdown");
+    assert_eq!(raw.to_end().expect("the end"), b"");
+    assert_eq!(rig.record("/b")["reason"], "client-gone");
+}
+
+#[test]
+fn a_declined_upgrade_with_a_body_is_an_ordinary_exchange() {
+    let backend = Backend::http_with(|got| response(200, &String::from_utf8_lossy(&got.body)));
+    let rig = Plan::new(&[backend.address()])
+        .listener("upgrade: [tcp]")
+        .run();
+    let mut raw = rig.raw();
+    for body in ["first", "second"] {
+        raw.send(format!(
+            "POST / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ))
+        .expect("send");
+        assert_eq!(raw.response().expect("response").text(), body);
+    }
+}
+
+#[test]
+fn of_several_protocols_those_that_are_allowed_are_asked_for() {
+    let cases = [
+        // What the client lists, what the endpoint is asked, what it answers.
+        ("Upgrade: h2c, websocket\r\n", "websocket", "websocket"),
+        (
+            "Upgrade: h2c\r\nUpgrade: WebSocket\r\n",
+            "WebSocket",
+            "websocket",
+        ),
+        ("Upgrade: websocket, , TCP,h2c\r\n", "websocket, TCP", "tcp"),
+        (
+            "Upgrade: websocket\r\nUpgrade: SPDY/3.1\r\n",
+            "websocket, SPDY/3.1",
+            "spdy/3.1",
+        ),
+        (
+            "Upgrade: websocket, tcp\r\n",
+            "websocket, tcp",
+            "WEBSOCKET, TCP",
+        ),
+    ];
+    for (listed, asked, answered) in cases {
+        let answer =
+            format!("HTTP/1.1 101 S\r\nConnection: UPGRADE\r\nUpgrade: {answered}\r\n\r\n");
+        let (backend, seen) = switches(Box::leak(answer.into_boxed_str()));
+        let rig = Plan::new(&[backend.address()])
+            .listener("upgrade: [websocket, tcp, spdy/3.1]")
+            .run();
+        let mut raw = rig.raw();
+        raw.send(format!(
+            "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n{listed}\r\n"
+        ))
+        .expect("send");
+        let head = raw.head().expect("head");
+        assert!(head.starts_with("HTTP/1.1 101 "), "{listed}: {head}");
+        assert_eq!(field(&head, "upgrade"), Some(answered));
+        assert_eq!(
+            field(&seen.lock().expect("lock")[0], "upgrade"),
+            Some(asked),
+            "{listed}"
+        );
+        raw.send("ping").expect("send");
+        assert_eq!(raw.exactly(4).expect("echo"), b"ping");
+    }
+    // Neither what was not allowed nor what was not offered may be switched to.
+    for answered in ["h2c", "tcp", "websocket, tcp", ""] {
+        let answer =
+            format!("HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: {answered}\r\n\r\n");
+        let (backend, _) = switches(Box::leak(answer.into_boxed_str()));
+        let rig = Plan::new(&[backend.address()])
+            .listener("upgrade: [websocket, tcp]")
+            .run();
+        let answer = rig.ask(
+            "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c, websocket\r\n\r\n",
+        );
+        assert_eq!(answer.status, 502, "{answered:?}");
     }
 }
 

@@ -57,7 +57,7 @@ pub(in crate::config) struct RawListener {
     pub trusted_proxies: Vec<String>,
     /// HTTP/2, by ALPN and by prior knowledge (`http` only).
     pub http2: bool,
-    /// Protocols that clients may upgrade to (`http` only).
+    /// Protocols that clients may upgrade to, such as `websocket`, `tcp` (docker) or `spdy/3.1` (kubectl) (`http` only).
     pub upgrade: Vec<String>,
     /// The name in `Via` and `Proxy-Status` (`http` only).
     pub via: String,
@@ -201,6 +201,9 @@ pub(in crate::config) struct RawTimeouts {
     pub response_head: RawDuration,
     /// Without a byte in either direction: response body, relayed session, upgraded connection.
     pub stream_idle: RawDuration,
+    /// The same after one side of a relayed session or an upgraded connection has ended: without a byte in the direction that
+    /// is still open.
+    pub half_closed: RawDuration,
     /// Between two requests of a connection (`http` only).
     pub keep_alive: RawDuration,
     /// After an answer that came before the end of the request's body: how long more of the body is read and thrown
@@ -219,6 +222,7 @@ impl Default for RawTimeouts {
             body_idle: "30s".into(),
             response_head: "60s".into(),
             stream_idle: "600s".into(),
+            half_closed: "30s".into(),
             keep_alive: "75s".into(),
             linger: "30s".into(),
             total: None,

@@ -219,6 +219,7 @@ impl Resolver<'_> {
             body_idle: timeout(&raw.body_idle, "body-idle"),
             response_head: timeout(&raw.response_head, "response-head"),
             stream_idle: timeout(&raw.stream_idle, "stream-idle"),
+            half_closed: timeout(&raw.half_closed, "half-closed"),
             keep_alive: timeout(&raw.keep_alive, "keep-alive"),
             linger: timeout(&raw.linger, "linger"),
             total: raw.total.as_ref().map(|total| timeout(total, "total")),

@@ -10,13 +10,14 @@ mod pools;
 mod process;
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Environment;
 use super::diagnostic::{Diagnostic, Severity, closest, is_full, quoted, ticked};
 use super::model::{Config, ConfigPath};
 use super::node::{Location, Node};
+use super::paths::clean;
 use super::raw::{RawConfig, RawDuration, RawSize};
 use super::source::Sources;
 use super::units;
@@ -265,13 +266,6 @@ impl Resolver<'_> {
 /// What a setting is called in messages: its key.
 fn key_name(path: &ConfigPath) -> String {
     ticked(path.0.rsplit('/').next().unwrap_or_default())
-}
-
-/// Without `.` and doubled slashes; `..` stays, for a link may make it mean something else.
-fn clean(path: &Path) -> PathBuf {
-    path.components()
-        .filter(|part| !matches!(part, std::path::Component::CurDir))
-        .collect()
 }
 
 fn show_size(bytes: u64) -> String {

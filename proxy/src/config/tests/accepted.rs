@@ -141,6 +141,7 @@ fn the_defaults_are_those_of_the_model() {
             body_idle: seconds(30),
             response_head: seconds(60),
             stream_idle: seconds(600),
+            half_closed: seconds(30),
             keep_alive: seconds(75),
             linger: seconds(30),
             total: None,

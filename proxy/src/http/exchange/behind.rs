@@ -55,6 +55,9 @@ struct Origin {
     started: Instant,
     version: Version,
     asked_authority: Vec<u8>,
+    received_authority: Vec<u8>,
+    /// What the middleware was told.
+    authority: Vec<u8>,
     told: Rc<RefCell<Told>>,
 }
 
@@ -79,6 +82,8 @@ impl<C: ClientSide> Exchange<'_, C> {
             started: self.journal.started,
             version: self.head.version,
             asked_authority: self.head.asked_authority().to_vec(),
+            authority: self.head.authority().to_vec(),
+            received_authority: self.head.received_authority().to_vec(),
             told: told.clone(),
         });
         let begin = Box::new(move |onward| {
@@ -94,7 +99,7 @@ impl<C: ClientSide> Exchange<'_, C> {
             named => named,
         };
         let target = Target {
-            secure: self.service.listener.tls.is_some(),
+            secure: self.client.origin.secure,
             authority,
             framing: self.framing,
             trailers: self.hop.trailers,
@@ -193,12 +198,13 @@ async fn serve(origin: Rc<Origin>, onward: Onward) {
     let mut request = RequestHead::new(
         origin.version,
         head.method.as_str().as_bytes(),
-        &origin.asked_authority,
+        &origin.received_authority,
         target.as_bytes(),
         fields,
     );
+    request.set_asked_authority(&origin.asked_authority);
     let authority = head.uri.authority().map_or("", |name| name.as_str());
-    if authority.as_bytes() != origin.asked_authority {
+    if authority.as_bytes() != origin.authority || origin.authority != origin.asked_authority {
         request.set_authority(authority.as_bytes());
     }
     let timer = Timer::new();

@@ -176,7 +176,7 @@ impl<C: ClientSide> Exchange<'_, C> {
             &self.head,
             host.as_ref(),
             framing,
-            self.wanted_upgrade(),
+            self.wanted_upgrade().as_deref(),
             self.hop.trailers,
         );
         let buffer = self.service.worker.buffer();
@@ -189,7 +189,7 @@ impl<C: ClientSide> Exchange<'_, C> {
     fn to_handler(&self, pool: &Pool, lease: &Lease) -> Result<Upstream, Failed> {
         let host = host_for(&self.head, &pool.config, &lease.endpoint.authority);
         let target = Target {
-            secure: self.service.listener.tls.is_some(),
+            secure: self.client.origin.secure,
             authority: host.as_ref(),
             framing: self.framing,
             trailers: self.hop.trailers,
@@ -232,28 +232,34 @@ pub fn host_for<'a>(
 ) -> std::borrow::Cow<'a, [u8]> {
     match &pool.host {
         // An HTTP/1.0 client may send none; a request of ours may not (RFC 9112 §3.2).
-        HostPolicy::Preserve if head.authority().is_empty() => authority.as_bytes().into(),
-        HostPolicy::Preserve => head.authority().into(),
+        HostPolicy::Preserve if head.host().is_empty() => authority.as_bytes().into(),
+        HostPolicy::Preserve => head.host().into(),
         HostPolicy::Endpoint => authority.as_bytes().into(),
         HostPolicy::Literal(host) => host.as_bytes().into(),
     }
 }
 
-/// The protocol that a request asks to upgrade to, when it may.
-pub fn allowed_upgrade<'a>(
+/// The protocols that a request asks to upgrade to and may, as a list.
+pub fn allowed_upgrade(
     version: Version,
-    framing: Framing,
-    hop: &'a Hop,
+    hop: &Hop,
     options: &HttpOptions,
     pool: &PoolConfig,
-) -> Option<&'a [u8]> {
-    let protocol = hop.upgrade.as_deref()?;
-    let allowed = pool.protocol != PoolProtocol::Http2
-        && !pool.is_handled()
-        && version == Version::Http11
-        && !framing.has_body()
-        && options.upgrade.iter().any(|p| p.as_bytes() == protocol);
-    allowed.then_some(protocol)
+) -> Option<Vec<u8>> {
+    if hop.upgrade.is_empty()
+        || version == Version::Http10
+        || pool.protocol == PoolProtocol::Http2
+        || pool.is_handled()
+    {
+        return None;
+    }
+    let is_allowed = |protocol: &[u8]| {
+        let mut allowed = options.upgrade.iter();
+        allowed.any(|p| p.as_bytes().eq_ignore_ascii_case(protocol))
+    };
+    let listed = hop.upgrade.iter().map(Vec::as_slice);
+    let allowed: Vec<&[u8]> = listed.filter(|protocol| is_allowed(protocol)).collect();
+    (!allowed.is_empty()).then(|| allowed.join(&b", "[..]))
 }
 
 /// How the body of a request is framed towards an endpoint.

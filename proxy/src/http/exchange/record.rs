@@ -6,6 +6,7 @@ use crate::connection::Connection;
 use crate::error::Reason;
 use crate::generation::Service;
 use crate::head::Version;
+use crate::http::client_origin::Origin;
 use crate::http::client_side::ClientSide;
 use crate::telemetry::{self, Record};
 use crate::wasm::Phase;
@@ -64,6 +65,7 @@ impl<C: ClientSide> Exchange<'_, C> {
             request_id: self.id.as_str(),
             exchange: Some(telemetry::Exchange {
                 method: head.method(),
+                scheme: self.client.origin.scheme(),
                 authority: head.authority(),
                 target: head.target(),
                 version: head.version,
@@ -114,6 +116,7 @@ pub fn record_refused(service: &Service, connection: &Connection, reason: Reason
         request_id: "",
         exchange: Some(telemetry::Exchange {
             method: b"",
+            scheme: Origin::of_connection(connection).scheme(),
             authority: b"",
             target: b"",
             version,

@@ -1,7 +1,6 @@
-//! The response on its way to the client: head, bodies, tunnels.
+//! The response on its way to the client: head and bodies.
 
 use super::{Ending, Exchange, Kind, Upload};
-use crate::chain::Reply;
 use crate::error::Reason;
 use crate::head::ResponseHead;
 use crate::http::client_side::{ClientSide, ResponseBody};
@@ -127,7 +126,7 @@ impl<C: ClientSide> Exchange<'_, C> {
         self.side.poll_flush(&mut cx).is_pending()
     }
 
-    fn poll_download(
+    pub(super) fn poll_download(
         &mut self,
         cx: &mut Context<'_>,
         upstream: &mut Upstream,
@@ -175,81 +174,6 @@ impl<C: ClientSide> Exchange<'_, C> {
                 Err(_) => return Poll::Ready(Err(upstream.truncation())),
             }
         }
-    }
-
-    /// A protocol was switched to: bytes both ways until both ends are done, one is silent too long, or a drain ends it.
-    pub(super) async fn tunnel(
-        &mut self,
-        mut upstream: Upstream,
-        mut head: ResponseHead,
-        lease: Option<&Lease>,
-    ) -> Ending {
-        let answered = forward::strip_hop_by_hop(&mut head.fields).upgrade;
-        let wanted = self.wanted_upgrade().map(<[u8]>::to_vec);
-        if answered.is_none() || answered != wanted {
-            if let Some(lease) = lease {
-                lease.failed(Failure::Broken);
-            }
-            return self.fail(Reason::UpstreamMalformed).await;
-        }
-        if let Some(ending) = self.response_filtered(&mut head).await {
-            return ending;
-        }
-        if head.status != 101 {
-            // A filter made another answer of it: the protocol stays, and what the upstream would say is not heard.
-            let refusal = Reply {
-                status: head.status,
-                fields: head.fields,
-                ..Reply::default()
-            };
-            return self.reply(refusal, None).await;
-        }
-        self.journal.upgraded = true;
-        self.send_head(head, ResponseBody::Tunnel, answered.as_deref());
-        upstream.become_tunnel();
-        self.upload = Upload::Running;
-        self.replay = None;
-        let idle = self.service.listener.config.timeouts.stream_idle;
-        self.timer.set(idle);
-        let (timer, service) = (self.timer, self.service);
-        let (mut ended, mut up_closed, mut down_closed) = (false, false, false);
-        let mut drain = service.worker.drain_window();
-        let done = timer
-            .run(std::future::poll_fn(|cx| {
-                let before = self.journal.bytes_in;
-                let up = self.poll_upload(cx, &mut upstream);
-                if let Poll::Ready(Err(reason)) = up {
-                    return Poll::Ready(Err(reason));
-                }
-                if self.journal.bytes_in != before {
-                    self.timer.set(idle);
-                }
-                if up.is_ready() && !up_closed {
-                    up_closed = upstream.poll_shutdown(cx).is_ready();
-                }
-                if !down_closed {
-                    match self.poll_download(cx, &mut upstream, &mut ended, idle) {
-                        Poll::Ready(Ok(())) => down_closed = self.side.poll_shutdown(cx).is_ready(),
-                        Poll::Ready(Err(reason)) => return Poll::Ready(Err(reason)),
-                        Poll::Pending => {}
-                    }
-                }
-                if up_closed && down_closed {
-                    return Poll::Ready(Ok(()));
-                }
-                match drain.poll_cut(cx) {
-                    Poll::Ready(()) => Poll::Ready(Err(Reason::Drained)),
-                    Poll::Pending => Poll::Pending,
-                }
-            }))
-            .await;
-        match done {
-            Ok(Ok(())) => return Ending::Complete,
-            Ok(Err(Reason::UpstreamTruncated | Reason::ClientGone)) => self.journal.reason = None,
-            Ok(Err(reason)) => self.journal.reason = Some(reason),
-            Err(_) => self.journal.reason = Some(Reason::IdleTimeout),
-        }
-        Ending::Abort(h2::Reason::CANCEL)
     }
 
     pub(super) fn keep(&self, upstream: Upstream, lease: &Lease, pool: &Arc<Pool>) {

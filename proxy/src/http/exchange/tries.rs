@@ -170,11 +170,11 @@ impl<C: ClientSide> Exchange<'_, C> {
         }
     }
 
-    /// The protocol to ask the upstream for, when the client asked and the listener allows it.
-    pub(super) fn wanted_upgrade(&self) -> Option<&[u8]> {
+    /// The protocols to ask the upstream for, when the client asked and the listener allows it.
+    pub(super) fn wanted_upgrade(&self) -> Option<Vec<u8>> {
         let pool = &self.journal.pool.as_ref()?.config;
         let options = &self.service.listener.config.http;
-        allowed_upgrade(self.head.version, self.framing, &self.hop, options, pool)
+        allowed_upgrade(self.head.version, &self.hop, options, pool)
     }
 
     /// Sends the request and waits for the response head, both at once.

@@ -19,6 +19,7 @@ use crate::io::transport::{Io, Outbox, Transport};
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::AsyncWrite;
 
 /// What an HTTP/2 client with prior knowledge sends first (RFC 9113 §3.4).
@@ -427,6 +428,10 @@ impl ClientSide for Http1Client<'_> {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.out.poll_flush(cx, self.transport)
+    }
+
+    fn limit_stall(&mut self, time: Duration) {
+        self.transport.limit_stall(time);
     }
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

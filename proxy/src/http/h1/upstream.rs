@@ -12,6 +12,7 @@ use crate::io::scratch::PIECE_BYTES;
 use crate::io::transport::{Io, Outbox, Transport};
 use std::io;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 #[derive(Debug)]
 pub struct Upstream {
@@ -81,6 +82,10 @@ impl Upstream {
 
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.transport.poll_shutdown(cx)
+    }
+
+    pub fn limit_stall(&self, time: Duration) {
+        self.transport.limit_stall(time);
     }
 
     /// The next response head, informational ones included.

@@ -38,7 +38,7 @@ fn fields(out: &mut Vec<u8>, fields: &Fields) {
     }
 }
 
-/// A request for an upstream: always HTTP/1.1, one Host, one framing field. `upgrade` is the protocol asked for;
+/// A request for an upstream: always HTTP/1.1, one Host, one framing field. `upgrade` lists the protocols asked for;
 /// `trailers` says that the client can take trailers.
 pub fn request(
     out: &mut Vec<u8>,

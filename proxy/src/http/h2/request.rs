@@ -1,10 +1,12 @@
 //! An HTTP/2 request checked for what the h2 crate leaves to its users, in the form of every room.
 
+use crate::config::HttpOptions;
 use crate::error::Reason;
 use crate::head::{Fields, HeadLimits, RequestHead, Version};
 use crate::http::exchange::Incoming;
 use crate::http::h1::framing::{self, Framing};
 use crate::http::h1::parse;
+use crate::http::websocket;
 use http::request::Parts;
 use hyper::header::{COOKIE, HOST, HeaderValue};
 use hyper::{HeaderMap, Method};
@@ -13,10 +15,13 @@ use hyper::{HeaderMap, Method};
 const CRUMB_JOINT: &[u8] = b"; ";
 /// What a cookie's line has beside its value.
 const COOKIE_LINE_BYTES: usize = "cookie: \r\n".len();
+/// The protocol that an extended CONNECT may ask for.
+const WEBSOCKET: &str = "websocket";
 
 /// `ended`: the request has no body.
 pub(super) fn accept(parts: &Parts, ended: bool, limits: &HeadLimits) -> Result<Incoming, Reason> {
-    if parts.method == Method::CONNECT {
+    let is_websocket = is_websocket(parts);
+    if parts.method == Method::CONNECT && !is_websocket {
         return Err(Reason::MethodNotAllowed);
     }
     let target = parts.uri.path_and_query().map_or("", |p| p.as_str());
@@ -41,6 +46,9 @@ pub(super) fn accept(parts: &Parts, ended: bool, limits: &HeadLimits) -> Result<
         return Err(Reason::BadRequest);
     }
     let fields = fields(&parts.headers)?;
+    if is_websocket {
+        return websocket(authority, target, fields);
+    }
     let framing = match framing::of_request(&fields, false)? {
         // Announced trailers need chunks on their way to an HTTP/1.1 upstream, whatever the length is.
         Framing::Length(n) if ended || !fields.contains(b"trailer") => Framing::Length(n),
@@ -63,6 +71,33 @@ pub(super) fn accept(parts: &Parts, ended: bool, limits: &HeadLimits) -> Result<
         head,
         framing,
         expect_continue,
+    })
+}
+
+/// Whether clients may open a WebSocket on a stream (RFC 8441).
+pub(super) fn has_websocket(options: &HttpOptions) -> bool {
+    options.upgrade.iter().any(|protocol| protocol == WEBSOCKET)
+}
+
+fn is_websocket(parts: &Parts) -> bool {
+    let protocol = parts.extensions.get::<h2::ext::Protocol>();
+    parts.method == Method::CONNECT
+        && protocol.is_some_and(|protocol| protocol.as_str().eq_ignore_ascii_case(WEBSOCKET))
+}
+
+/// An extended CONNECT as the upgrade that it stands for: what the stream carries is no body.
+fn websocket(authority: &[u8], target: &str, mut fields: Fields) -> Result<Incoming, Reason> {
+    if fields.contains(b"content-length") || fields.contains(b"expect") {
+        return Err(Reason::BadRequest);
+    }
+    fields.set(b"connection", b"upgrade");
+    fields.set(b"upgrade", WEBSOCKET.as_bytes());
+    fields.set(b"sec-websocket-key", websocket::key().as_bytes());
+    let head = RequestHead::new(Version::Http2, b"GET", authority, target.as_bytes(), fields);
+    Ok(Incoming {
+        head,
+        framing: Framing::None,
+        expect_continue: false,
     })
 }
 

@@ -254,6 +254,7 @@ fn faults() {
         &["settings: {response: {mode: whole, bytes: 99, act: fault}}"],
     );
     assert_eq!(post(&held, "a TRAP b").status, 500);
+    held.proxy.wait_for_log("as it was told");
     let told = held.proxy.stderr();
     // What it panicked with, and where.
     assert!(
