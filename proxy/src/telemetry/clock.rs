@@ -6,6 +6,8 @@ const MONTHS: [&[u8; 3]; 12] = [
     b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec",
 ];
 
+const WEEKDAYS: [&[u8; 3]; 7] = [b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun"];
+
 /// Renders times in UTC. Keeps the text of the last second, since neighbouring records mostly share it; a time out of
 /// range (before 1970 or after 9999) is rendered as the nearest one in range.
 #[derive(Debug, Clone)]
@@ -15,6 +17,8 @@ pub struct Clock {
     rfc3339: [u8; 19],
     /// `23/Nov/2026:15:00:00 +0000`
     common: [u8; 26],
+    /// `Mon, 23 Nov 2026 15:00:00 GMT`
+    http: [u8; 29],
 }
 
 impl Default for Clock {
@@ -23,6 +27,7 @@ impl Default for Clock {
             second: None,
             rfc3339: *b"1970-01-01T00:00:00",
             common: *b"01/Jan/1970:00:00:00 +0000",
+            http: *b"Thu, 01 Jan 1970 00:00:00 GMT",
         }
     }
 }
@@ -46,6 +51,12 @@ impl Clock {
     pub fn push_common(&mut self, out: &mut Vec<u8>, time: SystemTime) {
         self.turn_to(time);
         out.extend_from_slice(&self.common);
+    }
+
+    /// `Mon, 23 Nov 2026 15:00:00 GMT`, as HTTP has it (RFC 9110 §5.6.7).
+    pub fn http(&mut self, time: SystemTime) -> [u8; 29] {
+        self.turn_to(time);
+        self.http
     }
 
     /// Makes the kept texts those of `time`'s second; answers the time since 1970.
@@ -80,7 +91,15 @@ impl Clock {
         c[3..6].copy_from_slice(MONTHS[usize::from(month.clamp(1, 12) - 1)]);
         c[7..9].copy_from_slice(&century);
         c[9..11].copy_from_slice(&rest);
+        let h = &mut self.http;
+        let weekday = at.weekday().to_monday_zero_offset().unsigned_abs();
+        h[0..3].copy_from_slice(WEEKDAYS[usize::from(weekday % 7)]);
+        h[5..7].copy_from_slice(&two(day));
+        h[8..11].copy_from_slice(MONTHS[usize::from(month.clamp(1, 12) - 1)]);
+        h[12..14].copy_from_slice(&century);
+        h[14..16].copy_from_slice(&rest);
         for (i, value) in time.into_iter().enumerate() {
+            h[17 + 3 * i..19 + 3 * i].copy_from_slice(&two(value));
             r[11 + 3 * i..13 + 3 * i].copy_from_slice(&two(value));
             c[12 + 3 * i..14 + 3 * i].copy_from_slice(&two(value));
         }
@@ -96,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_forms() {
+    fn all_forms() {
         let mut clock = Clock::default();
         for (ms, rfc3339, common) in [
             (0, "1970-01-01T00:00:00.000Z", "01/Jan/1970:00:00:00 +0000"),
@@ -120,6 +139,8 @@ mod tests {
                 let mut out = Vec::new();
                 clock.push_common(&mut out, at);
                 assert_eq!(String::from_utf8_lossy(&out), common);
+                let http = httpdate::fmt_http_date(at);
+                assert_eq!(String::from_utf8_lossy(&clock.http(at)), http);
             }
         }
     }

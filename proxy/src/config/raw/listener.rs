@@ -6,8 +6,14 @@ use serde::{Deserialize, Serialize};
 use super::{DurationOrOff, OneOrMany, RawDuration, RawFilterUse, RawSize, RawTlsVersion};
 
 /// Keys that mean something for `protocol: http` only.
-pub(in crate::config) const HTTP_ONLY: [&str; 5] =
-    ["forwarded", "trusted-proxies", "http2", "upgrade", "via"];
+pub(in crate::config) const HTTP_ONLY: [&str; 6] = [
+    "forwarded",
+    "trusted-proxies",
+    "http2",
+    "upgrade",
+    "trace",
+    "via",
+];
 pub(in crate::config) const HTTP_ONLY_TIMEOUTS: [&str; 5] =
     ["head", "body-idle", "response-head", "keep-alive", "total"];
 pub(in crate::config) const HTTP_ONLY_LIMITS: [&str; 5] = [
@@ -52,6 +58,9 @@ pub(in crate::config) struct RawListener {
     pub http2: bool,
     /// Protocols that clients may upgrade to (`http` only).
     pub upgrade: Vec<String>,
+    /// Whether TRACE requests are served (`http` only). Their answers repeat what was sent, with whatever the client and
+    /// proxies added to it; otherwise they are answered with 405.
+    pub trace: bool,
     /// The name in `Via` and `Proxy-Status` (`http` only).
     pub via: String,
 }
@@ -78,6 +87,7 @@ impl Default for RawListener {
             trusted_proxies: Vec::new(),
             http2: true,
             upgrade: vec!["websocket".into()],
+            trace: false,
             via: "sluicegate".into(),
         }
     }

@@ -8,6 +8,7 @@ use crate::head::{Fields, HeadLimits, ResponseHead, Version};
 use crate::http::client_side::{ClientSide, ResponseBody};
 use crate::http::exchange::{self, Ending};
 use crate::http::h1::body::{BodyError, Pulled, Taker};
+use crate::http::h1::parse::{self, Refusal};
 use crate::http::respond;
 use crate::io::timer::Timer;
 use bytes::{Bytes, BytesMut};
@@ -74,7 +75,15 @@ async fn answer(
             exchange::run(&service, &connection, &timer, &mut client, incoming).await
         }
         Err(reason) => {
-            exchange::record_refused(&service, &connection, reason);
+            let target = parts
+                .uri
+                .path_and_query()
+                .map_or("", |target| target.as_str());
+            let refusal = Refusal {
+                reason,
+                byte: parse::bad_byte(target.as_bytes()),
+            };
+            exchange::record_refused(&service, &connection, refusal);
             let via = &service.listener.config.http.via;
             client.refuse(respond::failure(reason, via, ""));
             // Without a window for it, the refusal is not worth waiting for longer than for a request.
