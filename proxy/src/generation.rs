@@ -9,7 +9,7 @@ use crate::config::{Config, ListenerConfig};
 use crate::head::HeadLimits;
 use crate::io::{Io, Look, Scratch};
 use crate::store::{Connections, Handle, Store};
-use crate::telemetry::{Clock, ListenerMetrics, Record, WorkerLog};
+use crate::telemetry::{HttpClock, ListenerMetrics, Record, WorkerLog};
 use crate::tls::ServerTls;
 use crate::upstream::{Endpoint, EndpointId, Kept, Pool, REST, Shared, Wire};
 use bytes::Bytes;
@@ -203,7 +203,7 @@ pub struct Worker {
     /// Connections to stores.
     pub stores: Connections,
     log: RefCell<Option<WorkerLog>>,
-    clock: RefCell<Clock>,
+    clock: RefCell<HttpClock>,
     buffers: RefCell<Vec<Vec<u8>>>,
     waiting: RefCell<slab::Slab<Option<Waker>>>,
     drain: Cell<Option<DrainPlan>>,
@@ -339,7 +339,7 @@ impl Worker {
 
     /// `time` for a `Date` field.
     pub fn date(&self, time: SystemTime) -> [u8; 29] {
-        self.clock.borrow_mut().http(time)
+        self.clock.borrow_mut().at(time)
     }
 
     pub fn log(&self, record: &Record<'_>) {

@@ -1,12 +1,11 @@
 //! Timestamps as logs write them, with the civil date computed once a second.
 
+use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const MONTHS: [&[u8; 3]; 12] = [
     b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec",
 ];
-
-const WEEKDAYS: [&[u8; 3]; 7] = [b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun"];
 
 /// Renders times in UTC. Keeps the text of the last second, since neighbouring records mostly share it; a time out of
 /// range (before 1970 or after 9999) is rendered as the nearest one in range.
@@ -17,8 +16,6 @@ pub struct Clock {
     rfc3339: [u8; 19],
     /// `23/Nov/2026:15:00:00 +0000`
     common: [u8; 26],
-    /// `Mon, 23 Nov 2026 15:00:00 GMT`
-    http: [u8; 29],
 }
 
 impl Default for Clock {
@@ -27,7 +24,6 @@ impl Default for Clock {
             second: None,
             rfc3339: *b"1970-01-01T00:00:00",
             common: *b"01/Jan/1970:00:00:00 +0000",
-            http: *b"Thu, 01 Jan 1970 00:00:00 GMT",
         }
     }
 }
@@ -51,12 +47,6 @@ impl Clock {
     pub fn push_common(&mut self, out: &mut Vec<u8>, time: SystemTime) {
         self.turn_to(time);
         out.extend_from_slice(&self.common);
-    }
-
-    /// `Mon, 23 Nov 2026 15:00:00 GMT`, as HTTP has it (RFC 9110 §5.6.7).
-    pub fn http(&mut self, time: SystemTime) -> [u8; 29] {
-        self.turn_to(time);
-        self.http
     }
 
     /// Makes the kept texts those of `time`'s second; answers the time since 1970.
@@ -91,17 +81,43 @@ impl Clock {
         c[3..6].copy_from_slice(MONTHS[usize::from(month.clamp(1, 12) - 1)]);
         c[7..9].copy_from_slice(&century);
         c[9..11].copy_from_slice(&rest);
-        let h = &mut self.http;
-        let weekday = at.weekday().to_monday_zero_offset().unsigned_abs();
-        h[0..3].copy_from_slice(WEEKDAYS[usize::from(weekday % 7)]);
-        h[5..7].copy_from_slice(&two(day));
-        h[8..11].copy_from_slice(MONTHS[usize::from(month.clamp(1, 12) - 1)]);
-        h[12..14].copy_from_slice(&century);
-        h[14..16].copy_from_slice(&rest);
         for (i, value) in time.into_iter().enumerate() {
-            h[17 + 3 * i..19 + 3 * i].copy_from_slice(&two(value));
             r[11 + 3 * i..13 + 3 * i].copy_from_slice(&two(value));
             c[12 + 3 * i..14 + 3 * i].copy_from_slice(&two(value));
+        }
+    }
+}
+
+/// Renders times for `Date` fields (RFC 9110 §5.6.7), and keeps the text of the last second.
+#[derive(Debug)]
+pub struct HttpClock {
+    second: Option<u64>,
+    text: [u8; 29],
+}
+
+/// The end of the year 9999, beyond which there is no date.
+const LAST_SECOND: u64 = 253_402_300_799;
+
+impl HttpClock {
+    /// `Mon, 23 Nov 2026 15:00:00 GMT`
+    pub fn at(&mut self, time: SystemTime) -> [u8; 29] {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let second = since.as_secs().min(LAST_SECOND);
+        if self.second != Some(second) {
+            self.second = Some(second);
+            let date = httpdate::HttpDate::from(UNIX_EPOCH + Duration::from_secs(second));
+            // A date always has this length.
+            let _ = write!(&mut self.text[..], "{date}");
+        }
+        self.text
+    }
+}
+
+impl Default for HttpClock {
+    fn default() -> Self {
+        Self {
+            second: None,
+            text: *b"Thu, 01 Jan 1970 00:00:00 GMT",
         }
     }
 }
@@ -115,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_forms() {
+    fn both_forms() {
         let mut clock = Clock::default();
         for (ms, rfc3339, common) in [
             (0, "1970-01-01T00:00:00.000Z", "01/Jan/1970:00:00:00 +0000"),
@@ -139,8 +155,22 @@ mod tests {
                 let mut out = Vec::new();
                 clock.push_common(&mut out, at);
                 assert_eq!(String::from_utf8_lossy(&out), common);
-                let http = httpdate::fmt_http_date(at);
-                assert_eq!(String::from_utf8_lossy(&clock.http(at)), http);
+            }
+        }
+    }
+
+    #[test]
+    fn dates_of_http() {
+        let mut clock = HttpClock::default();
+        for (second, text) in [
+            (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"),
+            (784_111_778, "Sun, 06 Nov 1994 08:49:38 GMT"),
+            (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
+            (1 << 40, "Fri, 31 Dec 9999 23:59:59 GMT"),
+        ] {
+            let at = UNIX_EPOCH + Duration::from_secs(second);
+            for _ in 0..2 {
+                assert_eq!(String::from_utf8_lossy(&clock.at(at)), text);
             }
         }
     }

@@ -17,7 +17,7 @@ mod record;
 mod shards;
 
 pub use access_log::{AccessLog, WorkerLog};
-pub use clock::Clock;
+pub use clock::{Clock, HttpClock};
 pub use exposition::{EndpointSample, FilterSample, FilterValue, StoreSample, Visitor};
 pub use listener::{Handshake, ListenerMetrics};
 pub use metrics::Metrics;

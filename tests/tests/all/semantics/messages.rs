@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use sluicegate::telemetry::Clock;
+use sluicegate::telemetry::HttpClock;
 use sluicegate_tests::backend::{Backend, response};
 use sluicegate_tests::client::{Response, curl};
 use sluicegate_tests::proxy::Start;
@@ -50,7 +50,7 @@ fn every_response_has_a_date() {
         };
         let seconds = (before..=now() + 1).map(|second| {
             let at = UNIX_EPOCH + Duration::from_secs(second);
-            String::from_utf8_lossy(&Clock::default().http(at)).into_owned()
+            String::from_utf8_lossy(&HttpClock::default().at(at)).into_owned()
         });
         let said = date.split_once(": ").map_or("", |(_, value)| value);
         assert!(
