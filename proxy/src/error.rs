@@ -15,8 +15,10 @@ pub enum Reason {
     /// The upstream connection broke before a response head.
     UpstreamReset,
     UpstreamTls,
-    /// The response head was malformed, over a limit, or ended early.
+    /// The response head was malformed, or ended early.
     UpstreamMalformed,
+    /// The field lines of a response, or its trailers, are more than the pool's limits allow.
+    ResponseHeadersTooLarge,
     ResponseTimeout,
     /// The response body ended early or broke; the client's response was aborted.
     UpstreamTruncated,
@@ -68,6 +70,7 @@ impl Reason {
         Reason::UpstreamReset,
         Reason::UpstreamTls,
         Reason::UpstreamMalformed,
+        Reason::ResponseHeadersTooLarge,
         Reason::ResponseTimeout,
         Reason::UpstreamTruncated,
         Reason::TotalTimeout,
@@ -106,6 +109,7 @@ impl Reason {
             Reason::UpstreamReset => "upstream-reset",
             Reason::UpstreamTls => "upstream-tls",
             Reason::UpstreamMalformed => "upstream-malformed",
+            Reason::ResponseHeadersTooLarge => "response-headers-too-large",
             Reason::ResponseTimeout => "response-timeout",
             Reason::UpstreamTruncated => "upstream-truncated",
             Reason::TotalTimeout => "total-timeout",
@@ -135,7 +139,8 @@ impl Reason {
         }
     }
 
-    /// True when an endpoint failed, so that its health should suffer.
+    /// True when an endpoint failed, so that its health should suffer. The size of an answer is no failure: it is what was
+    /// asked for, and the limit is this side's.
     pub fn is_upstream(self) -> bool {
         matches!(
             self,
@@ -158,6 +163,7 @@ impl Reason {
             | Reason::UpstreamReset
             | Reason::UpstreamTls
             | Reason::UpstreamMalformed
+            | Reason::ResponseHeadersTooLarge
             | Reason::UpstreamTruncated
             | Reason::HandlerFault
             | Reason::ResponseTooLarge => 502,
@@ -191,6 +197,7 @@ impl Reason {
             Reason::UpstreamReset => "connection_terminated",
             Reason::UpstreamTls => "tls_protocol_error",
             Reason::UpstreamMalformed => "http_protocol_error",
+            Reason::ResponseHeadersTooLarge => "http_response_header_section_size",
             Reason::UpstreamTruncated => "http_response_incomplete",
             Reason::ResponseTimeout | Reason::TotalTimeout | Reason::HandlerTimeout => {
                 "http_response_timeout"

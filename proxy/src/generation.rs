@@ -7,21 +7,18 @@
 use crate::chain::{Chain, Filter, Link, Middleware, Slots};
 use crate::config::{Config, ListenerConfig};
 use crate::head::HeadLimits;
-use crate::io::{Io, Scratch};
+use crate::io::{Io, Look, Scratch};
 use crate::store::{Connections, Handle, Store};
-use crate::telemetry::{ListenerMetrics, Record, WorkerLog};
+use crate::telemetry::{HttpClock, ListenerMetrics, Record, WorkerLog};
 use crate::tls::ServerTls;
-use crate::upstream::{EndpointId, Kept, Pool, Shared, Wire};
+use crate::upstream::{Endpoint, EndpointId, Kept, Pool, REST, Shared, Wire};
 use bytes::Bytes;
-use socket2::SockRef;
 use std::cell::{Cell, RefCell};
-use std::pin::Pin;
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::TcpStream;
+use std::time::{Duration, Instant, SystemTime};
 
 /// Kept upstream connections of one worker, over all endpoints.
 const KEPT_MAX: usize = 16 * 1024;
@@ -199,11 +196,14 @@ pub struct Worker {
     pub pipes: crate::io::Pipes,
     pub ids: RequestIds,
     kept: RefCell<Kept<KeptConnection>>,
+    /// Endpoints that sent something on a kept connection and have not been told so.
+    unasked: RefCell<HashSet<EndpointId>>,
     /// HTTP/2 connections to endpoints.
     pub shared: Shared<Multiplexed>,
     /// Connections to stores.
     pub stores: Connections,
     log: RefCell<Option<WorkerLog>>,
+    clock: RefCell<HttpClock>,
     buffers: RefCell<Vec<Vec<u8>>>,
     waiting: RefCell<slab::Slab<Option<Waker>>>,
     drain: Cell<Option<DrainPlan>>,
@@ -222,9 +222,11 @@ impl Worker {
             pipes: crate::io::Pipes::new(),
             ids: RequestIds::new(),
             kept: RefCell::new(Kept::new(KEPT_MAX)),
+            unasked: RefCell::default(),
             shared: Shared::new(),
             stores: Connections::default(),
             log: RefCell::new(log),
+            clock: RefCell::default(),
             buffers: RefCell::default(),
             waiting: RefCell::default(),
             drain: Cell::new(None),
@@ -233,32 +235,58 @@ impl Worker {
 
     // ------------------------------------------------------------ upstream connections
 
-    /// The connection to the endpoint that was used last and still lives.
-    pub fn take_kept(&self, endpoint: EndpointId, pool: &Pool, reuse: Reuse) -> Option<Io> {
+    /// The connection to the endpoint that was used last, still lives and has nothing to read: what lies there unasked would
+    /// be taken for the answer to the next request (RFC 9112 §9.2). Costs a system call, because only the kernel knows.
+    pub fn take_kept(&self, endpoint: &Endpoint, pool: &Pool) -> Option<Io> {
+        self.tell_unasked(endpoint);
         let lives = |kept: &mut KeptConnection| {
-            kept.wire == pool.wire()
-                && is_quiet(&mut kept.io)
-                && (reuse == Reuse::Repeatable || is_quiet_now(kept.io.tcp()))
+            if kept.wire != pool.wire() {
+                return false;
+            }
+            let look = kept.io.look();
+            if look == Look::Unasked {
+                endpoint.sent_unasked();
+            }
+            look == Look::Quiet
         };
+        let (now, max) = (Instant::now(), pool.config.keep_alive_max);
         let mut all = self.kept.borrow_mut();
-        all.take(endpoint, Instant::now(), lives)
-            .map(|kept| kept.io)
+        all.take(endpoint.id, now, max, lives).map(|kept| kept.io)
     }
 
-    pub fn keep(&self, endpoint: EndpointId, io: Io, pool: &Pool) {
+    /// Keeps a connection whose last response has ended, as long as what `conduct` says of it allows.
+    pub fn keep(&self, endpoint: &Endpoint, io: Io, conduct: Conduct, pool: &Pool) {
+        self.tell_unasked(endpoint);
+        let rest = match (conduct, endpoint.is_orderly()) {
+            (Conduct::Framed, true) => None,
+            (Conduct::Framed, false) | (Conduct::Bodyless, true) => Some(REST),
+            (Conduct::Announced, true) => Some(REST_ANNOUNCED),
+            // It is known to say more than it may, and here it had the opportunity.
+            (Conduct::Bodyless | Conduct::Announced, false) => return,
+        };
         let (max, timeout) = (pool.config.keep_alive_max, pool.config.keep_alive_timeout);
         let kept = KeptConnection {
             io,
             wire: pool.wire(),
         };
-        self.kept
-            .borrow_mut()
-            .put(endpoint, kept, Instant::now(), max, timeout);
+        let (now, mut all) = (Instant::now(), self.kept.borrow_mut());
+        match rest {
+            None => all.put(endpoint.id, kept, now, max, timeout),
+            Some(rest) => all.put_to_rest(endpoint.id, kept, now, max, timeout, rest),
+        }
+    }
+
+    /// Tells the endpoint what the sweep has found.
+    fn tell_unasked(&self, endpoint: &Endpoint) {
+        let mut unasked = self.unasked.borrow_mut();
+        if !unasked.is_empty() && unasked.remove(&endpoint.id) {
+            endpoint.sent_unasked();
+        }
     }
 
     /// Drops kept connections to endpoints that are in none of `pools`: nobody will ask for them again.
     pub fn forget_others(&self, pools: &[Arc<Pool>]) {
-        let ids: std::collections::HashSet<EndpointId> = pools
+        let ids: HashSet<EndpointId> = pools
             .iter()
             .flat_map(|pool| {
                 pool.members()
@@ -268,13 +296,20 @@ impl Worker {
             })
             .collect();
         self.kept.borrow_mut().retain(|id| ids.contains(&id));
+        self.unasked.borrow_mut().retain(|id| ids.contains(id));
         self.shared.retain(|id| ids.contains(&id));
     }
 
     /// Drops kept connections that expired or that the endpoint closed, and hands finished log lines over. Called about
     /// once a second.
     pub fn sweep(&self) {
-        let quiet = |kept: &mut KeptConnection| is_quiet(&mut kept.io);
+        let quiet = |endpoint, kept: &mut KeptConnection| {
+            let look = kept.io.glance();
+            if look == Look::Unasked {
+                self.unasked.borrow_mut().insert(endpoint);
+            }
+            look == Look::Quiet
+        };
         let now = Instant::now();
         self.kept.borrow_mut().sweep(now, quiet);
         self.shared.sweep(now);
@@ -300,6 +335,11 @@ impl Worker {
             buffer.clear();
             buffers.push(buffer);
         }
+    }
+
+    /// `time` for a `Date` field.
+    pub fn date(&self, time: SystemTime) -> [u8; 29] {
+        self.clock.borrow_mut().at(time)
     }
 
     pub fn log(&self, record: &Record<'_>) {
@@ -353,18 +393,26 @@ impl Worker {
     }
 }
 
-/// What a kept connection is wanted for.
+/// A connection rests so long after a response whose fields announced a body that was not due, as after a HEAD: an
+/// endpoint that sends it all the same does so soon.
+const REST_ANNOUNCED: Duration = Duration::from_secs(1);
+
+/// What the last response says about the bytes that may still come on its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reuse {
-    /// A request that may be sent again if the connection turns out to be dead.
-    Repeatable,
-    /// A request that may not, once a byte of it was sent.
-    Once,
+pub enum Conduct {
+    /// It had a body, or said that it has none.
+    Framed,
+    /// It could have no body, whatever its fields say: HEAD, 204, 304.
+    Bodyless,
+    /// The same, and its fields spoke of a body.
+    Announced,
 }
 
 /// The handle of an HTTP/2 connection on which exchanges open streams.
 pub struct Multiplexed {
     pub streams: h2::client::SendRequest<Bytes>,
+    /// Counts what is asked of the endpoint: requests and pieces of their bodies.
+    pub asked: Rc<Cell<u64>>,
     /// Never sent: the connection's task learns by its end that nobody uses the connection any more.
     pub used: tokio::sync::oneshot::Sender<()>,
 }
@@ -372,31 +420,6 @@ pub struct Multiplexed {
 struct KeptConnection {
     io: Io,
     wire: Wire,
-}
-
-/// True when a kept connection has neither ended nor sent anything unasked.
-fn is_quiet(io: &mut Io) -> bool {
-    let mut cx = Context::from_waker(Waker::noop());
-    let stream = match io {
-        Io::Tcp(stream) => stream,
-        // What TLS sends for itself, such as tickets, is taken in on the way.
-        tls => {
-            let mut byte = [0];
-            let mut buffer = ReadBuf::new(&mut byte);
-            return Pin::new(tls).poll_read(&mut cx, &mut buffer).is_pending();
-        }
-    };
-    if stream.poll_read_ready(&mut cx).is_pending() {
-        return true;
-    }
-    let mut byte = [0];
-    matches!(stream.try_read(&mut byte), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
-}
-
-/// [`is_quiet`] as the kernel knows it at this moment, and not as of the last wake-up of the runtime: one system call.
-fn is_quiet_now(stream: &TcpStream) -> bool {
-    let peeked = SockRef::from(stream).peek(&mut [std::mem::MaybeUninit::uninit()]);
-    matches!(peeked, Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
 }
 
 /// Something that waits and wants to know when the drain begins.

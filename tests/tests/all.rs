@@ -86,6 +86,8 @@ mod scenarios;
 mod semantics;
 #[path = "all/services.rs"]
 mod services;
+#[path = "all/silence.rs"]
+mod silence;
 #[path = "all/soak.rs"]
 mod soak;
 #[path = "all/statuses.rs"]

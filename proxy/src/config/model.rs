@@ -54,6 +54,12 @@ pub struct PoolConfig {
     pub keep_alive_max: usize,
     /// How long a kept connection may lie idle; default 60 s.
     pub keep_alive_timeout: Duration,
+    /// When an HTTP/2 connection is asked whether its endpoint is still there.
+    pub http2: PingSettings,
+    /// How long data may stay unacknowledged by the endpoint's host, in exchanges; default 30 s.
+    pub tcp_user_timeout: Option<Duration>,
+    /// How large responses may be.
+    pub limits: PoolLimits,
     /// Concurrent exchanges and sessions per endpoint; none is unlimited.
     pub max_connections: Option<u32>,
     /// Further tries after the first; default 2.
@@ -71,6 +77,42 @@ impl PoolConfig {
     pub fn is_handled(&self) -> bool {
         let first = self.endpoints.first();
         first.is_some_and(|e| matches!(e.address, EndpointAddress::Handler { .. }))
+    }
+}
+
+/// PINGs on the HTTP/2 connections to a pool's endpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PingSettings {
+    /// The silence that is asked about; none is never. Default 1 s.
+    pub interval: Option<Duration>,
+    /// How long an answer may take; default 1 s.
+    pub timeout: Duration,
+}
+
+impl Default for PingSettings {
+    fn default() -> Self {
+        Self {
+            interval: Some(Duration::from_secs(1)),
+            timeout: Duration::from_secs(1),
+        }
+    }
+}
+
+/// How large a response may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolLimits {
+    /// All field lines of a head, and of trailers; default 64 KiB.
+    pub header_bytes: usize,
+    /// Field lines of a head, and of trailers; default 128.
+    pub header_fields: usize,
+}
+
+impl Default for PoolLimits {
+    fn default() -> Self {
+        Self {
+            header_bytes: 64 << 10,
+            header_fields: 128,
+        }
     }
 }
 
@@ -436,6 +478,8 @@ pub struct HttpOptions {
     pub http2: bool,
     /// Protocols a client may upgrade to, lower case; default `websocket`.
     pub upgrade: Vec<String>,
+    /// TRACE is served; default false.
+    pub trace: bool,
     /// Name written into `Via` and `Proxy-Status`; default `sluicegate`.
     pub via: String,
 }

@@ -108,6 +108,7 @@ impl From<Reason> for CallError {
             | Reason::IdleTimeout
             | Reason::RequestBodyTimeout => CallError::Timeout,
             Reason::UpstreamMalformed => CallError::Malformed,
+            Reason::ResponseHeadersTooLarge => CallError::TooLarge,
             Reason::BadRequest => CallError::Invalid,
             _ => CallError::Broken,
         }

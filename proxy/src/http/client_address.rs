@@ -298,6 +298,7 @@ mod tests {
             forwarded,
             trusted_proxies: trusted.iter().map(|t| t.parse().unwrap()).collect(),
             http2: true,
+            trace: false,
             upgrade: vec![],
             via: "sluicegate".into(),
         }

@@ -5,6 +5,7 @@ mod body_filters;
 mod call;
 mod connect;
 mod ends;
+mod final_recipient;
 mod pipeline;
 mod record;
 mod response;
@@ -131,6 +132,8 @@ struct Journal {
     upstream_time: Duration,
     upgraded: bool,
     head_sent: bool,
+    /// When the head of the response came, from the start.
+    answered: Duration,
     /// The response's field lines, when a filter is told of the end.
     fields: Option<Fields>,
 }
@@ -202,6 +205,7 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
                 upstream_time: Duration::ZERO,
                 upgraded: false,
                 head_sent: false,
+                answered: Duration::ZERO,
                 fields: None,
             },
             head: incoming.head,
@@ -214,6 +218,9 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
 
     /// Every phase of an exchange, in order.
     async fn phases(&mut self) -> Ending {
+        if self.is_refused_trace() {
+            return self.fail(Reason::MethodNotAllowed).await;
+        }
         let mut decided = self.request_filters();
         if let Outcome::Suspend(suspension) = decided {
             // Boxed, so that other exchanges do not carry the state of this.
@@ -237,6 +244,9 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
             && let Some(ending) = Box::pin(self.hold_request()).await
         {
             return ending;
+        }
+        if let Some(reply) = self.last_forward() {
+            return self.reply(reply, None).await;
         }
         let (mut upstream, response, lease) = match self.answered().await {
             Ok(answered) => answered,
@@ -298,6 +308,7 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
             }
             // Boxed, so that other exchanges do not carry the state of this.
             let (upstream, response) = Box::pin(self.through(behind)).await?;
+            self.journal.answered = self.journal.started.elapsed();
             self.tell_endpoint();
             return Ok((upstream, response, None));
         }

@@ -320,6 +320,7 @@ mod tests {
             forwarded: Forwarded::Both,
             trusted_proxies: trusted.iter().map(|t| t.parse().unwrap()).collect(),
             http2: true,
+            trace: false,
             upgrade: vec![],
             via: "sluicegate".into(),
         }

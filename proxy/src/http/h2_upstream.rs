@@ -3,20 +3,25 @@
 //! Several exchanges of a worker share a connection; its frames are moved by a task of its own. The crate `h2` is used
 //! without hyper above it: an exchange pulls and pushes both bodies itself, and retries need to know what was refused.
 
+mod pulse;
+
 use super::h1::body::{BodyError, Pulled, Taker};
+use super::h1::chunked::TrailerLimits;
 use super::h1::framing::{self, Framing};
 use super::h1::parse::ParsedResponse;
 use super::h2::header_map;
+use crate::config::PingSettings;
 use crate::error::Reason;
 use crate::generation::Multiplexed;
 use crate::head::{Fields, HeadLimits, RequestHead, ResponseHead, Version, is_field_value};
 use crate::io::Io;
-use crate::upstream::{Line, Seat};
+use crate::upstream::{Belief, EndpointId, Line, Seat, Shared, Wire};
 use bytes::{Bytes, BytesMut};
 use h2::client::ResponseFuture;
 use h2::{RecvStream, SendStream};
 use http::header::{CONTENT_LENGTH, HeaderValue, TE};
 use hyper::HeaderMap;
+use pulse::{Counted, Finding, Pulse, Traffic};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -31,23 +36,35 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS_MAX as u32;
 /// Body bytes of one stream that wait for their turn on the connection.
 const SEND_BUFFER_MAX: usize = 64 * 1024;
-/// Fields of one response, whatever a listener allows: the connection is used by several.
-const HEADER_BYTES_MAX: usize = 64 * 1024;
+/// Fields of one response that are read at least: what is over the limits is then known for what it is.
+const HEADER_BYTES_MIN: usize = 256 * 1024;
 
 /// What an orderly end may take: an endpoint that does not read would keep the connection for ever.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
 /// Stands for the number of streams as long as the endpoint has not told its settings, which have 32 bits.
 const STREAMS_UNKNOWN: usize = usize::MAX - 1;
 
-/// Begins HTTP/2 on a connection; from here on a task moves its frames. Needs a worker's runtime. `share` makes the
-/// connection known; it gets one exchange until the endpoint has said how many it takes, and `dialling` ends then.
+/// Where a connection is shared, and with what care.
+pub struct Place<'a> {
+    pub shared: &'a Shared<Multiplexed>,
+    pub endpoint: EndpointId,
+    pub wire: Wire,
+    pub idle_max: Duration,
+    pub pings: &'a PingSettings,
+}
+
+/// Begins HTTP/2 on a connection; from here on a task moves its frames. Needs a worker's runtime. The connection is made
+/// known at `place`; it gets one exchange until the endpoint has said how many it takes, and `dialling` ends then.
 pub async fn open<D: 'static>(
     io: Io,
     limits: &HeadLimits,
     dialling: D,
-    share: impl FnOnce(Multiplexed) -> Seat<Multiplexed>,
+    place: Place<'_>,
 ) -> Result<Seat<Multiplexed>, h2::Error> {
-    let list_max = limits.bytes.max(HEADER_BYTES_MAX).min(u32::MAX as usize);
+    let traffic = Traffic::default();
+    // HTTP/2 counts 32 bytes more for each field. What is beyond that is no answer that could be passed on.
+    let list_max = (limits.bytes + 32 * limits.fields).max(HEADER_BYTES_MIN);
+    let list_max = list_max.min(u32::MAX as usize);
     let (streams, mut connection) = h2::client::Builder::new()
         .enable_push(false)
         .initial_max_send_streams(STREAMS_UNKNOWN)
@@ -55,17 +72,38 @@ pub async fn open<D: 'static>(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(list_max as u32)
         .max_send_buffer_size(SEND_BUFFER_MAX)
-        .handshake(io)
+        .handshake(Counted::new(io, traffic.clone()))
         .await?;
     let (used, unused) = tokio::sync::oneshot::channel();
-    let seat = share(Multiplexed { streams, used });
+    let multiplexed = Multiplexed {
+        streams,
+        used,
+        asked: traffic.asked.clone(),
+    };
+    let (shared, endpoint, wire) = (place.shared.clone(), place.endpoint, place.wire);
+    let seat = shared.open(endpoint, wire, multiplexed, place.idle_max);
+    let mut pulse = Pulse::new(place.pings, traffic, connection.ping_pong());
     let line = Rc::downgrade(seat.line());
+    let watched = line.clone();
     tokio::task::spawn_local(async move {
         let mut dialling = Some(dialling);
         let ended = std::future::poll_fn(|cx| {
             let polled = Pin::new(&mut connection).poll(cx);
             if connection.max_concurrent_send_streams() != STREAMS_UNKNOWN {
                 dialling = None;
+            }
+            if let (Some(pulse), Some(line)) = (&mut pulse, watched.upgrade()) {
+                match pulse.poll(cx, line.is_busy(), line.heard()) {
+                    Finding::Nothing => {}
+                    Finding::Arrived => {
+                        line.believe();
+                        shared.heard_from(endpoint, wire);
+                    }
+                    Finding::Silent => {
+                        tracing::info!("an endpoint answers no PING on its HTTP/2 connection");
+                        shared.doubt(&line);
+                    }
+                }
             }
             polled
         });
@@ -131,7 +169,7 @@ pub struct Upstream {
     end: Option<Option<HeaderMap>>,
     trailers: Option<Fields>,
     done: bool,
-    /// Others used the connection before.
+    /// Others used the connection before, and this is the first try on one.
     pub reused: bool,
     pub answered: bool,
     /// The endpoint said that it has not looked at the request.
@@ -140,6 +178,9 @@ pub struct Upstream {
     pub refused: bool,
     /// The code with which the endpoint broke the response off.
     pub reset_code: Option<h2::Reason>,
+    /// The trailers of the response are over the limits.
+    pub over: bool,
+    limits: TrailerLimits,
     /// What had been heard on the connection when the request was sent, or when something was heard for it.
     heard: u64,
 }
@@ -155,6 +196,8 @@ impl Upstream {
         let request = request(head, target).ok_or(Unsent::Request)?;
         let mut sender = seat.line().connection.streams.clone();
         let ends = !target.framing.has_body();
+        let asked = &seat.line().connection.asked;
+        asked.set(asked.get().wrapping_add(1));
         let (response, send) = sender.send_request(request, ends).map_err(|error| {
             if error.is_go_away() || error.is_io() || error.is_reset() {
                 seat.line().retire();
@@ -178,6 +221,11 @@ impl Upstream {
             unseen: false,
             refused: false,
             reset_code: None,
+            over: false,
+            limits: TrailerLimits {
+                bytes: 0,
+                fields: 0,
+            },
         })
     }
 
@@ -208,6 +256,8 @@ impl Upstream {
             }
             let piece = self.out.split_to(room.min(self.out.len())).freeze();
             self.send.send_data(piece, false).map_err(broken)?;
+            let asked = &self.seat.line().connection.asked;
+            asked.set(asked.get().wrapping_add(1));
         }
         match self.end.take() {
             None => {}
@@ -238,6 +288,10 @@ impl Upstream {
             Ok(response) => {
                 self.answered = true;
                 self.hear();
+                self.limits = TrailerLimits {
+                    bytes: limits.bytes,
+                    fields: limits.fields,
+                };
                 let (head, body) = response.into_parts();
                 let mut parsed = parsed(head.status, &head.headers, limits, head_request)?;
                 if parsed.head.status == 101 {
@@ -276,8 +330,12 @@ impl Upstream {
                 Some(Err(error)) => return Poll::Ready(Err(self.broken(&error))),
                 None => {
                     match ready!(body.poll_trailers(cx)) {
-                        Ok(trailers) => self.trailers = trailers.map(|map| fields(&map)),
                         Err(error) => return Poll::Ready(Err(self.broken(&error))),
+                        Ok(Some(map)) if is_over(&map, self.limits.bytes, self.limits.fields) => {
+                            self.over = true;
+                            return Poll::Ready(Err(BodyError::Malformed));
+                        }
+                        Ok(trailers) => self.trailers = trailers.map(|map| fields(&map)),
                     }
                     self.done = true;
                 }
@@ -309,6 +367,11 @@ impl Upstream {
     pub fn discard_body(&mut self) {
         self.done = true;
         self.body = None;
+    }
+
+    /// What is believed of the connection; the task is woken when it gets worse.
+    pub fn belief(&self, cx: &mut Context<'_>) -> Belief {
+        self.seat.belief(cx)
     }
 
     /// It did not answer in time. When it answered nobody else in that time either, the connection may be dead.
@@ -375,11 +438,10 @@ pub(super) fn parsed(
     limits: &HeadLimits,
     head_request: bool,
 ) -> Result<ParsedResponse, Reason> {
-    let bytes = lines
-        .iter()
-        .map(|(name, value)| name.as_str().len() + value.len() + 4);
-    let valid = lines.values().all(|value| is_field_value(value.as_bytes()));
-    if lines.len() > limits.fields || bytes.sum::<usize>() > limits.bytes || !valid {
+    if is_over(lines, limits.bytes, limits.fields) {
+        return Err(Reason::ResponseHeadersTooLarge);
+    }
+    if !lines.values().all(|value| is_field_value(value.as_bytes())) {
         return Err(Reason::UpstreamMalformed);
     }
     let fields = fields(lines);
@@ -399,6 +461,14 @@ pub(super) fn parsed(
         framing,
         keep_alive: true,
     })
+}
+
+/// The fields are more than allowed, as lines of HTTP/1.
+fn is_over(lines: &HeaderMap, bytes: usize, fields: usize) -> bool {
+    let sizes = lines
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4);
+    lines.len() > fields || sizes.sum::<usize>() > bytes
 }
 
 pub(super) fn fields(lines: &HeaderMap) -> Fields {

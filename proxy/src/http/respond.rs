@@ -18,11 +18,8 @@ pub fn failure(reason: Reason, via: &str, request_id: &str) -> Reply {
         );
     }
     if reason == Reason::MethodNotAllowed {
-        // RFC 9110 §15.5.6 wants the methods told. Any but CONNECT passes; these are the ones that have a meaning.
-        fields.append(
-            b"allow",
-            b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE",
-        );
+        // RFC 9110 §15.5.6 wants the methods told. Any but CONNECT and mostly TRACE passes; these are the ones that have a meaning.
+        fields.append(b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
     }
     if matches!(
         reason,

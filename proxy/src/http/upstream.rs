@@ -5,8 +5,10 @@ use super::h1::body::{BodyError, IncomingBody, Pulled, Taker};
 use super::h1::parse::ParsedResponse;
 use super::{h1, h2_upstream, handler_upstream};
 use crate::error::Reason;
+use crate::generation::Conduct;
 use crate::head::{Fields, HeadLimits};
 use crate::io::{Io, Scratch};
+use crate::upstream::Belief;
 use std::io;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -52,6 +54,14 @@ impl Upstream {
     /// A request may be sent to it again: what a component did with one is not known.
     pub fn may_be_repeated(&self) -> bool {
         !matches!(self, Upstream::Handler(_))
+    }
+
+    /// What is believed of the connection; the task is woken when it gets worse.
+    pub fn belief(&self, cx: &mut Context<'_>) -> Belief {
+        match self {
+            Upstream::Http2(upstream) => upstream.belief(cx),
+            Upstream::Http1(_) | Upstream::Handler(_) => Belief::Alive,
+        }
     }
 
     /// The endpoint may say of a request with a body that it has not looked at it.
@@ -167,6 +177,8 @@ impl Upstream {
     pub fn truncation(&self) -> Reason {
         match self {
             Upstream::Handler(upstream) => upstream.fault().unwrap_or(Reason::HandlerFault),
+            Upstream::Http1(upstream) if upstream.body.is_over() => Reason::ResponseHeadersTooLarge,
+            Upstream::Http2(upstream) if upstream.over => Reason::ResponseHeadersTooLarge,
             _ => Reason::UpstreamTruncated,
         }
     }
@@ -237,8 +249,24 @@ impl Upstream {
         }
     }
 
+    /// Bytes came behind the end of the response.
+    pub fn has_surplus(&self) -> bool {
+        match self {
+            Upstream::Http1(upstream) => upstream.has_surplus(),
+            Upstream::Http2(_) | Upstream::Handler(_) => false,
+        }
+    }
+
+    /// What came first on a connection that had served others cannot be an answer: it was sent for nobody.
+    pub fn is_unasked(&self) -> bool {
+        match self {
+            Upstream::Http1(upstream) => upstream.unasked,
+            Upstream::Http2(_) | Upstream::Handler(_) => false,
+        }
+    }
+
     /// The connection for the next exchange, if it was this one's alone and was left clean, and a buffer to use again.
-    pub fn into_kept(self) -> Option<(Io, Vec<u8>)> {
+    pub fn into_kept(self) -> Option<(Io, Conduct, Vec<u8>)> {
         match self {
             Upstream::Http1(upstream) => upstream.into_kept(),
             Upstream::Http2(_) | Upstream::Handler(_) => None,

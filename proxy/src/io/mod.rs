@@ -12,4 +12,4 @@ pub use close::{DropBounds, drop_quietly, limit_stall, linger, reset_on_close};
 pub use pipe::{Pipe, Pipes};
 pub use scratch::Scratch;
 pub use timer::{Elapsed, Timer};
-pub use transport::{Io, Rewound};
+pub use transport::{Io, Look, Rewound};

@@ -4,10 +4,12 @@
 //! owns no buffer. All methods take `&self`: the stream sits in a `RefCell` that is borrowed only inside one poll.
 
 use super::scratch::{PIECE_BYTES, Scratch};
+use socket2::SockRef;
 use std::cell::RefCell;
-use std::io;
+use std::io::{self, Read};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -22,6 +24,28 @@ pub enum Io {
 }
 
 impl Io {
+    /// What has arrived on a connection that is between two exchanges, as the kernel knows it at this moment and not as of
+    /// the last wake-up of the runtime: one system call, beside those that take in what TLS sends for itself.
+    pub fn look(&mut self) -> Look {
+        match self {
+            Io::Tcp(stream) => look_plain(stream),
+            Io::Tls(stream) => look_plain(stream.get_ref().0),
+            Io::TlsOut(stream) => {
+                let (stream, session) = stream.get_mut();
+                look_secure(stream, session)
+            }
+        }
+    }
+
+    /// The same as of the last wake-up: no system call while nothing has come.
+    pub fn glance(&mut self) -> Look {
+        let mut cx = Context::from_waker(Waker::noop());
+        match self.tcp().poll_read_ready(&mut cx) {
+            Poll::Pending => Look::Quiet,
+            Poll::Ready(_) => self.look(),
+        }
+    }
+
     /// The socket below.
     pub fn tcp(&self) -> &TcpStream {
         match self {
@@ -30,6 +54,63 @@ impl Io {
             Io::TlsOut(s) => s.get_ref().0,
         }
     }
+}
+
+/// What [`Io::look`] finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// Nothing: the next bytes are those of the next answer.
+    Quiet,
+    /// The peer has ended it, in an orderly way or not.
+    Ended,
+    /// The peer has sent something that nobody asked for.
+    Unasked,
+}
+
+/// A server that gives up an idle connection may say so first (RFC 9110 §15.5.9).
+pub const FAREWELL: &[u8] = b"HTTP/1.1 408";
+/// Reads that TLS may need for what it sends for itself.
+const LOOKS_MAX: usize = 8;
+
+fn look_plain(stream: &TcpStream) -> Look {
+    let mut front = [MaybeUninit::uninit(); FAREWELL.len()];
+    match SockRef::from(stream).peek(&mut front) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Look::Quiet,
+        Err(_) | Ok(0) => Look::Ended,
+        Ok(_) => {
+            let mut front = [0; FAREWELL.len()];
+            match (&*SockRef::from(stream)).read(&mut front) {
+                Ok(n) if &front[..n] == FAREWELL => Look::Ended,
+                _ => Look::Unasked,
+            }
+        }
+    }
+}
+
+/// Session tickets and the like are taken in; data is unasked.
+fn look_secure(stream: &TcpStream, session: &mut rustls::ClientConnection) -> Look {
+    for _ in 0..LOOKS_MAX {
+        let Ok(state) = session.process_new_packets() else {
+            return Look::Ended;
+        };
+        if state.plaintext_bytes_to_read() > 0 {
+            let mut front = [0; FAREWELL.len()];
+            return match session.reader().read(&mut front) {
+                Ok(n) if &front[..n] == FAREWELL => Look::Ended,
+                _ => Look::Unasked,
+            };
+        }
+        if state.peer_has_closed() {
+            return Look::Ended;
+        }
+        match session.read_tls(&mut &*SockRef::from(stream)) {
+            Ok(0) => return Look::Ended,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Look::Quiet,
+            Err(_) => return Look::Ended,
+        }
+    }
+    Look::Ended
 }
 
 impl AsyncRead for Io {

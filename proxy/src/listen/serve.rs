@@ -48,6 +48,12 @@ async fn secure(
     };
     let began = (Instant::now(), SystemTime::now());
     let limit = service.listener.config.timeouts.handshake;
+    let silent = Box::pin(tokio::time::timeout(limit, is_silent(&stream)));
+    if silent.await.unwrap_or(true) {
+        // A spare connection of a browser, a probe: no attempt at a handshake has failed.
+        return None;
+    }
+    let limit = limit.saturating_sub(began.0.elapsed());
     let handshake = tokio_rustls::TlsAcceptor::from(tls.config()).accept(stream);
     match Box::pin(tokio::time::timeout(limit, handshake)).await {
         Ok(Ok(stream)) => {
@@ -64,12 +70,20 @@ async fn secure(
         failed => {
             let why = match failed {
                 Ok(Err(error)) => error.to_string(),
-                _ => format!("not done within {} ms", limit.as_millis()),
+                _ => {
+                    let limit = service.listener.config.timeouts.handshake;
+                    format!("not done within {} ms", limit.as_millis())
+                }
             };
             handshake_failed(service, &connection, began, &why);
             None
         }
     }
+}
+
+/// True when the client left in order before its first byte.
+async fn is_silent(stream: &TcpStream) -> bool {
+    matches!(stream.peek(&mut [0]).await, Ok(0))
 }
 
 fn handshake_failed(

@@ -1,5 +1,6 @@
 //! Timestamps as logs write them, with the civil date computed once a second.
 
+use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const MONTHS: [&[u8; 3]; 12] = [
@@ -87,6 +88,40 @@ impl Clock {
     }
 }
 
+/// Renders times for `Date` fields (RFC 9110 §5.6.7), and keeps the text of the last second.
+#[derive(Debug)]
+pub struct HttpClock {
+    second: Option<u64>,
+    text: [u8; 29],
+}
+
+/// The end of the year 9999, beyond which there is no date.
+const LAST_SECOND: u64 = 253_402_300_799;
+
+impl HttpClock {
+    /// `Mon, 23 Nov 2026 15:00:00 GMT`
+    pub fn at(&mut self, time: SystemTime) -> [u8; 29] {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let second = since.as_secs().min(LAST_SECOND);
+        if self.second != Some(second) {
+            self.second = Some(second);
+            let date = httpdate::HttpDate::from(UNIX_EPOCH + Duration::from_secs(second));
+            // A date always has this length.
+            let _ = write!(&mut self.text[..], "{date}");
+        }
+        self.text
+    }
+}
+
+impl Default for HttpClock {
+    fn default() -> Self {
+        Self {
+            second: None,
+            text: *b"Thu, 01 Jan 1970 00:00:00 GMT",
+        }
+    }
+}
+
 fn two(n: u8) -> [u8; 2] {
     [b'0' + n / 10 % 10, b'0' + n % 10]
 }
@@ -120,6 +155,22 @@ mod tests {
                 let mut out = Vec::new();
                 clock.push_common(&mut out, at);
                 assert_eq!(String::from_utf8_lossy(&out), common);
+            }
+        }
+    }
+
+    #[test]
+    fn dates_of_http() {
+        let mut clock = HttpClock::default();
+        for (second, text) in [
+            (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"),
+            (784_111_778, "Sun, 06 Nov 1994 08:49:38 GMT"),
+            (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
+            (1 << 40, "Fri, 31 Dec 9999 23:59:59 GMT"),
+        ] {
+            let at = UNIX_EPOCH + Duration::from_secs(second);
+            for _ in 0..2 {
+                assert_eq!(String::from_utf8_lossy(&clock.at(at)), text);
             }
         }
     }

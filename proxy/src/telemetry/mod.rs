@@ -18,7 +18,7 @@ mod shards;
 mod whole_lines;
 
 pub use access_log::{AccessLog, WorkerLog};
-pub use clock::Clock;
+pub use clock::{Clock, HttpClock};
 pub use exposition::{EndpointSample, FilterSample, FilterValue, StoreSample, Visitor};
 pub use listener::{GoAway, Handshake, ListenerMetrics};
 pub use metrics::Metrics;

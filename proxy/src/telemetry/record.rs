@@ -67,6 +67,8 @@ pub struct Exchange<'a> {
     pub referer: Option<&'a [u8]>,
     /// The connection became another protocol's (`101`).
     pub upgraded: bool,
+    /// The byte of the target for which the request was refused, and its place from 0.
+    pub bad_byte: Option<(u8, usize)>,
 }
 
 impl Record<'_> {
@@ -149,6 +151,12 @@ impl Record<'_> {
             if exchange.upgraded {
                 out.extend_from_slice(b" upgraded");
             }
+            if let Some((byte, at)) = exchange.bad_byte {
+                out.extend_from_slice(b" bad_byte=");
+                push_byte(out, byte);
+                out.extend_from_slice(b" bad_byte_at=");
+                push_number(out, at as u64);
+            }
             for (key, value) in [("ua", exchange.user_agent), ("referer", exchange.referer)] {
                 if let Some(value) = value {
                     out.push(b' ');
@@ -198,6 +206,13 @@ impl Record<'_> {
             if exchange.upgraded {
                 json_key(out, "upgraded");
                 out.extend_from_slice(b"true");
+            }
+            if let Some((byte, at)) = exchange.bad_byte {
+                json_key(out, "bad_byte");
+                out.push(b'"');
+                push_byte(out, byte);
+                out.push(b'"');
+                json_number(out, "bad_byte_at", at as u64);
             }
         }
         json_number(out, "bytes_in", self.bytes_in);
@@ -291,6 +306,12 @@ fn json_number(out: &mut Vec<u8>, key: &str, value: u64) {
     push_number(out, value);
 }
 
+/// `0x3c`
+fn push_byte(out: &mut Vec<u8>, byte: u8) {
+    let digit = |n: u8| b"0123456789abcdef"[usize::from(n)];
+    out.extend_from_slice(&[b'0', b'x', digit(byte >> 4), digit(byte & 15)]);
+}
+
 fn push_number(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
@@ -336,6 +357,7 @@ pub(super) mod tests {
                 user_agent: Some(b"curl/8 \"x\"\n"),
                 referer: None,
                 upgraded: false,
+                bad_byte: None,
             }),
             bytes_in: 0,
             bytes_out: 512,
@@ -454,8 +476,15 @@ pub(super) mod tests {
             user_agent: None,
             referer: None,
             upgraded: false,
+            bad_byte: Some((b'<', 7)),
         });
         assert!(line(&record, LogFormat::Text).contains(" 203.0.113.9 - - HTTP/1.1 400 "));
+        assert!(line(&record, LogFormat::Text).contains(" bad_byte=0x3c bad_byte_at=7"));
+        let json = line(&record, LogFormat::Json);
+        assert!(
+            json.contains("\"bad_byte\":\"0x3c\",\"bad_byte_at\":7"),
+            "{json}"
+        );
         assert!(line(&record, LogFormat::Combined).contains("] \"-\" 400 "));
     }
 

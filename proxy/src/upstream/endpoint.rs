@@ -14,6 +14,9 @@ pub struct EndpointId(pub u64);
 /// Failed handshakes with one endpoint are told no more often than this.
 const TLS_TOLD_EVERY_MS: u64 = 10_000;
 
+/// An endpoint that sent something unasked is treated with care for so long.
+const UNASKED_MS: u64 = 600_000;
+
 /// What the operator wants of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -47,6 +50,8 @@ pub struct Endpoint {
     connect_failures: AtomicU64,
     /// When a failed handshake was told last, in the registry's milliseconds.
     tls_told: AtomicU64,
+    /// When it last sent something that nobody had asked for, in the registry's milliseconds; 0 for never.
+    unasked: AtomicU64,
 }
 
 impl Endpoint {
@@ -92,6 +97,7 @@ impl Endpoint {
             connects: AtomicU64::new(0),
             connect_failures: AtomicU64::new(0),
             tls_told: AtomicU64::new(0),
+            unasked: AtomicU64::new(0),
         }
     }
 
@@ -110,6 +116,29 @@ impl Endpoint {
         if told == 0 || now.saturating_sub(told) >= TLS_TOLD_EVERY_MS {
             self.tls_told.store(now, Ordering::Relaxed);
             tracing::warn!(pool = %self.pool, endpoint = %self.text, %error, "TLS handshake failed");
+        }
+    }
+
+    /// It sent bytes on a connection on which nothing was asked: the end of its responses is not to be relied on for a
+    /// while. Logs the first time.
+    pub fn sent_unasked(&self) {
+        let orderly = self.is_orderly();
+        let now = self.lineage.registry.now_ms().max(1);
+        self.unasked.store(now, Ordering::Relaxed);
+        if orderly {
+            tracing::warn!(
+                pool = %self.pool,
+                endpoint = %self.text,
+                "sent bytes behind the end of a response; the connection was closed, and others are used with care"
+            );
+        }
+    }
+
+    /// It has sent nothing unasked for some time.
+    pub fn is_orderly(&self) -> bool {
+        match self.unasked.load(Ordering::Relaxed) {
+            0 => true,
+            at => self.lineage.registry.now_ms().saturating_sub(at) >= UNASKED_MS,
         }
     }
 

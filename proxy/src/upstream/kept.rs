@@ -6,13 +6,23 @@ use std::time::{Duration, Instant};
 
 use super::endpoint::EndpointId;
 
+/// The shortest rest, for connections that should be left alone for a while; see [`Kept::put_to_rest`].
+pub const REST: Duration = Duration::from_millis(100);
+
 /// Connections of one worker, newest first out, so that a fall in load lets the oldest age away.
 /// Bounded for each endpoint by the pool's setting and altogether by `total_max`.
 #[derive(Debug)]
 pub struct Kept<T> {
-    idle: HashMap<EndpointId, VecDeque<Idle<T>>, BuildHasherDefault<IdHasher>>,
+    all: HashMap<EndpointId, Endpoint<T>, BuildHasherDefault<IdHasher>>,
     total: usize,
     total_max: usize,
+}
+
+#[derive(Debug)]
+struct Endpoint<T> {
+    idle: VecDeque<Idle<T>>,
+    /// Those that are not to be used before a time of their own, oldest first.
+    resting: VecDeque<Resting<T>>,
 }
 
 #[derive(Debug)]
@@ -21,10 +31,40 @@ struct Idle<T> {
     expires: Instant,
 }
 
+#[derive(Debug)]
+struct Resting<T> {
+    idle: Idle<T>,
+    since: Instant,
+    until: Instant,
+}
+
+impl<T> Endpoint<T> {
+    fn len(&self) -> usize {
+        self.idle.len() + self.resting.len()
+    }
+
+    /// One that has rested enough. When there is no room for more, the shortest rest is.
+    fn rested(&mut self, now: Instant, endpoint_max: usize) -> Option<Idle<T>> {
+        let full = self.len() >= endpoint_max;
+        let rested = |r: &Resting<T>| r.until <= now || full && r.since + REST <= now;
+        let at = self.resting.iter().position(rested)?;
+        self.resting.remove(at).map(|resting| resting.idle)
+    }
+}
+
+impl<T> Default for Endpoint<T> {
+    fn default() -> Self {
+        Self {
+            idle: VecDeque::new(),
+            resting: VecDeque::new(),
+        }
+    }
+}
+
 impl<T> Kept<T> {
     pub fn new(total_max: usize) -> Self {
         Self {
-            idle: HashMap::default(),
+            all: HashMap::default(),
             total: 0,
             total_max,
         }
@@ -40,21 +80,23 @@ impl<T> Kept<T> {
     }
 
     /// The connection to `endpoint` that was used last, among those that have not expired and that `lives` says are
-    /// still open. Those found dead on the way are dropped.
+    /// still open. Those found dead on the way are dropped. `endpoint_max` is that of [`Kept::put`].
     pub fn take(
         &mut self,
         endpoint: EndpointId,
         now: Instant,
+        endpoint_max: usize,
         mut lives: impl FnMut(&mut T) -> bool,
     ) -> Option<T> {
-        let idle = self.idle.get_mut(&endpoint)?;
-        while let Some(mut candidate) = idle.pop_back() {
+        let kept = self.all.get_mut(&endpoint)?;
+        loop {
+            let idle = kept.idle.pop_back();
+            let mut candidate = idle.or_else(|| kept.rested(now, endpoint_max))?;
             self.total -= 1;
             if now < candidate.expires && lives(&mut candidate.connection) {
                 return Some(candidate.connection);
             }
         }
-        None
     }
 
     /// Keeps `connection` for `timeout` at most. At `endpoint_max` the oldest of the endpoint makes room; at the
@@ -67,45 +109,92 @@ impl<T> Kept<T> {
         endpoint_max: usize,
         timeout: Duration,
     ) {
-        if endpoint_max == 0 || timeout.is_zero() {
-            return;
+        if let Some(kept) = self.room(endpoint, endpoint_max, timeout) {
+            let expires = now + timeout;
+            kept.idle.push_back(Idle {
+                connection,
+                expires,
+            });
         }
-        let idle = self.idle.entry(endpoint).or_default();
-        while idle.len() >= endpoint_max {
-            idle.pop_front();
+    }
+
+    /// The same, but the connection is not given to anybody before it has rested for `rest`: what its peer may still send
+    /// unasked shall arrive while nobody waits for an answer. When there is no room for more, those that rest are
+    /// given out after [`REST`] already.
+    pub fn put_to_rest(
+        &mut self,
+        endpoint: EndpointId,
+        connection: T,
+        now: Instant,
+        endpoint_max: usize,
+        timeout: Duration,
+        rest: Duration,
+    ) {
+        if let Some(kept) = self.room(endpoint, endpoint_max, timeout) {
+            let expires = now + timeout;
+            kept.resting.push_back(Resting {
+                idle: Idle {
+                    connection,
+                    expires,
+                },
+                since: now,
+                until: now + rest,
+            });
+        }
+    }
+
+    /// Where one connection more is kept, for which room was made. It is counted already.
+    fn room(
+        &mut self,
+        endpoint: EndpointId,
+        endpoint_max: usize,
+        timeout: Duration,
+    ) -> Option<&mut Endpoint<T>> {
+        if endpoint_max == 0 || timeout.is_zero() {
+            return None;
+        }
+        let kept = self.all.entry(endpoint).or_default();
+        while kept.len() >= endpoint_max {
+            if kept.idle.pop_front().is_none() {
+                kept.resting.pop_front();
+            }
             self.total -= 1;
         }
         if self.total >= self.total_max {
-            return;
+            return None;
         }
-        idle.push_back(Idle {
-            connection,
-            expires: now + timeout,
-        });
         self.total += 1;
+        Some(kept)
     }
 
     /// Drops what has expired or died; called now and then by the worker. Answers how many.
-    pub fn sweep(&mut self, now: Instant, mut lives: impl FnMut(&mut T) -> bool) -> usize {
+    pub fn sweep(
+        &mut self,
+        now: Instant,
+        mut lives: impl FnMut(EndpointId, &mut T) -> bool,
+    ) -> usize {
         let before = self.total;
         self.total = 0;
-        self.idle.retain(|_, idle| {
-            idle.retain_mut(|kept| now < kept.expires && lives(&mut kept.connection));
-            self.total += idle.len();
-            !idle.is_empty()
+        self.all.retain(|&endpoint, kept| {
+            let mut stays =
+                |idle: &mut Idle<T>| now < idle.expires && lives(endpoint, &mut idle.connection);
+            kept.idle.retain_mut(&mut stays);
+            kept.resting.retain_mut(|resting| stays(&mut resting.idle));
+            self.total += kept.len();
+            kept.len() > 0
         });
         before - self.total
     }
 
     /// Drops the connections to endpoints that `serves` knows no more, as after a reload.
     pub fn retain(&mut self, serves: impl Fn(EndpointId) -> bool) {
-        self.idle.retain(|endpoint, _| serves(*endpoint));
-        self.total = self.idle.values().map(VecDeque::len).sum();
+        self.all.retain(|endpoint, _| serves(*endpoint));
+        self.total = self.all.values().map(Endpoint::len).sum();
     }
 
     /// Drops everything, as at the end of a drain.
     pub fn clear(&mut self) {
-        self.idle.clear();
+        self.all.clear();
         self.total = 0;
     }
 }
@@ -144,11 +233,11 @@ mod tests {
         for n in 0..4 {
             kept.put(A, n, now, 10, LONG);
         }
-        assert_eq!(kept.take(A, now, |_| true), Some(3));
-        assert_eq!(kept.take(A, now, |n| *n != 2), Some(1));
-        assert_eq!(kept.take(B, now, |_| true), None);
+        assert_eq!(kept.take(A, now, 10, |_| true), Some(3));
+        assert_eq!(kept.take(A, now, 10, |n| *n != 2), Some(1));
+        assert_eq!(kept.take(B, now, 10, |_| true), None);
         assert_eq!(kept.len(), 1);
-        assert_eq!(kept.take(A, now + LONG, |_| true), None, "expired");
+        assert_eq!(kept.take(A, now + LONG, 10, |_| true), None, "expired");
         assert!(kept.is_empty());
     }
 
@@ -162,11 +251,33 @@ mod tests {
         kept.put(B, 10, now, 2, LONG);
         kept.put(B, 11, now, 2, LONG);
         assert_eq!(kept.len(), 3, "the worker's limit");
-        assert_eq!(kept.take(B, now, |_| true), Some(10));
-        assert_eq!(kept.take(A, now, |_| true), Some(4));
-        assert_eq!(kept.take(A, now, |_| true), Some(3));
+        assert_eq!(kept.take(B, now, 10, |_| true), Some(10));
+        assert_eq!(kept.take(A, now, 10, |_| true), Some(4));
+        assert_eq!(kept.take(A, now, 10, |_| true), Some(3));
         kept.put(A, 1, now, 0, LONG);
         kept.put(A, 1, now, 2, Duration::ZERO);
+        assert!(kept.is_empty());
+    }
+
+    #[test]
+    fn what_rests_is_given_to_nobody() {
+        let (mut kept, now) = (Kept::new(100), Instant::now());
+        let second = Duration::from_secs(1);
+        kept.put_to_rest(A, 1, now, 3, LONG, second);
+        assert_eq!(kept.take(A, now, 3, |_| true), None);
+        kept.put(A, 2, now, 3, LONG);
+        assert_eq!(kept.take(A, now + second, 3, |_| true), Some(2));
+        assert_eq!(kept.take(A, now + second, 3, |_| true), Some(1));
+        // Without room for more the shortest rest is enough.
+        (0..4).for_each(|n| kept.put_to_rest(A, n, now, 3, LONG, second));
+        assert_eq!(kept.len(), 3);
+        assert_eq!(kept.take(A, now + REST / 2, 3, |_| true), None);
+        assert_eq!(kept.take(A, now + REST, 3, |_| true), Some(1));
+        assert_eq!(kept.take(A, now + REST, 3, |_| true), None, "there is room");
+        assert_eq!(kept.sweep(now + REST, |_, n| *n != 2), 1);
+        kept.put(A, 9, now, 1, LONG);
+        assert_eq!(kept.len(), 1);
+        assert_eq!(kept.take(A, now + second, 1, |_| true), Some(9));
         assert!(kept.is_empty());
     }
 
@@ -176,7 +287,7 @@ mod tests {
         kept.put(A, 1, now, 10, LONG);
         kept.put(A, 2, now, 10, LONG / 2);
         kept.put(B, 3, now, 10, LONG);
-        assert_eq!(kept.sweep(now + LONG / 2, |n| *n != 3), 2);
+        assert_eq!(kept.sweep(now + LONG / 2, |_, n| *n != 3), 2);
         assert_eq!(kept.len(), 1);
         kept.clear();
         assert!(kept.is_empty());

@@ -23,7 +23,7 @@ pub use connect::{ConnectError, connect};
 pub use endpoint::{Endpoint, EndpointId, Operator};
 pub use handlers::Handlers;
 pub use health::{Checks, Note, Verdict};
-pub use kept::Kept;
+pub use kept::{Kept, REST};
 pub use lease::{Failure, Lease};
 pub use pool::{Pick, PickError, Pool};
 pub use registry::{Registry, Wire};
@@ -31,7 +31,7 @@ pub use report::{EndpointReport, State};
 pub use retry::{RetryBudget, RetryPermit, backoff};
 pub use roster::MEMBERS_MAX;
 pub use set::Member;
-pub use shared::{Line, Seat, Shared, Turn};
+pub use shared::{Belief, Dialling, Line, Seat, Shared, Turn};
 
 #[cfg(test)]
 mod tests;

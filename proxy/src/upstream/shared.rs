@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::rc::Rc;
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -16,6 +17,8 @@ use crate::error::Reason;
 /// and those that lie idle too long are let go.
 pub struct Shared<T> {
     all: Rc<RefCell<All<T>>>,
+    /// Some connection may be in doubt.
+    doubts: Rc<Cell<bool>>,
 }
 
 struct All<T> {
@@ -36,6 +39,19 @@ pub struct Line<T> {
     idle_max: Duration,
     /// Counts what came from the endpoint, for whomever.
     heard: Cell<u64>,
+    belief: Cell<Belief>,
+    /// Those whose exchanges run, to be woken when the belief fades.
+    waiting: RefCell<slab::Slab<Option<Waker>>>,
+}
+
+/// How far the endpoint of a connection is believed to be there still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Belief {
+    Alive,
+    /// It did not answer in time: nothing new is sent on it.
+    Doubted,
+    /// And the endpoint speaks on another connection: what waits on this one can be asked again there.
+    Stalled,
 }
 
 impl<T> Line<T> {
@@ -53,22 +69,54 @@ impl<T> Line<T> {
     pub fn retire(&self) {
         self.retired.set(true);
     }
+
+    /// Exchanges run on it.
+    pub fn is_busy(&self) -> bool {
+        self.running.get() > 0
+    }
+
+    pub fn is_doubted(&self) -> bool {
+        self.belief.get() != Belief::Alive
+    }
+
+    /// Something came: whatever was thought of it, the endpoint is there.
+    pub fn believe(&self) {
+        self.belief.set(Belief::Alive);
+    }
+
+    fn disbelieve(&self, belief: Belief) {
+        self.belief.set(belief);
+        let mut waiting = self.waiting.borrow_mut();
+        let wakers = waiting.iter_mut().filter_map(|(_, waker)| waker.take());
+        wakers.for_each(Waker::wake);
+    }
 }
 
 /// The place of one exchange on a connection.
 pub struct Seat<T> {
     line: Rc<Line<T>>,
+    key: usize,
 }
 
 impl<T> Seat<T> {
     pub fn line(&self) -> &Rc<Line<T>> {
         &self.line
     }
+
+    /// What is believed of the connection; the task is woken when it gets worse.
+    pub fn belief(&self, cx: &mut Context<'_>) -> Belief {
+        match &mut self.line.waiting.borrow_mut()[self.key] {
+            Some(waker) if waker.will_wake(cx.waker()) => {}
+            slot => *slot = Some(cx.waker().clone()),
+        }
+        self.line.belief.get()
+    }
 }
 
 impl<T> Drop for Seat<T> {
     fn drop(&mut self) {
         let line = &*self.line;
+        line.waiting.borrow_mut().remove(self.key);
         line.running.set(line.running.get() - 1);
         line.idle_since.set(Instant::now());
     }
@@ -106,6 +154,11 @@ pub struct Dialling<T> {
 }
 
 impl<T> Dialling<T> {
+    /// As those who wait for it see it.
+    pub fn dial(&self) -> Rc<Dial> {
+        self.dial.clone()
+    }
+
     /// Tells those who wait that it came to nothing.
     pub fn failed(self, reason: Reason) {
         self.dial.failed.set(Some(reason));
@@ -128,6 +181,7 @@ impl<T> Shared<T> {
                 dials: HashMap::new(),
                 single: HashSet::new(),
             })),
+            doubts: Rc::default(),
         }
     }
 
@@ -138,11 +192,66 @@ impl<T> Shared<T> {
         wire: Wire,
         room: impl Fn(&Line<T>, usize) -> bool,
     ) -> Option<Seat<T>> {
+        self.place(endpoint, wire, |line, running| {
+            !line.is_doubted() && room(line, running)
+        })
+    }
+
+    /// The same on a connection that is in doubt, for when there is nothing better.
+    pub fn take_doubted(
+        &self,
+        endpoint: EndpointId,
+        wire: Wire,
+        room: impl Fn(&Line<T>, usize) -> bool,
+    ) -> Option<Seat<T>> {
+        self.place(endpoint, wire, room)
+    }
+
+    fn place(
+        &self,
+        endpoint: EndpointId,
+        wire: Wire,
+        room: impl Fn(&Line<T>, usize) -> bool,
+    ) -> Option<Seat<T>> {
         let mut all = self.all.borrow_mut();
         let lines = all.lines.get_mut(&endpoint)?;
         lines.retain(|line| !line.retired.get());
         let fits = |line: &&Rc<Line<T>>| line.wire == wire && room(line, line.running.get());
         lines.iter().find(fits).map(Self::seat)
+    }
+
+    /// The endpoint did not answer on `line` in time.
+    pub fn doubt(&self, line: &Line<T>) {
+        line.disbelieve(Belief::Doubted);
+        self.doubts.set(true);
+    }
+
+    /// A connection to the endpoint is in doubt.
+    pub fn is_doubted(&self, endpoint: EndpointId, wire: Wire) -> bool {
+        self.doubts.get() && {
+            let all = self.all.borrow();
+            let mut lines = all.lines.get(&endpoint).into_iter().flatten();
+            lines.any(|line| line.wire == wire && line.is_doubted())
+        }
+    }
+
+    /// Something came from the endpoint on one of its connections: those that are in doubt are stalled.
+    pub fn heard_from(&self, endpoint: EndpointId, wire: Wire) {
+        if !self.doubts.get() {
+            return;
+        }
+        let all = self.all.borrow();
+        let mut doubts = false;
+        for (&of, lines) in &all.lines {
+            for line in lines {
+                let same = of == endpoint && line.wire == wire;
+                if same && line.belief.get() == Belief::Doubted {
+                    line.disbelieve(Belief::Stalled);
+                }
+                doubts |= line.is_doubted();
+            }
+        }
+        self.doubts.set(doubts);
     }
 
     /// Adds a connection that was dialled, with a place on it.
@@ -161,6 +270,8 @@ impl<T> Shared<T> {
             idle_since: Cell::new(Instant::now()),
             idle_max,
             heard: Cell::new(0),
+            belief: Cell::new(Belief::Alive),
+            waiting: RefCell::default(),
         });
         let mut all = self.all.borrow_mut();
         all.single.remove(&(endpoint, wire));
@@ -216,7 +327,11 @@ impl<T> Shared<T> {
 
     fn seat(line: &Rc<Line<T>>) -> Seat<T> {
         line.running.set(line.running.get() + 1);
-        Seat { line: line.clone() }
+        let key = line.waiting.borrow_mut().insert(None);
+        Seat {
+            line: line.clone(),
+            key,
+        }
     }
 }
 
@@ -224,6 +339,7 @@ impl<T> Clone for Shared<T> {
     fn clone(&self) -> Self {
         Self {
             all: self.all.clone(),
+            doubts: self.doubts.clone(),
         }
     }
 }
@@ -280,6 +396,30 @@ mod tests {
         assert!(shared.take(A, wire, any).is_some(), "not for long");
         shared.sweep(Instant::now() + LONG * 2);
         assert!(shared.take(A, wire, any).is_none());
+    }
+
+    #[test]
+    fn a_line_in_doubt_is_the_last_that_is_used() {
+        let (shared, wire) = (Shared::new(), Registry::new().wire());
+        let any = |_: &Line<u32>, _: usize| true;
+        let first = shared.open(A, wire, 1, LONG);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(!shared.is_doubted(A, wire));
+        shared.doubt(first.line());
+        assert!(shared.is_doubted(A, wire));
+        assert!(shared.take(A, wire, any).is_none());
+        assert!(shared.take_doubted(A, wire, any).is_some());
+        assert_eq!(first.belief(&mut cx), Belief::Doubted, "nobody else speaks");
+        shared.heard_from(EndpointId(2), wire);
+        assert_eq!(first.belief(&mut cx), Belief::Doubted, "another endpoint");
+        shared.heard_from(A, wire);
+        assert_eq!(first.belief(&mut cx), Belief::Stalled);
+        assert!(shared.is_doubted(A, wire));
+        first.line().believe();
+        shared.heard_from(A, wire);
+        assert_eq!(first.belief(&mut cx), Belief::Alive);
+        assert!(shared.take(A, wire, any).is_some());
+        assert!(!shared.is_doubted(A, wire));
     }
 
     #[tokio::test]

@@ -113,7 +113,12 @@ fn an_oversized_upstream_head_is_502() {
         {}
     });
     let rig = Plan::new(&[backend.address()]).run();
-    fails(&rig, 502, "http_protocol_error", "upstream-malformed");
+    fails(
+        &rig,
+        502,
+        "http_response_header_section_size",
+        "response-headers-too-large",
+    );
 }
 
 #[test]

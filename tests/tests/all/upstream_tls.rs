@@ -263,6 +263,78 @@ fn connections_are_kept_and_sessions_resumed() {
     rig.settles();
 }
 
+/// Answers with the target. What comes behind each answer is `behind`'s affair.
+fn answer_and(tls: &mut Tls, behind: impl Fn(&mut Tls)) {
+    while let Some(head) = head(tls) {
+        let target = head.split(' ').nth(1).unwrap_or_default();
+        let length = target.len();
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{target}");
+        if tls.write_all(answer.as_bytes()).is_err() || tls.flush().is_err() {
+            return;
+        }
+        behind(tls);
+    }
+}
+
+#[test]
+fn what_tls_sends_for_itself_costs_no_connection() {
+    // Tickets come behind the handshake, and here a new key behind every answer.
+    let talkative = secure_with(
+        "api.test",
+        |_, mut config| {
+            config.send_tls13_tickets = 8;
+            config
+        },
+        |tls| {
+            answer_and(tls, |tls| {
+                let _ = tls.conn.refresh_traffic_keys();
+                let _ = tls.flush();
+            });
+        },
+    );
+    let rig = Plan::new(&[talkative.backend.address()])
+        .pool("tls: {ca: ca.pem, server-name: api.test}")
+        .top("workers: 1")
+        .run_with(Start::new().file("ca.pem", &talkative.pem));
+    let mut raw = rig.raw();
+    for n in 0..300 {
+        let method = ["GET", "POST", "PUT"][n % 3];
+        let request = format!("{method} /{n} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+        raw.send(request).expect("send");
+        assert_eq!(raw.response().expect("an answer").text(), format!("/{n}"));
+    }
+    let handshakes = talkative.seen.lock().expect("seen").len();
+    assert!(handshakes <= 3, "{handshakes} for 300 requests");
+}
+
+#[test]
+fn an_answer_nobody_asked_for_is_nobodys_over_tls_too() {
+    let poisoned = secure_with(
+        "api.test",
+        |_, config| config,
+        |tls| {
+            answer_and(tls, |tls| {
+                let _ = tls.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison");
+                let _ = tls.flush();
+            });
+        },
+    );
+    let rig = Plan::new(&[poisoned.backend.address()])
+        .pool("tls: {ca: ca.pem, server-name: api.test}")
+        .top("workers: 1")
+        .run_with(Start::new().file("ca.pem", &poisoned.pem));
+    let mut raw = rig.raw();
+    for n in 0..50 {
+        // The second response is there before the next request is.
+        std::thread::sleep(Duration::from_millis(5));
+        raw.send(format!("GET /{n} HTTP/1.1\r\nHost: x\r\n\r\n"))
+            .expect("send");
+        assert_eq!(raw.response().expect("an answer").text(), format!("/{n}"));
+    }
+    rig.proxy
+        .wait_for_log("sent bytes behind the end of a response");
+}
+
 #[test]
 fn a_client_certificate_is_shown_to_who_asks_for_it() {
     let client = client_certificate();

@@ -6,8 +6,14 @@ use serde::{Deserialize, Serialize};
 use super::{DurationOrOff, OneOrMany, RawDuration, RawFilterUse, RawSize, RawTlsVersion};
 
 /// Keys that mean something for `protocol: http` only.
-pub(in crate::config) const HTTP_ONLY: [&str; 5] =
-    ["forwarded", "trusted-proxies", "http2", "upgrade", "via"];
+pub(in crate::config) const HTTP_ONLY: [&str; 6] = [
+    "forwarded",
+    "trusted-proxies",
+    "http2",
+    "upgrade",
+    "trace",
+    "via",
+];
 pub(in crate::config) const HTTP_ONLY_TIMEOUTS: [&str; 6] = [
     "head",
     "body-idle",
@@ -59,6 +65,9 @@ pub(in crate::config) struct RawListener {
     pub http2: bool,
     /// Protocols that clients may upgrade to, such as `websocket`, `tcp` (docker) or `spdy/3.1` (kubectl) (`http` only).
     pub upgrade: Vec<String>,
+    /// Whether TRACE requests are served (`http` only). Their answers repeat what was sent, with whatever the client and
+    /// proxies added to it; otherwise they are answered with 405.
+    pub trace: bool,
     /// The name in `Via` and `Proxy-Status` (`http` only).
     pub via: String,
 }
@@ -85,6 +94,7 @@ impl Default for RawListener {
             trusted_proxies: Vec::new(),
             http2: true,
             upgrade: vec!["websocket".into()],
+            trace: false,
             via: "sluicegate".into(),
         }
     }

@@ -3,7 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{OneOrMany, RawCertificate, RawDuration, RawHandler, RawTlsVersion};
+use super::{
+    DurationOrOff, OneOrMany, RawCertificate, RawDuration, RawHandler, RawSize, RawTlsVersion,
+};
 
 /// A named set of endpoints with one balancing algorithm, checks and limits.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -33,6 +35,13 @@ pub(in crate::config) struct RawPool {
     pub connect_timeout: RawDuration,
     /// Upstream connections that are kept for reuse.
     pub keep_alive: RawKeepAlive,
+    /// How it is noticed that an HTTP/2 connection to an endpoint has gone silent.
+    pub http2: RawPoolHttp2,
+    /// How long the host of an endpoint may leave data of an exchange unacknowledged before the connection counts as
+    /// broken, or take none because it has no room for more (Linux's `TCP_USER_TIMEOUT`; `http` listeners only); or `off`.
+    pub tcp_user_timeout: DurationOrOff,
+    /// How large responses may be (`http` listeners only). What is larger is answered with 502.
+    pub limits: RawPoolLimits,
     /// Exchanges and sessions at one time, per endpoint. Without it there is no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000_000), extend("x-unit" = "exchanges"))]
@@ -60,6 +69,9 @@ impl Default for RawPool {
             tls: None,
             connect_timeout: "5s".into(),
             keep_alive: RawKeepAlive::default(),
+            http2: RawPoolHttp2::default(),
+            tcp_user_timeout: DurationOrOff::Duration("30s".into()),
+            limits: RawPoolLimits::default(),
             max_connections: None,
             retries: 2,
             panic: RawPanic::Fail,
@@ -184,6 +196,49 @@ impl Default for RawKeepAlive {
         RawKeepAlive {
             max: 256,
             timeout: "60s".into(),
+        }
+    }
+}
+
+/// PINGs on HTTP/2 connections to endpoints.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+#[schemars(inline)]
+pub(in crate::config) struct RawPoolHttp2 {
+    /// A PING is sent when an endpoint was asked something and nothing at all came from it for so long, or `off`. No more
+    /// than two are sent before a response or data comes, and further ones only every 330s, so that servers for gRPC
+    /// do not object.
+    pub ping_interval: DurationOrOff,
+    /// How long its answer may take. After that new requests use another connection or endpoint until something comes.
+    pub ping_timeout: RawDuration,
+}
+
+impl Default for RawPoolHttp2 {
+    fn default() -> Self {
+        RawPoolHttp2 {
+            ping_interval: DurationOrOff::Duration("1s".into()),
+            ping_timeout: "1s".into(),
+        }
+    }
+}
+
+/// How large responses may be.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+#[schemars(inline)]
+pub(in crate::config) struct RawPoolLimits {
+    /// All field lines of a response, and of its trailers.
+    pub header_bytes: RawSize,
+    /// Field lines of a response, and of its trailers.
+    #[schemars(range(min = 1, max = 512), extend("x-unit" = "fields"))]
+    pub header_fields: u32,
+}
+
+impl Default for RawPoolLimits {
+    fn default() -> Self {
+        RawPoolLimits {
+            header_bytes: "64KiB".into(),
+            header_fields: 128,
         }
     }
 }

@@ -289,6 +289,7 @@ impl Resolver<'_> {
                 .iter()
                 .map(|name| name.to_ascii_lowercase())
                 .collect(),
+            trace: raw.trace,
             via: raw.via.clone(),
         }
     }

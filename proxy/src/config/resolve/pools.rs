@@ -7,12 +7,12 @@ use std::time::Duration;
 use super::{Diagnostic, Resolver, Severity, is_full, quoted, units};
 use crate::config::model::{
     Balance, CertificateConfig, CheckConfig, CheckKind, ConfigPath, EndpointAddress,
-    EndpointConfig, HostPolicy, ModulesConfig, Panic, PoolConfig, PoolProtocol, PoolTlsConfig,
-    TlsVersion,
+    EndpointConfig, HostPolicy, ModulesConfig, Panic, PingSettings, PoolConfig, PoolLimits,
+    PoolProtocol, PoolTlsConfig, TlsVersion,
 };
 use crate::config::raw::{
-    OneOrMany, RawBalance, RawCheck, RawEndpoint, RawHttpCheck, RawPanic, RawPool, RawPoolProtocol,
-    RawPoolTls, RawStatus,
+    DurationOrOff, OneOrMany, RawBalance, RawCheck, RawEndpoint, RawHttpCheck, RawPanic, RawPool,
+    RawPoolHttp2, RawPoolLimits, RawPoolProtocol, RawPoolTls, RawStatus,
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -82,6 +82,14 @@ impl Resolver<'_> {
                 &at.join("keep-alive").join("timeout"),
                 MILLISECOND,
             ),
+            http2: self.pings(&raw.http2, &at.join("http2")),
+            tcp_user_timeout: match &raw.tcp_user_timeout {
+                DurationOrOff::Off(_) => None,
+                DurationOrOff::Duration(text) => {
+                    Some(self.duration(text, &at.join("tcp-user-timeout"), MILLISECOND))
+                }
+            },
+            limits: self.pool_limits(&raw.limits, &at.join("limits")),
             max_connections: match handled {
                 true => Some(handler.instances),
                 false => raw.max_connections,
@@ -99,6 +107,27 @@ impl Resolver<'_> {
             ),
             host: self.host(&raw.host, &at.join("host")),
             at,
+        }
+    }
+
+    fn pings(&mut self, raw: &RawPoolHttp2, at: &ConfigPath) -> PingSettings {
+        let shortest = Duration::from_millis(10);
+        PingSettings {
+            interval: match &raw.ping_interval {
+                DurationOrOff::Off(_) => None,
+                DurationOrOff::Duration(text) => {
+                    Some(self.duration(text, &at.join("ping-interval"), shortest))
+                }
+            },
+            timeout: self.duration(&raw.ping_timeout, &at.join("ping-timeout"), shortest),
+        }
+    }
+
+    fn pool_limits(&mut self, raw: &RawPoolLimits, at: &ConfigPath) -> PoolLimits {
+        let bytes_at = at.join("header-bytes");
+        PoolLimits {
+            header_bytes: self.size(&raw.header_bytes, &bytes_at, 1 << 10, 16 << 20),
+            header_fields: raw.header_fields as usize,
         }
     }
 

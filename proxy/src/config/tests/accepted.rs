@@ -175,6 +175,7 @@ fn the_defaults_are_those_of_the_model() {
             forwarded: Forwarded::X,
             trusted_proxies: vec![],
             http2: true,
+            trace: false,
             upgrade: vec!["websocket".into()],
             via: "sluicegate".into(),
         }

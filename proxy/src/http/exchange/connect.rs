@@ -4,7 +4,7 @@ use super::Exchange;
 use super::tries::{Failed, is_idempotent};
 use crate::config::{HostPolicy, HttpOptions, PoolConfig, PoolProtocol};
 use crate::error::Reason;
-use crate::generation::{Multiplexed, Reuse};
+use crate::generation::Multiplexed;
 use crate::head::{RequestHead, Version};
 use crate::http::client_side::ClientSide;
 use crate::http::forward::Hop;
@@ -16,7 +16,8 @@ use crate::http::handler_upstream;
 use crate::http::upstream::Upstream;
 use crate::io::Io;
 use crate::tls::{Offer, agreed_http2};
-use crate::upstream::{ConnectError, Lease, Pool, Seat, Turn};
+use crate::upstream::{ConnectError, Dialling, Failure, Lease, Pool, Seat, Turn};
+use socket2::SockRef;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,7 +66,7 @@ impl<C: ClientSide> Exchange<'_, C> {
         }
         for _ in 0..DIALS_MAX {
             if let Some(seat) = worker.shared.take(endpoint, wire, h2_upstream::has_room) {
-                match self.over_http2(seat, true, pool, lease)? {
+                match self.over_http2(seat, !fresh, pool, lease)? {
                     Some(upstream) => return Ok(upstream),
                     None => continue,
                 }
@@ -74,11 +75,36 @@ impl<C: ClientSide> Exchange<'_, C> {
             if single && let Some(io) = self.kept(pool, lease, fresh) {
                 return Ok(self.over_http1(io, true, pool, lease));
             }
+            // An endpoint that is silent on one connection may be so on others: a request that can go elsewhere does not
+            // wait for that long, and one that cannot is sent all the same.
+            let doubted = worker.shared.is_doubted(endpoint, wire);
+            let elsewhere = doubted && self.has_others();
+            let patience = if doubted {
+                deadline.min(tokio::time::Instant::now() + pool.config.http2.timeout)
+            } else {
+                deadline
+            };
             let turn = match worker.shared.turn(endpoint) {
                 Turn::Theirs(dial) if !single => {
-                    match tokio::time::timeout_at(deadline, dial.ended()).await {
+                    match tokio::time::timeout_at(patience, dial.ended()).await {
                         Ok(None) => continue,
                         Ok(Some(reason)) => return Err(Failed::to_connect(reason)),
+                        Err(_) if elsewhere => {
+                            return Err(Failed::to_connect(Reason::ConnectTimeout));
+                        }
+                        Err(_) if doubted => {
+                            let room = h2_upstream::has_room;
+                            let seat = worker.shared.take_doubted(endpoint, wire, room);
+                            match seat.map(|seat| self.over_http2(seat, !fresh, pool, lease)) {
+                                Some(Ok(Some(upstream))) => return Ok(upstream),
+                                Some(Err(failed)) => return Err(failed),
+                                Some(Ok(None)) => continue,
+                                None => {
+                                    let reason = self.timed_out(Reason::ConnectTimeout);
+                                    return Err(Failed::to_connect(reason));
+                                }
+                            }
+                        }
                         Err(_) => {
                             let reason = self.timed_out(Reason::ConnectTimeout);
                             return Err(Failed::to_connect(reason));
@@ -109,16 +135,31 @@ impl<C: ClientSide> Exchange<'_, C> {
                 worker.shared.note_single(endpoint, wire);
                 return Ok(self.over_http1(io, false, pool, lease));
             }
-            let limits = self.head_limits();
+            let limits = self.response_limits();
             let idle_max = match pool.config.keep_alive_max {
                 0 => Duration::ZERO,
                 _ => pool.config.keep_alive_timeout,
             };
-            let opened = h2_upstream::open(io, &limits, turn, |connection| {
-                worker.shared.open(endpoint, wire, connection, idle_max)
-            });
+            let place = h2_upstream::Place {
+                shared: &worker.shared,
+                endpoint,
+                wire,
+                idle_max,
+                pings: &pool.config.http2,
+            };
+            let dial = turn.as_ref().map(Dialling::dial);
+            let opened = h2_upstream::open(io, &limits, turn, place);
             match tokio::time::timeout_at(deadline, opened).await {
                 Ok(Ok(seat)) => {
+                    if elsewhere
+                        && let Some(dial) = dial
+                        && tokio::time::timeout_at(patience, dial.ended())
+                            .await
+                            .is_err()
+                    {
+                        lease.failed(Failure::Connect);
+                        return Err(Failed::to_connect(Reason::ConnectTimeout));
+                    }
                     if let Some(upstream) = self.over_http2(seat, false, pool, lease)? {
                         return Ok(upstream);
                     }
@@ -135,13 +176,7 @@ impl<C: ClientSide> Exchange<'_, C> {
         if fresh || self.wanted_upgrade().is_some() {
             return None;
         }
-        let reuse = if self.is_repeatable() {
-            Reuse::Repeatable
-        } else {
-            Reuse::Once
-        };
-        let worker = &self.service.worker;
-        worker.take_kept(lease.endpoint.id, pool, reuse)
+        self.service.worker.take_kept(&lease.endpoint, pool)
     }
 
     /// Whether a death of the connection under this request would do no harm, however much of it was sent.
@@ -153,6 +188,10 @@ impl<C: ClientSide> Exchange<'_, C> {
         let timeout = self.connect_timeout(pool).map_err(Failed::at_all)?;
         let options = &self.service.listener.config.tcp;
         let dialled = lease.connect(timeout, options, offer).await;
+        if let (Ok(io), Some(_)) = (&dialled, pool.config.tcp_user_timeout) {
+            // A peer that vanished without a word: what was sent to it is given up before the response's time is.
+            let _ = SockRef::from(io.tcp()).set_tcp_user_timeout(pool.config.tcp_user_timeout);
+        }
         dialled.map_err(|error: ConnectError| {
             Failed::to_connect(match error.reason() {
                 Reason::ConnectTimeout => self.timed_out(Reason::ConnectTimeout),

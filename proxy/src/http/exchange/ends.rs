@@ -38,9 +38,6 @@ impl<C: ClientSide> Exchange<'_, C> {
         } else {
             ResponseBody::Length(body.len() as u64)
         };
-        if !fields.contains(b"date") {
-            fields.append(b"date", respond::date().as_bytes());
-        }
         self.announce(
             ResponseHead {
                 version: Version::Http11,

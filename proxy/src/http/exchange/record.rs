@@ -8,6 +8,7 @@ use crate::generation::Service;
 use crate::head::Version;
 use crate::http::client_origin::Origin;
 use crate::http::client_side::ClientSide;
+use crate::http::h1::parse::Refusal;
 use crate::telemetry::{self, Record};
 use crate::wasm::Phase;
 use std::time::{Duration, SystemTime};
@@ -73,6 +74,7 @@ impl<C: ClientSide> Exchange<'_, C> {
                 user_agent: head.fields.get(b"user-agent"),
                 referer: head.fields.get(b"referer"),
                 upgraded: journal.upgraded,
+                bad_byte: None,
             }),
             bytes_in: journal.bytes_in,
             bytes_out: journal.bytes_out,
@@ -97,7 +99,8 @@ fn trace_id(value: &[u8]) -> Option<&str> {
 }
 
 /// The record of a request that could not be read, or not be accepted as one.
-pub fn record_refused(service: &Service, connection: &Connection, reason: Reason) {
+pub fn record_refused(service: &Service, connection: &Connection, refusal: Refusal) {
+    let reason = refusal.reason;
     let version = match connection.tls.as_ref().and_then(|tls| tls.alpn.as_deref()) {
         Some("h2") => Version::Http2,
         _ => Version::Http11,
@@ -124,6 +127,7 @@ pub fn record_refused(service: &Service, connection: &Connection, reason: Reason
             user_agent: None,
             referer: None,
             upgraded: false,
+            bad_byte: refusal.byte,
         }),
         bytes_in: 0,
         bytes_out: 0,

@@ -47,10 +47,16 @@ impl<C: ClientSide> Exchange<'_, C> {
     /// The one place where a head goes to the client.
     pub(super) fn announce(
         &mut self,
-        head: ResponseHead,
+        mut head: ResponseHead,
         body: ResponseBody,
         tunnel: Option<&[u8]>,
     ) {
+        if head.status >= 200 && !head.fields.contains(b"date") {
+            // Whoever passes a response on that has no date dates it by its arrival (RFC 9110 §6.6.1).
+            let arrived = self.journal.started_at + self.journal.answered;
+            let date = self.service.worker.date(arrived);
+            head.fields.append(b"date", &date);
+        }
         self.journal.status = head.status;
         self.journal.head_sent = true;
         if self.service.chain.wants(Phase::Log) {
@@ -177,9 +183,13 @@ impl<C: ClientSide> Exchange<'_, C> {
     }
 
     pub(super) fn keep(&self, upstream: Upstream, lease: &Lease, pool: &Arc<Pool>) {
-        if let Some((stream, buffer)) = upstream.into_kept() {
-            self.service.worker.give_back(buffer);
-            self.service.worker.keep(lease.endpoint.id, stream, pool);
+        if upstream.has_surplus() {
+            lease.endpoint.sent_unasked();
+        }
+        if let Some((stream, conduct, buffer)) = upstream.into_kept() {
+            let worker = &self.service.worker;
+            worker.give_back(buffer);
+            worker.keep(&lease.endpoint, stream, conduct, pool);
         }
     }
 }

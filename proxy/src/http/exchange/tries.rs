@@ -8,10 +8,10 @@ use crate::http::client_side::ClientSide;
 use crate::http::forward;
 use crate::http::h1::parse::ParsedResponse;
 use crate::http::upstream::Upstream;
-use crate::upstream::{EndpointId, Failure, Lease, Pick, PickError, Pool};
+use crate::upstream::{Belief, EndpointId, Failure, Lease, Member, Pick, PickError, Pool, Verdict};
 use smallvec::SmallVec;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 /// Informational responses of one upstream that are relayed; more are a malfunction.
@@ -86,7 +86,9 @@ impl<C: ClientSide> Exchange<'_, C> {
             let started = Instant::now();
             let failed = match self.attempt(pool, &lease, fresh).await {
                 Ok((upstream, response)) => {
-                    self.journal.upstream_time += started.elapsed();
+                    let now = Instant::now();
+                    self.journal.upstream_time += now - started;
+                    self.journal.answered = now - self.journal.started;
                     match response.head.status {
                         // It answers quickly that it cannot serve: that must not look like being idle.
                         502..=504 => lease.failed(Failure::Answer),
@@ -161,6 +163,9 @@ impl<C: ClientSide> Exchange<'_, C> {
             Ok(response) => Ok((upstream, response)),
             Err(reason) => {
                 upstream.blame(reason);
+                if upstream.is_unasked() {
+                    lease.endpoint.sent_unasked();
+                }
                 let retry = self.may_repeat(&upstream, reason);
                 if retry != Retry::No {
                     self.rewind();
@@ -179,7 +184,7 @@ impl<C: ClientSide> Exchange<'_, C> {
 
     /// Sends the request and waits for the response head, both at once.
     pub(super) async fn ask(&mut self, upstream: &mut Upstream) -> Result<ParsedResponse, Reason> {
-        let limits = self.head_limits();
+        let limits = self.response_limits();
         let head_request = self.head.method() == b"HEAD";
         let timeouts = &self.service.listener.config.timeouts;
         let response_head = self
@@ -234,6 +239,9 @@ impl<C: ClientSide> Exchange<'_, C> {
                 {
                     return Poll::Ready(answer);
                 }
+                if self.is_better_asked_again(cx, upstream) {
+                    return Poll::Ready(Err(Reason::UpstreamReset));
+                }
                 if self.upload == Upload::Done && self.side.poll_gone(cx).is_ready() {
                     return Poll::Ready(Err(Reason::ClientGone));
                 }
@@ -274,15 +282,43 @@ impl<C: ClientSide> Exchange<'_, C> {
         self.side.send_informational(&head);
     }
 
+    /// The connection is silent, and there is somewhere else to ask. Once only: what is merely slow stays where it is then.
+    fn is_better_asked_again(&self, cx: &mut Context<'_>, upstream: &Upstream) -> bool {
+        let elsewhere = match upstream.belief(cx) {
+            Belief::Alive => return false,
+            Belief::Doubted => self.has_others(),
+            Belief::Stalled => true,
+        };
+        let repeatable = self.may_repeat(upstream, Reason::UpstreamReset) == Retry::Fresh;
+        elsewhere && repeatable && self.journal.tries == 1
+    }
+
+    /// The pool has another endpoint that may be tried than the one of this try.
+    pub(super) fn has_others(&self) -> bool {
+        let Some(pool) = &self.journal.pool else {
+            return false;
+        };
+        let retries = self.state.route.retries.unwrap_or(pool.config.retries);
+        let tried = self.journal.endpoint.as_deref();
+        let other = |m: &Member| {
+            let down = m.endpoint.verdict() == Verdict::Down;
+            m.weight > 0 && !down && Some(&*m.endpoint.text) != tried
+        };
+        self.journal.tries <= retries && pool.members().iter().any(other)
+    }
+
     /// May the request be sent again after `reason`? (RFC 9110 §9.2.2)
     fn may_repeat(&self, upstream: &Upstream, reason: Reason) -> Retry {
         let whole_again =
             !self.framing.has_body() || self.replay.is_some() || self.is_upload_untouched();
         // A timeout of one try, as opposed to the listener's, says that another is wanted.
         let try_over = reason == Reason::ResponseTimeout && self.state.route.try_timeout.is_some();
-        let failed = reason == Reason::UpstreamReset || try_over;
+        // What came was not said to this request.
+        let unasked = upstream.is_unasked();
+        let failed = reason == Reason::UpstreamReset || try_over || unasked;
         let repeatable = is_idempotent(self.head.method()) || upstream.is_unseen();
-        if upstream.has_answered() || !failed || !whole_again || !repeatable {
+        let answered = upstream.has_answered() && !unasked;
+        if answered || !failed || !whole_again || !repeatable {
             return Retry::No;
         }
         if upstream.is_reused() && !try_over {
@@ -292,8 +328,17 @@ impl<C: ClientSide> Exchange<'_, C> {
         }
     }
 
-    pub(super) fn head_limits(&self) -> HeadLimits {
-        self.service.listener.head_limits()
+    /// How large a response may be: as the pool says. Middleware has none, and the listener's limits.
+    pub(super) fn response_limits(&self) -> HeadLimits {
+        let of_listener = self.service.listener.head_limits();
+        match &self.journal.pool {
+            None => of_listener,
+            Some(pool) => HeadLimits {
+                bytes: pool.config.limits.header_bytes,
+                fields: pool.config.limits.header_fields,
+                ..of_listener
+            },
+        }
     }
 }
 

@@ -107,6 +107,11 @@ impl IncomingBody {
         }
     }
 
+    /// It broke off because its trailers are over the limits.
+    pub fn is_over(&self) -> bool {
+        matches!(&self.state, State::Chunked(decoder) if decoder.is_over())
+    }
+
     pub fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
     }
@@ -122,6 +127,11 @@ impl IncomingBody {
             self.leftover.drain(..self.at);
         }
         self.leftover
+    }
+
+    /// What was read beyond the end of this body.
+    pub fn rest(&self) -> &[u8] {
+        &self.leftover[self.at..]
     }
 
     pub fn has_rest(&self) -> bool {

@@ -37,6 +37,8 @@ pub struct Decoder {
     trailers: Fields,
     trailer_count: usize,
     limits: TrailerLimits,
+    /// The trailers are over the limits.
+    over: bool,
 }
 
 /// Bounds of a trailer section.
@@ -78,7 +80,13 @@ impl Decoder {
             trailers: Fields::default(),
             trailer_count: 0,
             limits,
+            over: false,
         }
+    }
+
+    /// The body was refused for the size of its trailers.
+    pub fn is_over(&self) -> bool {
+        self.over
     }
 
     /// The trailer fields, once `Step::End` was returned.
@@ -178,6 +186,7 @@ impl Decoder {
                     } else {
                         self.trailer_bytes += 1;
                         if self.trailer_bytes > self.limits.bytes {
+                            self.over = true;
                             return Err(Malformed);
                         }
                         self.line.push(byte);
@@ -200,7 +209,8 @@ impl Decoder {
             super::framing::trim(&self.line[colon + 1..]),
         );
         self.trailer_count += 1;
-        if !is_token(&name) || !is_field_value(value) || self.trailer_count > self.limits.fields {
+        self.over = self.trailer_count > self.limits.fields;
+        if !is_token(&name) || !is_field_value(value) || self.over {
             return Err(Malformed);
         }
         self.trailers.append(&name, value);

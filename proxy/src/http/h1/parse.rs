@@ -59,16 +59,38 @@ impl HeadEnd {
     }
 }
 
+/// Why a request was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    pub reason: Reason,
+    /// The byte of the target that was at fault, and where it stands in it, from 0.
+    pub byte: Option<(u8, usize)>,
+}
+
+impl From<Reason> for Refusal {
+    fn from(reason: Reason) -> Self {
+        Self { reason, byte: None }
+    }
+}
+
 /// Parses the request head that fills `arena` exactly. On failure the arena is gone with the connection.
 pub fn request(arena: Vec<u8>, limits: &HeadLimits) -> Result<ParsedRequest, Reason> {
+    request_or_refusal(arena, limits).map_err(|refusal| refusal.reason)
+}
+
+/// The same with the place of what was wrong.
+pub fn request_or_refusal(arena: Vec<u8>, limits: &HeadLimits) -> Result<ParsedRequest, Refusal> {
     let mut lines = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; FIELDS_HARD_MAX];
     let count = limits.fields.min(FIELDS_HARD_MAX);
     let mut parsed = httparse::Request::new(&mut []);
     let status = parsed
         .parse_with_uninit_headers(&arena, &mut lines[..count])
-        .map_err(|e| request_error(&arena, e, limits))?;
+        .map_err(|e| Refusal {
+            reason: request_error(&arena, e, limits),
+            byte: line_target(&arena).and_then(bad_byte),
+        })?;
     if status.is_partial() {
-        return Err(Reason::BadRequest);
+        return Err(Reason::BadRequest.into());
     }
     let version = match parsed.version {
         Some(1) => Version::Http11,
@@ -76,14 +98,14 @@ pub fn request(arena: Vec<u8>, limits: &HeadLimits) -> Result<ParsedRequest, Rea
     };
     let range = |part: &[u8]| range_in(&arena, part);
     let (Some(method), Some(target)) = (parsed.method, parsed.path) else {
-        return Err(Reason::BadRequest);
+        return Err(Reason::BadRequest.into());
     };
     let (method, target) = (range(method.as_bytes()), range(target.as_bytes()));
     if target.len() > limits.target {
-        return Err(Reason::TargetTooLong);
+        return Err(Reason::TargetTooLong.into());
     }
     if arena.len() - target.end > limits.bytes + b" HTTP/1.1\r\n\r\n".len() {
-        return Err(Reason::HeadersTooLarge);
+        return Err(Reason::HeadersTooLarge.into());
     }
     let ranges: smallvec::SmallVec<[_; 32]> = parsed
         .headers
@@ -97,7 +119,12 @@ pub fn request(arena: Vec<u8>, limits: &HeadLimits) -> Result<ParsedRequest, Rea
     let keep_alive = keep_alive(&fields, version);
     let expect_continue = expect(&fields, version)?;
     let arena = fields.arena();
-    let (authority, target, absolute) = split_target(arena, &arena[method.clone()], target, host)?;
+    let sent = target.clone();
+    let (authority, target, absolute) = split_target(arena, &arena[method.clone()], target, host)
+        .map_err(|reason| Refusal {
+        reason,
+        byte: bad_byte(&arena[sent]),
+    })?;
     let target = rooted(&mut fields, &method, target);
     fields.remove(b"host");
     let head = RequestHead::from_ranges(version, method, authority, target, fields);
@@ -119,9 +146,12 @@ pub fn response(
     let mut lines = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; FIELDS_HARD_MAX];
     let count = limits.fields.min(FIELDS_HARD_MAX);
     let mut parsed = httparse::Response::new(&mut []);
-    let config = httparse::ParserConfig::default();
+    let mut config = httparse::ParserConfig::default();
+    // A proxy takes it out rather than refuse the response (RFC 9112 §5.1).
+    config.allow_spaces_after_header_name_in_responses(true);
     match config.parse_response_with_uninit_headers(&mut parsed, &arena, &mut lines[..count]) {
         Ok(httparse::Status::Complete(_)) => {}
+        Err(httparse::Error::TooManyHeaders) => return Err(Reason::ResponseHeadersTooLarge),
         _ => return Err(Reason::UpstreamMalformed),
     }
     let version = if parsed.version == Some(1) {
@@ -328,13 +358,49 @@ fn rooted(
     at..arena.len()
 }
 
-/// Visible ASCII without a fragment: what may stand in a request line (RFC 9112 §3.2, RFC 3986).
-pub fn is_target(target: &[u8]) -> bool {
-    !target.is_empty()
-        && target
-            .iter()
-            .all(|&b| (0x21..=0x7e).contains(&b) && b != b'#')
+/// The target of a request line that could not be parsed, if there is something like one.
+fn line_target(arena: &[u8]) -> Option<&[u8]> {
+    let line = &arena[..memchr::memchr(b'\n', arena)?];
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let (from, to) = (
+        memchr::memchr(b' ', line)? + 1,
+        memchr::memrchr(b' ', line)?,
+    );
+    line.get(from..to)
 }
+
+/// What may stand in a target, in every version of HTTP; [`bad_byte`] says what may not.
+pub fn is_target(target: &[u8]) -> bool {
+    !target.is_empty() && bad_byte(target).is_none()
+}
+
+/// The first byte that no target may have, and its place. Those are: what is not visible ASCII, `#`, `<` and `>`; a backtick
+/// before the `?` and a double quote behind it.
+///
+/// A URI has none of them (RFC 3986 §2), and browsers encode them. The other bytes that RFC 3986 wants encoded (`{}|\^`)
+/// are in use as they are. HTTP/2 could not be more lenient: the crate `http` holds its targets to the same rule.
+pub fn bad_byte(target: &[u8]) -> Option<(u8, usize)> {
+    let query = memchr::memchr(b'?', target).unwrap_or(target.len());
+    let (path, rest) = target.split_at(query);
+    let in_path = |b: &u8| !TARGET[usize::from(*b)] || *b == b'`';
+    let in_query = |b: &u8| !TARGET[usize::from(*b)] || *b == b'"';
+    let at = path
+        .iter()
+        .position(in_path)
+        .or_else(|| Some(query + rest.iter().position(in_query)?))?;
+    Some((target[at], at))
+}
+
+/// Bytes that may stand somewhere in a target.
+const TARGET: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut b = 0x21;
+    while b <= 0x7e {
+        table[b] = !matches!(b as u8, b'#' | b'<' | b'>');
+        b += 1;
+    }
+    table
+};
 
 /// `host[:port]` (RFC 3986 §3.2) without user information: reg-name, IPv4 or bracketed IPv6.
 pub fn is_authority(text: &[u8]) -> bool {

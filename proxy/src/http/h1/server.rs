@@ -3,7 +3,7 @@
 use super::body::{BodyError, IncomingBody, Pulled, Taker};
 use super::chunked::{self, TrailerLimits};
 use super::framing::Framing;
-use super::parse::{self, HeadEnd, ParsedRequest};
+use super::parse::{self, HeadEnd, ParsedRequest, Refusal};
 use super::write::{self, BodyFraming, Persistence};
 use crate::connection::Connection;
 use crate::error::Reason;
@@ -64,7 +64,7 @@ pub async fn serve(slot: Rc<ServiceSlot>, connection: Rc<Connection>, io: Io, in
                 return;
             }
             Arrival::Refused(reason) => {
-                break refuse(&service, &connection, &transport, &timer, reason).await;
+                break refuse(&service, &connection, &transport, &timer, reason.into()).await;
             }
             Arrival::Head(len) => {
                 first = false;
@@ -149,7 +149,7 @@ async fn arrival(
         match read.await {
             Ok(1..) => {}
             Ok(0) => return Arrival::Closed,
-            Err(_) if first => return Arrival::Refused(Reason::RequestHeadTimeout),
+            // Nobody asked: an answer would be taken for that to the next request.
             Err(_) => return Arrival::Closed,
         }
     }
@@ -189,6 +189,7 @@ async fn arrival(
             Ok(_) if rest.is_empty() => return Arrival::Closed,
             // The client ended inside a head: there is nobody to answer, but there was an attempt to be logged.
             Ok(_) => return Arrival::Refused(Reason::ClientGone),
+            Err(_) if matches!(rest[..], [] | [b'\r']) => return Arrival::Closed,
             Err(_) => return Arrival::Refused(Reason::RequestHeadTimeout),
         }
     }
@@ -235,9 +236,9 @@ async fn serve_one(
         keep_alive,
         expect_continue,
         ..
-    } = match parse::request(arena, &limits) {
+    } = match parse::request_or_refusal(arena, &limits) {
         Ok(parsed) => parsed,
-        Err(reason) => return refuse(service, connection, transport, timer, reason).await,
+        Err(refusal) => return refuse(service, connection, transport, timer, refusal).await,
     };
     let trailers = TrailerLimits {
         bytes: limits.bytes,
@@ -299,9 +300,10 @@ async fn refuse(
     connection: &Rc<Connection>,
     transport: &Transport,
     timer: &Timer,
-    reason: Reason,
+    refusal: Refusal,
 ) -> Next {
-    exchange::record_refused(service, connection, reason);
+    exchange::record_refused(service, connection, refusal);
+    let reason = refusal.reason;
     if reason == Reason::ClientGone {
         return Next::Gone;
     }

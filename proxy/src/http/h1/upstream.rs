@@ -2,14 +2,16 @@
 
 use super::body::IncomingBody;
 use super::chunked::{self, TrailerLimits};
+use super::framing::Framing;
 use super::parse::{self, HeadEnd, ParsedResponse};
 use super::write::BodyFraming;
 use crate::error::Reason;
+use crate::generation::Conduct;
 use crate::head::Fields;
 use crate::head::HeadLimits;
 use crate::io::Scratch;
 use crate::io::scratch::PIECE_BYTES;
-use crate::io::transport::{Io, Outbox, Transport};
+use crate::io::transport::{FAREWELL, Io, Outbox, Transport};
 use std::io;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -29,6 +31,11 @@ pub struct Upstream {
     pub unsent: bool,
     /// Bytes of the current exchange have arrived.
     pub answered: bool,
+    /// What came first, on a connection that had served others, is no response: it was sent for nobody.
+    pub unasked: bool,
+    /// A head of this exchange has come.
+    interim: bool,
+    conduct: Conduct,
 }
 
 impl Upstream {
@@ -44,6 +51,9 @@ impl Upstream {
             reused,
             unsent: true,
             answered: false,
+            unasked: false,
+            interim: false,
+            conduct: Conduct::Framed,
         }
     }
 
@@ -99,15 +109,17 @@ impl Upstream {
         loop {
             if let Some(end) = self.end.find(&self.head) {
                 if end > limits.bytes {
-                    return Poll::Ready(Err(Reason::UpstreamMalformed));
+                    return Poll::Ready(Err(Reason::ResponseHeadersTooLarge));
                 }
                 let rest = self.head.split_off(end);
                 let arena = std::mem::replace(&mut self.head, rest);
                 self.end = HeadEnd::default();
                 let parsed = parse::response(arena, limits, head_request)?;
+                self.interim = true;
                 if parsed.head.status >= 200 || parsed.head.status == 101 {
+                    self.conduct = conduct(&parsed);
                     let framing = if parsed.head.status == 101 {
-                        super::framing::Framing::UntilClose
+                        Framing::UntilClose
                     } else {
                         parsed.framing
                     };
@@ -121,7 +133,7 @@ impl Upstream {
                 return Poll::Ready(Ok(parsed));
             }
             if self.head.len() > limits.bytes {
-                return Poll::Ready(Err(Reason::UpstreamMalformed));
+                return Poll::Ready(Err(Reason::ResponseHeadersTooLarge));
             }
             let head = &mut self.head;
             let read = ready!(
@@ -137,6 +149,7 @@ impl Upstream {
                 Ok(_) => {
                     self.answered = true;
                     if self.head.len() >= 5 && !self.head.starts_with(b"HTTP/") {
+                        self.unasked = self.reused && !self.interim;
                         return Poll::Ready(Err(Reason::UpstreamMalformed));
                     }
                 }
@@ -160,10 +173,28 @@ impl Upstream {
     }
 
     /// The connection for the next exchange, if this one left it clean, and a buffer to use again.
-    pub fn into_kept(mut self) -> Option<(Io, Vec<u8>)> {
+    pub fn into_kept(mut self) -> Option<(Io, Conduct, Vec<u8>)> {
         if !self.body.is_done() || self.body.has_rest() || !self.out.is_empty() {
             return None;
         }
-        Some((self.transport.into_io(), self.out.take_buffer()))
+        let buffer = self.out.take_buffer();
+        Some((self.transport.into_io(), self.conduct, buffer))
+    }
+
+    /// Bytes came behind the end of the response that are no farewell.
+    pub fn has_surplus(&self) -> bool {
+        self.body.is_done() && self.body.has_rest() && !self.body.rest().starts_with(FAREWELL)
+    }
+}
+
+fn conduct(parsed: &ParsedResponse) -> Conduct {
+    let fields = &parsed.head.fields;
+    let announces = |name| fields.get(name).is_some_and(|value| value != b"0");
+    match parsed.framing {
+        Framing::None if announces(b"content-length") || announces(b"transfer-encoding") => {
+            Conduct::Announced
+        }
+        Framing::None => Conduct::Bodyless,
+        _ => Conduct::Framed,
     }
 }

@@ -10,6 +10,7 @@ use crate::head::{Fields, HeadLimits, ResponseHead, Version};
 use crate::http::client_side::{ClientSide, ResponseBody};
 use crate::http::exchange::{self, Ending};
 use crate::http::h1::body::{BodyError, Pulled, Taker};
+use crate::http::h1::parse::{self, Refusal};
 use crate::http::{grpc, respond};
 use crate::io::timer::Timer;
 use bytes::{Bytes, BytesMut};
@@ -115,7 +116,15 @@ async fn answer(
             exchange::run(&service, &connection, &timer, &mut client, incoming).await
         }
         Err(reason) => {
-            exchange::record_refused(&service, &connection, reason);
+            let target = parts
+                .uri
+                .path_and_query()
+                .map_or("", |target| target.as_str());
+            let refusal = Refusal {
+                reason,
+                byte: parse::bad_byte(target.as_bytes()),
+            };
+            exchange::record_refused(&service, &connection, refusal);
             let via = &service.listener.config.http.via;
             let mut reply = respond::failure(reason, via, "");
             let content_type = parts.headers.get(CONTENT_TYPE);

@@ -6,6 +6,7 @@ mod http2;
 mod kept;
 mod slow;
 mod table;
+mod unasked;
 
 /// Ends a backend's connection with a reset. The harness holds copies of it, so that closing would not do.
 fn reset(stream: &std::net::TcpStream) {

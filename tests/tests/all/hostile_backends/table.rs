@@ -64,6 +64,25 @@ pub fn malformed(name: &'static str, says: impl Into<Vec<u8>>) -> Case {
     failure(name, 502, "http_protocol_error", "upstream-malformed").says(says)
 }
 
+/// A response whose fields are more than the pool allows.
+pub fn too_large(name: &'static str, says: impl Into<Vec<u8>>) -> Case {
+    let error = "http_response_header_section_size";
+    failure(name, 502, error, "response-headers-too-large").says(says)
+}
+
+/// The same for trailers, when the body has come as far as `body`.
+pub fn trailers_too_large(
+    name: &'static str,
+    body: &'static str,
+    says: impl Into<Vec<u8>>,
+) -> Case {
+    Case::new(
+        name,
+        Expect::Aborted(200, body, "response-headers-too-large"),
+    )
+    .says(says)
+}
+
 /// A response of status 200 whose body breaks off after `body`, as the client's connection frames it.
 pub fn truncated(name: &'static str, body: &'static str, says: impl Into<Vec<u8>>) -> Case {
     Case::new(name, Expect::Aborted(200, body, "upstream-truncated")).says(says)

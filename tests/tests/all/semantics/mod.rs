@@ -11,6 +11,7 @@ mod health;
 mod host;
 mod http2;
 mod kill;
+mod messages;
 mod reasons;
 mod reload;
 mod retries;

@@ -102,6 +102,14 @@ pub fn cases() -> Vec<Case> {
         upstream(UpstreamReset, Say(""), 502),
         upstream(UpstreamMalformed, Say("nonsense\r\n\r\n"), 502),
         Case {
+            pool: "limits: {header-fields: 1}",
+            ..upstream(
+                ResponseHeadersTooLarge,
+                Say("HTTP/1.1 200 OK\r\nA: b\r\nContent-Length: 0\r\n\r\n"),
+                502,
+            )
+        },
+        Case {
             listener: "timeouts: {response-head: 200ms}",
             ..upstream(ResponseTimeout, Silence, 504)
         },
