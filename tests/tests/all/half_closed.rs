@@ -238,7 +238,7 @@ fn a_client_that_has_ended_and_reads_slowly_gets_everything() {
             },
             kind,
         );
-        let rig = Rig::new(kind, &backend, "timeouts: {half-closed: 1500ms}");
+        let rig = Rig::new(kind, &backend, "timeouts: {half-closed: 4s}");
         let mut client = rig.client();
         client.write_all(b"give").expect("send");
         client.end();
@@ -249,8 +249,8 @@ fn a_client_that_has_ended_and_reads_slowly_gets_everything() {
         while let Ok(n @ 1..) = client.read(&mut piece) {
             assert!(piece[..n].iter().all(|&b| b == b'x'));
             got += n;
-            if started.elapsed() < Duration::from_secs(6) {
-                std::thread::sleep(Duration::from_millis(150));
+            if started.elapsed() < Duration::from_secs(13) {
+                std::thread::sleep(Duration::from_millis(250));
             }
         }
         assert_eq!(got, MUCH);

@@ -194,20 +194,20 @@ fn pseudo_fields_that_are_wrong() {
                 Answer::Status(405),
             ),
             Case::new(
-                "CONNECT for a protocol",
+                "CONNECT for a protocol that nobody offered",
                 {
                     headers_open(
                         1,
                         &[
                             (":method", "CONNECT"),
-                            (":protocol", "websocket"),
+                            (":protocol", "connect-udp"),
                             GET[1],
                             GET[2],
                             GET[3],
                         ],
                     )
                 },
-                MALFORMED,
+                Answer::Status(405),
             ),
             // The crate forgets the first, and takes the second for `/`: neither can mean two things to us and a backend.
             Case::new(
