@@ -9,7 +9,7 @@ use crate::config::{Config, ListenerConfig};
 use crate::head::HeadLimits;
 use crate::io::{Io, Scratch};
 use crate::store::{Connections, Handle, Store};
-use crate::telemetry::{ListenerMetrics, Record, WorkerLog};
+use crate::telemetry::{ListenerMetrics, PoolMetrics, Record, WorkerLog};
 use crate::tls::ServerTls;
 use crate::upstream::{EndpointId, Kept, Pool, Shared, Wire};
 use bytes::Bytes;
@@ -204,6 +204,8 @@ pub struct Worker {
     /// Connections to stores.
     pub stores: Connections,
     log: RefCell<Option<WorkerLog>>,
+    /// None: nobody wants to know.
+    pools: Option<PoolMetrics>,
     buffers: RefCell<Vec<Vec<u8>>>,
     waiting: RefCell<slab::Slab<Option<Waker>>>,
     drain: Cell<Option<DrainPlan>>,
@@ -225,9 +227,23 @@ impl Worker {
             shared: Shared::new(),
             stores: Connections::default(),
             log: RefCell::new(log),
+            pools: None,
             buffers: RefCell::default(),
             waiting: RefCell::default(),
             drain: Cell::new(None),
+        }
+    }
+
+    /// The worker, counting what pools do.
+    pub fn counting(mut self, pools: PoolMetrics) -> Self {
+        self.pools = Some(pools);
+        self
+    }
+
+    /// An endpoint of `pool` has answered; all tries took as long as `after`.
+    pub fn responded(&self, pool: &Pool, after: Duration) {
+        if let Some(pools) = &self.pools {
+            pools.responded(&pool.config.name, after);
         }
     }
 
@@ -269,6 +285,9 @@ impl Worker {
             .collect();
         self.kept.borrow_mut().retain(|id| ids.contains(&id));
         self.shared.retain(|id| ids.contains(&id));
+        if let Some(counters) = &self.pools {
+            counters.retain(|name| pools.iter().any(|pool| *pool.config.name == *name));
+        }
     }
 
     /// Drops kept connections that expired or that the endpoint closed, and hands finished log lines over. Called about

@@ -60,6 +60,8 @@ mod layers;
 mod middleware;
 #[path = "all/mistakes.rs"]
 mod mistakes;
+#[path = "all/names.rs"]
+mod names;
 #[path = "all/rate_limit.rs"]
 mod rate_limit;
 #[path = "all/reference.rs"]

@@ -12,13 +12,17 @@ mod fields;
 mod listener;
 pub mod log;
 mod metrics;
+mod pool;
 mod process;
 mod record;
 mod shards;
 
 pub use access_log::{AccessLog, WorkerLog};
 pub use clock::Clock;
-pub use exposition::{EndpointSample, FilterSample, FilterValue, StoreSample, Visitor};
+pub use exposition::{
+    EndpointSample, Exposition, FilterSample, FilterValue, PoolSample, StoreSample, Visitor,
+};
 pub use listener::{Handshake, ListenerMetrics};
 pub use metrics::Metrics;
+pub use pool::PoolMetrics;
 pub use record::{Exchange, Record};

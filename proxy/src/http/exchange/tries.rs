@@ -8,7 +8,7 @@ use crate::http::client_side::ClientSide;
 use crate::http::forward;
 use crate::http::h1::parse::ParsedResponse;
 use crate::http::upstream::Upstream;
-use crate::upstream::{EndpointId, Failure, Lease, Pick, PickError, Pool};
+use crate::upstream::{EndpointId, Failure, Lease, Patience, Pick, PickError, Pool};
 use smallvec::SmallVec;
 use std::sync::Arc;
 use std::task::Poll;
@@ -21,6 +21,8 @@ const INFORMATIONAL_MAX: u32 = 16;
 pub(super) struct Failed {
     pub(super) reason: Reason,
     retry: Retry,
+    /// What was asked for is to blame, not who answered.
+    is_answer: bool,
 }
 
 impl Failed {
@@ -30,7 +32,11 @@ impl Failed {
             Reason::TotalTimeout => Retry::No,
             _ => Retry::Elsewhere,
         };
-        Self { reason, retry }
+        Self {
+            reason,
+            retry,
+            is_answer: false,
+        }
     }
 
     /// Another endpoint would not help.
@@ -38,6 +44,7 @@ impl Failed {
         Self {
             reason,
             retry: Retry::No,
+            is_answer: false,
         }
     }
 }
@@ -65,7 +72,9 @@ impl<C: ClientSide> Exchange<'_, C> {
         }
         let mut tried: SmallVec<[EndpointId; 4]> = SmallVec::new();
         let mut left = self.state.route.retries.unwrap_or(pool.config.retries);
+        let retries = left;
         let mut last = None;
+        let mut patience = Patience::default();
         // The endpoint whose kept connection had died.
         let mut again: Option<Lease> = None;
         // Held while the retry it is for runs.
@@ -74,6 +83,10 @@ impl<C: ClientSide> Exchange<'_, C> {
             let fresh = again.is_some();
             let lease = match again.take().map_or_else(|| self.pick(pool, &tried), Ok) {
                 Ok(lease) => lease,
+                Err(PickError::NoHealthy) if self.comes_back(pool, &mut patience).await? => {
+                    tried.clear();
+                    continue;
+                }
                 Err(_) if last.is_some() => return Err(last.unwrap_or(Reason::NoHealthyEndpoint)),
                 Err(PickError::NoHealthy) => return Err(Reason::NoHealthyEndpoint),
                 Err(PickError::Overload) => return Err(Reason::Overload),
@@ -87,6 +100,8 @@ impl<C: ClientSide> Exchange<'_, C> {
             let failed = match self.attempt(pool, &lease, fresh).await {
                 Ok((upstream, response)) => {
                     self.journal.upstream_time += started.elapsed();
+                    let worker = &self.service.worker;
+                    worker.responded(pool, self.journal.upstream_time);
                     match response.head.status {
                         // It answers quickly that it cannot serve: that must not look like being idle.
                         502..=504 => lease.failed(Failure::Answer),
@@ -99,14 +114,20 @@ impl<C: ClientSide> Exchange<'_, C> {
             self.journal.upstream_time += started.elapsed();
             match failed.retry {
                 Retry::No => {
-                    self.blame(&lease, failed.reason);
+                    self.blame(&lease, &failed);
                     return Err(failed.reason);
                 }
                 Retry::Fresh if !fresh => again = Some(lease),
                 Retry::Fresh | Retry::Elsewhere => {
-                    self.blame(&lease, failed.reason);
+                    self.blame(&lease, &failed);
                     if left == 0 {
-                        return Err(failed.reason);
+                        let refused = failed.reason == Reason::ConnectRefused && retries > 0;
+                        if !refused || !self.holds_on(pool, &mut patience).await? {
+                            return Err(failed.reason);
+                        }
+                        tried.clear();
+                        last = Some(failed.reason);
+                        continue;
                     }
                     // What was never sent made no endpoint any work, so that the budget is not touched.
                     if !is_dialling(failed.reason) {
@@ -123,12 +144,27 @@ impl<C: ClientSide> Exchange<'_, C> {
         }
     }
 
-    /// Tells the endpoint's health what happened. Dialling has counted its own failures, and what is this side's own
-    /// trouble (no more descriptors, say) is no fault of the endpoint.
-    fn blame(&self, lease: &Lease, reason: Reason) {
-        if reason.is_upstream() && !is_dialling(reason) {
+    /// Reports to the endpoint's health what happened. Dialling has counted its own failures; what is this side's own
+    /// trouble (no more descriptors, say) is no fault of the endpoint, nor is an answer that cannot be passed on.
+    fn blame(&self, lease: &Lease, failed: &Failed) {
+        let reason = failed.reason;
+        if reason.is_upstream() && !is_dialling(reason) && !failed.is_answer {
             lease.failed(Failure::Broken);
         }
+    }
+
+    /// [`Pool::come_back`], within the exchange's own time. Boxed, so that exchanges do not carry the state of it.
+    async fn comes_back(&mut self, pool: &Pool, patience: &mut Patience) -> Result<bool, Reason> {
+        self.timer.set(self.until_total(Duration::MAX)?);
+        let waited = self.timer.run(Box::pin(pool.come_back(patience))).await;
+        waited.map_err(|_| Reason::TotalTimeout)
+    }
+
+    /// [`Pool::hold_on`] in the same way.
+    async fn holds_on(&mut self, pool: &Pool, patience: &mut Patience) -> Result<bool, Reason> {
+        self.timer.set(self.until_total(Duration::MAX)?);
+        let waited = self.timer.run(Box::pin(pool.hold_on(patience))).await;
+        waited.map_err(|_| Reason::TotalTimeout)
     }
 
     fn pick(&self, pool: &Arc<Pool>, tried: &[EndpointId]) -> Result<Lease, PickError> {
@@ -165,7 +201,11 @@ impl<C: ClientSide> Exchange<'_, C> {
                 if retry != Retry::No {
                     self.rewind();
                 }
-                Err(Failed { reason, retry })
+                Err(Failed {
+                    reason,
+                    retry,
+                    is_answer: reason == Reason::UpstreamMalformed && upstream.gave_answer(),
+                })
             }
         }
     }

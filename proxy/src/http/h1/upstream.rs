@@ -28,6 +28,8 @@ pub struct Upstream {
     pub unsent: bool,
     /// Bytes of the current exchange have arrived.
     pub answered: bool,
+    /// A whole head of a response has arrived that is not allowed.
+    pub whole_head: bool,
 }
 
 impl Upstream {
@@ -43,6 +45,7 @@ impl Upstream {
             reused,
             unsent: true,
             answered: false,
+            whole_head: false,
         }
     }
 
@@ -94,12 +97,15 @@ impl Upstream {
         loop {
             if let Some(end) = self.end.find(&self.head) {
                 if end > limits.bytes {
+                    self.whole_head = true;
                     return Poll::Ready(Err(Reason::UpstreamMalformed));
                 }
                 let rest = self.head.split_off(end);
                 let arena = std::mem::replace(&mut self.head, rest);
                 self.end = HeadEnd::default();
+                self.whole_head = true;
                 let parsed = parse::response(arena, limits, head_request)?;
+                self.whole_head = false;
                 if parsed.head.status >= 200 || parsed.head.status == 101 {
                     let framing = if parsed.head.status == 101 {
                         super::framing::Framing::UntilClose
@@ -116,6 +122,7 @@ impl Upstream {
                 return Poll::Ready(Ok(parsed));
             }
             if self.head.len() > limits.bytes {
+                self.whole_head = true;
                 return Poll::Ready(Err(Reason::UpstreamMalformed));
             }
             let head = &mut self.head;

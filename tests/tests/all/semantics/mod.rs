@@ -14,6 +14,7 @@ mod kill;
 mod reasons;
 mod reload;
 mod retries;
+mod rolling;
 mod statuses;
 mod structured;
 mod trailers;
