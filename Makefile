@@ -4,7 +4,8 @@ CARGO ?= cargo
 FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 600
 # Debian packages with the clients and servers that the tests are run against.
-PACKAGES := curl openssl openssh-server openssh-client nghttp2-client nghttp2-server python3 slowhttptest redis-server
+PACKAGES := curl openssl openssh-server openssh-client nghttp2-client nghttp2-server python3 slowhttptest redis-server \
+	prometheus
 export CARGO_TERM_COLOR ?= auto
 
 .PHONY: setup demo test conformance lint build bench fuzz fuzz-build soak clean fmt reference

@@ -10,6 +10,7 @@ for package in "$@"; do
         openssh-client) program=ssh ;;
         nghttp2-client) program=h2load ;;
         nghttp2-server) program=nghttpd ;;
+        prometheus) program=promtool ;;
         *) program=$package ;;
     esac
     command -v "$program" >/dev/null 2>&1 || need="$need $package"

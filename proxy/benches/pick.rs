@@ -37,6 +37,8 @@ fn pool(balance: Balance, endpoints: u8) -> Arc<Pool> {
         panic: Panic::Fail,
         handler: Default::default(),
         resolve_interval: Duration::from_secs(30),
+        resolve_grace: None,
+        name_servers: Vec::new(),
         host: HostPolicy::Preserve,
     };
     Pool::from_config(&Arc::new(config), None, &Registry::new())

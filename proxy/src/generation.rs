@@ -9,7 +9,7 @@ use crate::config::{Config, ListenerConfig};
 use crate::head::HeadLimits;
 use crate::io::{Io, Look, Scratch};
 use crate::store::{Connections, Handle, Store};
-use crate::telemetry::{HttpClock, ListenerMetrics, Record, WorkerLog};
+use crate::telemetry::{HttpClock, ListenerMetrics, PoolMetrics, Record, WorkerLog};
 use crate::tls::ServerTls;
 use crate::upstream::{Endpoint, EndpointId, Kept, Pool, REST, Shared, Wire};
 use bytes::Bytes;
@@ -204,6 +204,8 @@ pub struct Worker {
     pub stores: Connections,
     log: RefCell<Option<WorkerLog>>,
     clock: RefCell<HttpClock>,
+    /// None: nobody wants to know.
+    pools: Option<PoolMetrics>,
     buffers: RefCell<Vec<Vec<u8>>>,
     waiting: RefCell<slab::Slab<Option<Waker>>>,
     drain: Cell<Option<DrainPlan>>,
@@ -227,9 +229,23 @@ impl Worker {
             stores: Connections::default(),
             log: RefCell::new(log),
             clock: RefCell::default(),
+            pools: None,
             buffers: RefCell::default(),
             waiting: RefCell::default(),
             drain: Cell::new(None),
+        }
+    }
+
+    /// The worker, counting what pools do.
+    pub fn counting(mut self, pools: PoolMetrics) -> Self {
+        self.pools = Some(pools);
+        self
+    }
+
+    /// An endpoint of `pool` has answered; all tries took as long as `after`.
+    pub fn responded(&self, pool: &Pool, after: Duration) {
+        if let Some(pools) = &self.pools {
+            pools.responded(&pool.config.name, after);
         }
     }
 
@@ -298,6 +314,9 @@ impl Worker {
         self.kept.borrow_mut().retain(|id| ids.contains(&id));
         self.unasked.borrow_mut().retain(|id| ids.contains(id));
         self.shared.retain(|id| ids.contains(&id));
+        if let Some(counters) = &self.pools {
+            counters.retain(|name| pools.iter().any(|pool| *pool.config.name == *name));
+        }
     }
 
     /// Drops kept connections that expired or that the endpoint closed, and hands finished log lines over. Called about

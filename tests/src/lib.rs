@@ -20,6 +20,7 @@
 pub mod addresses;
 pub mod backend;
 pub mod client;
+pub mod dns;
 pub mod fuzz;
 pub mod proxy;
 pub mod wait;

@@ -68,6 +68,8 @@ mod layers;
 mod middleware;
 #[path = "all/mistakes.rs"]
 mod mistakes;
+#[path = "all/names.rs"]
+mod names;
 #[path = "all/operating.rs"]
 mod operating;
 #[path = "all/rate_limit.rs"]

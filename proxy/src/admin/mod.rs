@@ -11,14 +11,16 @@ mod trust;
 use futures_util::future::LocalBoxFuture;
 use serde::{Deserialize, Serialize};
 
+use crate::telemetry::Exposition;
+
 pub use bind::{Admin, AdminError};
 
 /// What the admin interface asks of the process. Called on the control thread; nothing may block but [`Control::reload`].
 pub trait Control {
     fn readiness(&self) -> Readiness;
 
-    /// The text of `/metrics` with its media type.
-    fn metrics(&self) -> (String, &'static str);
+    /// The text of `/metrics`.
+    fn metrics(&self, format: Exposition) -> String;
 
     /// Reads and checks the configuration anew, and swaps to it when it is right. Two at a time are served in turn.
     /// Dropping the future (the client went away) must not leave a reload half done.

@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, VARY};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::bind::{Admin, Listener};
 use super::trust::Trust;
 use super::{Control, Readiness, ReloadAnswer};
+use crate::telemetry::Exposition;
 
 /// Connections served at one time; more wait in the backlog.
 const CONNECTIONS_MAX: usize = 32;
@@ -133,8 +134,15 @@ async fn answer(request: Request<Incoming>, trust: Trust, control: &Rc<dyn Contr
         // The control thread answers, and no more is asked of it: a process that drains is healthy.
         "/health" if reads => reply(StatusCode::OK, TEXT, "ok\n"),
         "/metrics" if reads => {
-            let (text, media_type) = control.metrics();
-            reply(StatusCode::OK, media_type, text)
+            let accept = head
+                .headers
+                .get(ACCEPT)
+                .map(|value| value.to_str().unwrap_or_default());
+            let format = Exposition::accepted(accept);
+            let mut response = reply(StatusCode::OK, format.media_type(), control.metrics(format));
+            let headers = response.headers_mut();
+            headers.insert(VARY, HeaderValue::from_static("accept"));
+            response
         }
         "/reload" if changes => {
             let answer = control.reload().await;
@@ -197,8 +205,11 @@ mod tests {
         fn readiness(&self) -> Readiness {
             self.readiness.get()
         }
-        fn metrics(&self) -> (String, &'static str) {
-            ("# EOF\n".into(), "application/openmetrics-text")
+        fn metrics(&self, format: Exposition) -> String {
+            match format {
+                Exposition::OpenMetrics => "# EOF\n".into(),
+                Exposition::Text => "x 1\n".into(),
+            }
         }
         fn reload(&self) -> LocalBoxFuture<'static, ReloadAnswer> {
             let answer = match self.good {

@@ -12,7 +12,7 @@ use crate::config::{AccessLogConfig, ConfigPath, LogTarget, Problem, Sources, qu
 use crate::discovery::{Resolve, SystemResolver};
 use crate::error::why;
 use crate::generation::Generation;
-use crate::telemetry::{AccessLog, Metrics, WorkerLog};
+use crate::telemetry::{AccessLog, Exposition, Metrics, WorkerLog};
 use crate::upstream::{Checks, Pool};
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -118,8 +118,8 @@ impl admin::Control for State {
         self.readiness.get()
     }
 
-    fn metrics(&self) -> (String, &'static str) {
-        (self.metrics.expose(), Metrics::CONTENT_TYPE)
+    fn metrics(&self, format: Exposition) -> String {
+        self.metrics.expose_as(format)
     }
 
     fn reload(&self) -> futures_util::future::LocalBoxFuture<'static, ReloadAnswer> {

@@ -2,11 +2,12 @@
 
 use crate::chain::{Counts, VerdictKind};
 use crate::generation::Generation;
-use crate::telemetry::{EndpointSample, FilterSample, FilterValue, Metrics, Visitor};
+use crate::telemetry::{EndpointSample, FilterSample, FilterValue, Metrics, PoolSample, Visitor};
 use crate::upstream::State;
 use crate::wasm::{FaultKind, MetricKind, MetricValue};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::UNIX_EPOCH;
 
 /// The generation that serves, and the counts of filters that reloads replaced, so that counters only ever grow.
 pub struct Samples(Mutex<Serving>);
@@ -54,6 +55,11 @@ impl Samples {
     fn visit(&self, visitor: &mut Visitor) {
         let serving = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for pool in &serving.generation.pools {
+            let mut whole = PoolSample {
+                unresolved: pool.unresolved() as u64,
+                names_gone: pool.names_gone(),
+                ..PoolSample::default()
+            };
             for report in pool.report() {
                 let endpoint = &report.endpoint;
                 let sample = EndpointSample {
@@ -63,10 +69,16 @@ impl Samples {
                     failures: endpoint.failures(),
                     active: endpoint.active().into(),
                     up: matches!(report.state, State::Up | State::Unchecked),
-                    downs: endpoint.ejections(),
+                    probes: endpoint.probes(),
+                    since: (report.since.duration_since(UNIX_EPOCH))
+                        .map_or(0.0, |since| since.as_secs_f64()),
+                    downs: endpoint.downs(),
                 };
+                whole.endpoints += 1;
+                whole.healthy += u64::from(sample.up);
                 visitor.endpoint(&pool.config.name, &endpoint.text, &sample);
             }
+            visitor.pool(&pool.config.name, &whole);
         }
         for used in serving.generation.filters() {
             let mut counts = used.filter.counts();

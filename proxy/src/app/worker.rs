@@ -94,7 +94,7 @@ async fn serve(
     log: Option<WorkerLog>,
 ) {
     let post = Rc::new(Post {
-        worker: Rc::new(Worker::new(log)),
+        worker: Rc::new(Worker::new(log).counting(metrics.pools())),
         metrics,
         listeners: RefCell::default(),
         slots: Slots::new(index),

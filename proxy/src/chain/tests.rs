@@ -63,6 +63,8 @@ fn pool(name: &str) -> Arc<PoolConfig> {
         panic: Panic::Fail,
         handler: Default::default(),
         resolve_interval: Duration::from_secs(1),
+        resolve_grace: None,
+        name_servers: Vec::new(),
         host: HostPolicy::Preserve,
     })
 }

@@ -68,6 +68,10 @@ pub struct PoolConfig {
     pub panic: Panic,
     /// How often names are resolved again; default 30 s.
     pub resolve_interval: Duration,
+    /// How long a name that is gone keeps its addresses; none is three TTLs, 30 s at least.
+    pub resolve_grace: Option<Duration>,
+    /// Asked instead of those of resolv.conf; may be empty.
+    pub name_servers: Vec<SocketAddr>,
     /// The Host field sent upstream; default preserve.
     pub host: HostPolicy,
 }

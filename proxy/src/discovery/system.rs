@@ -1,14 +1,16 @@
 //! Names by the machine's own rules: the hosts file first, then the name servers of resolv.conf.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{LookupIpStrategy, ResolveHosts, ResolverConfig, ResolverOpts};
+use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
+use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::RecordType;
 use tokio::io::AsyncReadExt;
 
 use super::{Answer, Resolve, ResolveError, Resolving, hosts};
@@ -24,6 +26,8 @@ const HOSTS_BYTES_MAX: u64 = 4 << 20;
 pub struct SystemResolver {
     hosts: PathBuf,
     resolv_conf: PathBuf,
+    /// Asked instead of those of resolv.conf.
+    own: Option<TokioResolver>,
     servers: Mutex<Servers>,
 }
 
@@ -46,10 +50,29 @@ impl SystemResolver {
         Self::with_files("/etc/hosts".into(), "/etc/resolv.conf".into())
     }
 
+    /// The hosts file first, then `servers`.
+    pub fn asking(servers: Vec<SocketAddr>) -> Self {
+        let servers = servers.into_iter().map(|address| {
+            let mut server = NameServerConfig::udp_and_tcp(address.ip());
+            for connection in &mut server.connections {
+                connection.port = address.port();
+            }
+            server
+        });
+        let config = ResolverConfig::from_parts(None, vec![], servers.collect());
+        Self {
+            own: asking(config, ResolverOpts::default())
+                .inspect_err(|error| tracing::warn!(%error, "names cannot be resolved by DNS"))
+                .ok(),
+            ..Self::new()
+        }
+    }
+
     fn with_files(hosts: PathBuf, resolv_conf: PathBuf) -> Self {
         Self {
             hosts,
             resolv_conf,
+            own: None,
             servers: Mutex::default(),
         }
     }
@@ -81,6 +104,9 @@ impl SystemResolver {
     }
 
     async fn dns(&self) -> Option<TokioResolver> {
+        if self.own.is_some() {
+            return self.own.clone();
+        }
         let metadata = tokio::fs::metadata(&self.resolv_conf).await.ok()?;
         let written = metadata.modified().ok();
         {
@@ -116,7 +142,6 @@ fn build(resolv_conf: &[u8]) -> Option<TokioResolver> {
 }
 
 fn asking(config: ResolverConfig, mut options: ResolverOpts) -> Result<TokioResolver, NetError> {
-    options.ip_strategy = LookupIpStrategy::Ipv4thenIpv6;
     options.use_hosts_file = ResolveHosts::Never;
     options.cache_size = 0;
     options.timeout = options.timeout.min(Duration::from_secs(2));
@@ -125,12 +150,27 @@ fn asking(config: ResolverConfig, mut options: ResolverOpts) -> Result<TokioReso
         .build()
 }
 
+/// IPv6 addresses only when there are no others. A name has no address when both answers say so: one that did not come
+/// says nothing.
 async fn by_dns(dns: &TokioResolver, host: &str) -> Result<Answer, ResolveError> {
-    let lookup = dns.lookup_ip(host).await.map_err(|e| reason(&e))?;
+    let first = match answer(dns.lookup(host, RecordType::A).await) {
+        Ok(answer) => return Ok(answer),
+        Err(error) => error,
+    };
+    let second = answer(dns.lookup(host, RecordType::AAAA).await);
+    second.map_err(|error| match first {
+        ResolveError::NoAddress => error,
+        first => first,
+    })
+}
+
+fn answer(lookup: Result<Lookup, NetError>) -> Result<Answer, ResolveError> {
+    let lookup = lookup.map_err(|e| reason(&e))?;
     let ttl = lookup
         .valid_until()
         .saturating_duration_since(Instant::now());
-    Answer::new(hosts::prefer_ipv4(lookup.iter().collect()), Some(ttl))
+    let addresses = lookup.answers().iter().filter_map(|r| r.data.ip_addr());
+    Answer::new(addresses.collect(), Some(ttl))
 }
 
 fn reason(error: &NetError) -> ResolveError {
@@ -145,7 +185,6 @@ fn reason(error: &NetError) -> ResolveError {
 
 #[cfg(test)]
 mod tests {
-    use hickory_resolver::config::NameServerConfig;
     use hickory_resolver::proto::op::{Message, OpCode, ResponseCode};
     use hickory_resolver::proto::rr::{RData, Record};
 

@@ -78,6 +78,12 @@ impl Upstream {
         }
     }
 
+    /// It gave an answer as far as it goes: when that is not allowed, the request asked for it, and the endpoint is not
+    /// broken. (An answer that is over a limit is cut.)
+    pub fn gave_answer(&self) -> bool {
+        matches!(self, Upstream::Http1(upstream) if upstream.whole_head)
+    }
+
     /// The answer failed for `reason`: what that says of a connection that others use too.
     pub fn blame(&self, reason: Reason) {
         match (self, reason) {

@@ -9,7 +9,7 @@ use crate::generation::Service;
 use crate::io::{DropBounds, Io, Timer, drop_quietly, reset_on_close};
 use crate::telemetry::Record;
 use crate::tls::Offer;
-use crate::upstream::{EndpointId, Lease, Pick, PickError, Pool, backoff};
+use crate::upstream::{EndpointId, Lease, Patience, Pick, PickError, Pool, backoff};
 use crate::wasm::{EffectResult, Phase};
 use smallvec::SmallVec;
 use std::cell::RefCell;
@@ -187,7 +187,9 @@ impl Session<'_> {
         }
         let mut tried: SmallVec<[EndpointId; 4]> = SmallVec::new();
         let mut left = route.retries.unwrap_or(pool.config.retries);
+        let retries = left;
         let mut last = None;
+        let mut patience = Patience::default();
         loop {
             let pick = pool.pick(&Pick {
                 sticky: route.sticky_key.as_deref(),
@@ -197,6 +199,10 @@ impl Session<'_> {
             });
             let lease = match (pick, last) {
                 (Ok(lease), _) => lease,
+                (Err(PickError::NoHealthy), _) if pool.come_back(&mut patience).await => {
+                    tried.clear();
+                    continue;
+                }
                 (Err(_), Some(reason)) => return Err(reason),
                 (Err(PickError::NoHealthy), None) => return Err(Reason::NoHealthyEndpoint),
                 (Err(PickError::Overload), None) => return Err(Reason::Overload),
@@ -221,7 +227,14 @@ impl Session<'_> {
                     lease.succeeded();
                     return Ok((stream, lease));
                 }
-                Err(error) if left == 0 => return Err(error.reason()),
+                Err(error) if left == 0 => {
+                    let refused = error.reason() == Reason::ConnectRefused && retries > 0;
+                    if !refused || !pool.hold_on(&mut patience).await {
+                        return Err(error.reason());
+                    }
+                    tried.clear();
+                    last = Some(error.reason());
+                }
                 Err(error) => {
                     left -= 1;
                     tried.push(lease.endpoint.id);

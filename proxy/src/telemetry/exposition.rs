@@ -12,7 +12,79 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 
 /// What `/metrics` is served as.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exposition {
+    OpenMetrics,
+    /// The older text format of Prometheus, 0.0.4.
+    Text,
+}
+
+impl Exposition {
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Exposition::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Exposition::Text => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+
+    /// What a client that sent this Accept field prefers. Without one it gets OpenMetrics; where both are equally welcome
+    /// to a client that names OpenMetrics, too.
+    pub fn accepted(accept: Option<&str>) -> Self {
+        let Some(accept) = accept else {
+            return Exposition::OpenMetrics;
+        };
+        let (mut open, mut text) = (0.0, 0.0);
+        for range in accept.split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let media = parts.next().unwrap_or_default().to_ascii_lowercase();
+            let weight = parts
+                .filter_map(|part| part.split_once('='))
+                .find(|(name, _)| name.trim().eq_ignore_ascii_case("q"));
+            let weight = weight.map_or(Some(1.0), |(_, q)| q.trim().parse::<f64>().ok());
+            let weight = weight.unwrap_or(0.0);
+            match media.as_str() {
+                "application/openmetrics-text" => open = weight.max(open),
+                "text/plain" | "text/*" | "*/*" => text = weight.max(text),
+                _ => {}
+            }
+        }
+        match open > 0.0 && open >= text {
+            true => Exposition::OpenMetrics,
+            false => Exposition::Text,
+        }
+    }
+}
+
+/// The text format 0.0.4 of an OpenMetrics text: counters are called by the name of their samples, infos are gauges,
+/// quotation marks in help are not escaped, and nothing says that it ends.
+pub fn to_text(open_metrics: &str) -> String {
+    let mut out = String::with_capacity(open_metrics.len() + 4096);
+    let mut lines = open_metrics.lines().peekable();
+    while let Some(line) = lines.next() {
+        let help = line.strip_prefix("# HELP ").and_then(|l| l.split_once(' '));
+        let kind = lines.peek().and_then(|l| l.strip_prefix("# TYPE "));
+        let kind = kind.and_then(|l| l.split_once(' '));
+        match (help, kind) {
+            (Some((name, help)), Some((_, kind))) => {
+                let (suffix, kind) = match kind {
+                    "counter" => ("_total", "counter"),
+                    "info" => ("_info", "gauge"),
+                    other => ("", other),
+                };
+                let help = help.replace("\\\"", "\"");
+                out.push_str(&format!("# HELP {name}{suffix} {help}\n"));
+                out.push_str(&format!("# TYPE {name}{suffix} {kind}\n"));
+                lines.next();
+            }
+            _ if line == "# EOF" => {}
+            _ => {
+                out.push_str(line);
+                out.push('\n');
+            }
+        }
+    }
+    out
+}
 
 /// Collects samples. Two samples of one family with the same labels are added up, so that an old and a new generation
 /// may both report while one drains; a text never has a series twice, which readers would refuse as a whole.
@@ -31,8 +103,24 @@ pub struct EndpointSample {
     pub active: u64,
     /// Usable, as checks, passive failures and the operator see it.
     pub up: bool,
-    /// Times it went down.
+    /// Times it went out of use.
     pub downs: u64,
+    /// Probes that passed, and that failed.
+    pub probes: (u64, u64),
+    /// Since when it is up or not, in seconds since 1970.
+    pub since: f64,
+}
+
+/// A pool as a whole, as its room keeps it.
+#[derive(Debug, Clone, Default)]
+pub struct PoolSample {
+    pub endpoints: u64,
+    /// Of these, those that may be used.
+    pub healthy: u64,
+    /// Host names without an address now.
+    pub unresolved: u64,
+    /// Times a name's addresses were dropped because it has none any more.
+    pub names_gone: u64,
 }
 
 /// What a filter did, as its room keeps it.
@@ -178,12 +266,26 @@ impl Visitor {
             ),
             (
                 "sluicegate_endpoint_downs",
-                "Times the endpoint was taken down",
+                "Times the endpoint went out of use, by its checks or by failures of traffic",
                 sample.downs,
             ),
         ] {
             self.counter(name, help, labels, value);
         }
+        for (result, count) in [("passed", sample.probes.0), ("failed", sample.probes.1)] {
+            self.counter(
+                "sluicegate_endpoint_probes",
+                "Probes of the endpoint by checks",
+                &[("pool", pool), ("endpoint", endpoint), ("result", result)],
+                count,
+            );
+        }
+        self.gauge(
+            "sluicegate_endpoint_since_timestamp_seconds",
+            "Since when the endpoint has been up, or not, in seconds since 1970",
+            labels,
+            sample.since,
+        );
         self.gauge(
             "sluicegate_endpoint_active",
             "Exchanges and sessions running on the endpoint",
@@ -195,6 +297,36 @@ impl Visitor {
             "Whether the endpoint may be used",
             labels,
             f64::from(u8::from(sample.up)),
+        );
+    }
+
+    /// Every family about pools as a whole.
+    pub fn pool(&mut self, pool: &str, sample: &PoolSample) {
+        let only = &[("pool", pool)];
+        for (name, help, value) in [
+            (
+                "sluicegate_pool_endpoints",
+                "Endpoints of the pool",
+                sample.endpoints,
+            ),
+            (
+                "sluicegate_pool_healthy_endpoints",
+                "Endpoints of the pool that may be used",
+                sample.healthy,
+            ),
+            (
+                "sluicegate_pool_unresolved_names",
+                "Host names of the pool that have no address",
+                sample.unresolved,
+            ),
+        ] {
+            self.gauge(name, help, only, value as f64);
+        }
+        self.counter(
+            "sluicegate_pool_names_gone",
+            "Times the addresses of a host name were dropped because it has none any more",
+            only,
+            sample.names_gone,
         );
     }
 
@@ -472,6 +604,46 @@ mod tests {
             "# HELP a Ays\n# TYPE a gauge\na 1.5\n\
              # HELP b Bees\n# TYPE b counter\nb_total{x=\"1\\\"\\n\"} 1\nb_total{x=\"2\"} 5\n\
              # HELP build Build\n# TYPE build info\nbuild_info{version=\"1\"} 1\n# EOF\n"
+        );
+    }
+
+    #[test]
+    fn a_client_gets_the_format_that_it_prefers() {
+        use Exposition::{OpenMetrics, Text};
+        let prometheus = "application/openmetrics-text;version=1.0.0,\
+                          application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        for (accept, format) in [
+            (None, OpenMetrics),
+            (Some("*/*"), Text),
+            (Some("text/plain"), Text),
+            (Some("Text/Plain; version=0.0.4"), Text),
+            (Some(prometheus), OpenMetrics),
+            (Some("application/openmetrics-text"), OpenMetrics),
+            (
+                Some("application/openmetrics-text;q=0.3, text/plain;q=0.8"),
+                Text,
+            ),
+            (Some("application/openmetrics-text; q=0, */*"), Text),
+            (Some("application/openmetrics-text; Q=x"), Text),
+            (Some(""), Text),
+        ] {
+            assert_eq!(Exposition::accepted(accept), format, "{accept:?}");
+        }
+    }
+
+    #[test]
+    fn the_older_text_names_families_by_their_samples() {
+        let out = to_text(&text(|v| {
+            v.counter("b", "Bees", &[("x", "1")], 1);
+            v.info("build", "Build", &[("version", "1")]);
+            v.filter_metric("f", ("g", "\"Gs\""), &[], FilterValue::Gauge(1.0));
+        }));
+        assert_eq!(
+            out,
+            "# HELP b_total Bees\n# TYPE b_total counter\nb_total{x=\"1\"} 1\n\
+             # HELP build_info Build\n# TYPE build_info gauge\nbuild_info{version=\"1\"} 1\n\
+             # HELP sluicegate_filter_f_g \"Gs\"\n# TYPE sluicegate_filter_f_g gauge\n\
+             sluicegate_filter_f_g{filter=\"f\"} 1.0\n"
         );
     }
 

@@ -7,14 +7,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::registry::Registry;
 
-use super::exposition::{Scrape, Visitor};
+use super::exposition::{Exposition, Scrape, Visitor};
 use super::listener::{LISTENER_CELLS, ListenerMetrics, visit_listener};
+use super::pool::{POOL_CELLS, PoolMetrics, visit_pool};
 use super::process;
 use super::shards::Shards;
 
 /// All metrics of one process. Shared by its threads; workers count through handles of their own.
 pub struct Metrics {
     listeners: Arc<Shards<LISTENER_CELLS>>,
+    pools: Arc<Shards<POOL_CELLS>>,
     reloads: Arc<Reloads>,
     sources: Arc<Mutex<Vec<Source>>>,
     access_log_dropped: Arc<AtomicU64>,
@@ -36,7 +38,7 @@ struct Reloads {
 impl Metrics {
     /// `version` is the build's.
     pub fn new(version: &'static str) -> Self {
-        let listeners = Shards::new();
+        let (listeners, pools) = (Shards::new(), Shards::new());
         let reloads = Arc::new(Reloads::default());
         let sources = Arc::new(Mutex::new(Vec::<Source>::new()));
         let access_log_dropped = Arc::new(AtomicU64::new(0));
@@ -44,11 +46,12 @@ impl Metrics {
 
         let mut registry = Registry::default();
         let collect = {
-            let listeners = listeners.clone();
+            let (listeners, pools) = (listeners.clone(), pools.clone());
             let (reloads, sources) = (reloads.clone(), sources.clone());
             let dropped = access_log_dropped.clone();
             move |visitor: &mut Visitor| {
                 listeners.for_each(|name, sums| visit_listener(visitor, name, sums));
+                pools.for_each(|name, sums| visit_pool(visitor, name, sums));
                 reloads.visit(visitor);
                 visitor.info(
                     "sluicegate_build",
@@ -70,6 +73,7 @@ impl Metrics {
         registry.register_collector(Box::new(Scrape(collect)));
         Self {
             listeners,
+            pools,
             reloads,
             sources,
             access_log_dropped,
@@ -81,6 +85,11 @@ impl Metrics {
     /// is gone keeps its series until the process ends, at most 1024 names.
     pub fn listener(&self, name: &str) -> ListenerMetrics {
         ListenerMetrics(self.listeners.shard(name))
+    }
+
+    /// A worker's counters of pools.
+    pub fn pools(&self) -> PoolMetrics {
+        PoolMetrics::new(self.pools.clone())
     }
 
     /// Asks `source` for its samples at every scrape, for as long as the process lives.
@@ -107,7 +116,15 @@ impl Metrics {
         self.access_log_dropped.clone()
     }
 
-    /// Everything as OpenMetrics text (see [`Metrics::CONTENT_TYPE`]).
+    /// Everything, in `format`.
+    pub fn expose_as(&self, format: Exposition) -> String {
+        match format {
+            Exposition::OpenMetrics => self.expose(),
+            Exposition::Text => super::exposition::to_text(&self.expose()),
+        }
+    }
+
+    /// Everything as OpenMetrics text.
     pub fn expose(&self) -> String {
         let mut text = String::with_capacity(16 * 1024);
         // Writing to a String does not fail, and samples write nothing else.
@@ -116,9 +133,6 @@ impl Metrics {
         }
         text
     }
-
-    /// The media type of [`Metrics::expose`].
-    pub const CONTENT_TYPE: &'static str = super::exposition::CONTENT_TYPE;
 }
 
 impl fmt::Debug for Metrics {

@@ -12,6 +12,7 @@ mod fields;
 mod listener;
 pub mod log;
 mod metrics;
+mod pool;
 mod process;
 mod record;
 mod shards;
@@ -19,7 +20,10 @@ mod whole_lines;
 
 pub use access_log::{AccessLog, WorkerLog};
 pub use clock::{Clock, HttpClock};
-pub use exposition::{EndpointSample, FilterSample, FilterValue, StoreSample, Visitor};
+pub use exposition::{
+    EndpointSample, Exposition, FilterSample, FilterValue, PoolSample, StoreSample, Visitor,
+};
 pub use listener::{GoAway, Handshake, ListenerMetrics};
 pub use metrics::Metrics;
+pub use pool::PoolMetrics;
 pub use record::{Exchange, Record};

@@ -172,9 +172,14 @@ impl Endpoint {
         self.connect_failures.load(Ordering::Relaxed)
     }
 
-    /// How often it was ejected for failing exchanges.
-    pub fn ejections(&self) -> u64 {
-        self.standing.ejections()
+    /// How often it went out of use: checks took it down, or failures of exchanges made it doubted or ejected.
+    pub fn downs(&self) -> u64 {
+        self.standing.downs()
+    }
+
+    /// Probes that passed, and that failed.
+    pub fn probes(&self) -> (u64, u64) {
+        self.standing.schedule.counts()
     }
 
     /// What the checks say; stays `Unknown` in a pool without checks.
@@ -199,6 +204,8 @@ impl Endpoint {
     pub fn operate(&self, operator: Operator) {
         self.operator.store(operator as u8, Ordering::Release);
         self.lineage.changed();
+        // What was known of one that was disabled is old.
+        self.standing.schedule.prompt();
     }
 
     /// Counts one more running exchange unless `limit` are running; true when it was counted.

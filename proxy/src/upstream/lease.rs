@@ -1,11 +1,11 @@
 //! The use of an endpoint by one exchange or session.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::connect::{ConnectError, connect, secure};
 use super::endpoint::Endpoint;
-use super::health::announce;
 use crate::config::TcpOptions;
 use crate::io::Io;
 use crate::tls::{ClientTls, Offer};
@@ -15,20 +15,10 @@ use crate::tls::{ClientTls, Offer};
 pub enum Failure {
     /// It could not be dialled.
     Connect,
-    /// It broke or stalled before a response head, or answered what is not HTTP.
+    /// It broke or stalled before a response head, or answered what is not HTTP. Counts once for each client.
     Broken,
     /// It answered, with a status that says it cannot serve (502, 503, 504). Counts as load, not towards `fall`.
     Answer,
-}
-
-impl Failure {
-    fn as_str(self) -> &'static str {
-        match self {
-            Failure::Connect => "cannot be dialled",
-            Failure::Broken => "breaks exchanges",
-            Failure::Answer => "answers that it cannot serve",
-        }
-    }
 }
 
 /// How failures of exchanges count in the pool that gave a lease.
@@ -36,8 +26,6 @@ impl Failure {
 pub(super) struct PassiveRule {
     /// A handler is never down: each request has an instance of its own, and its failure says nothing of the next.
     pub handled: bool,
-    /// With checks a failing endpoint goes down until they raise it; without, the pool ejects it for a time.
-    pub checked: bool,
     pub fall: u32,
 }
 
@@ -47,6 +35,7 @@ pub struct Lease {
     pub endpoint: Arc<Endpoint>,
     rule: PassiveRule,
     tls: Option<Arc<ClientTls>>,
+    client: IpAddr,
 }
 
 impl Lease {
@@ -55,11 +44,13 @@ impl Lease {
         endpoint: Arc<Endpoint>,
         rule: PassiveRule,
         tls: Option<Arc<ClientTls>>,
+        client: IpAddr,
     ) -> Self {
         Self {
             endpoint,
             rule,
             tls,
+            client,
         }
     }
 
@@ -90,7 +81,7 @@ impl Lease {
     }
 
     /// The exchange failed for the endpoint's fault. Called once for each failure; [`Lease::connect`] has called it
-    /// for a failed dial already.
+    /// for a failed dial already. What becomes of it, the pool decides ([`super::health::ejection`]).
     pub fn failed(&self, failure: Failure) {
         let endpoint = &*self.endpoint;
         let standing = &endpoint.standing;
@@ -98,17 +89,21 @@ impl Lease {
         if self.rule.handled {
             return;
         }
-        standing.penalise(endpoint.lineage.registry.now_ms());
-        if failure == Failure::Answer || standing.exchange_failed() < self.rule.fall {
-            return;
+        let now = endpoint.lineage.registry.now_ms();
+        standing.penalise(now);
+        let failures = match failure {
+            Failure::Answer => return,
+            Failure::Broken => standing.exchange_failed(self.client, now),
+            Failure::Connect => {
+                // Checks know at once whether it is gone, and then whether it is back.
+                standing.schedule.prompt();
+                standing.dial_failed()
+            }
+        };
+        if failures >= self.rule.fall {
+            standing.schedule.prompt();
+            endpoint.lineage.changed();
         }
-        if self.rule.checked {
-            let Some(turn) = standing.fall_by_exchanges(failure.as_str()) else {
-                return;
-            };
-            announce(endpoint, turn, failure.as_str());
-        }
-        endpoint.lineage.changed();
     }
 
     /// The endpoint served: an answer came (http), or it was dialled (tcp).

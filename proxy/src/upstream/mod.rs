@@ -5,6 +5,7 @@
 //! immutable set behind a pointer, so that neither side waits for the other.
 
 mod balance;
+mod comeback;
 mod connect;
 mod endpoint;
 mod handlers;
@@ -19,6 +20,7 @@ mod roster;
 mod set;
 mod shared;
 
+pub use comeback::Patience;
 pub use connect::{ConnectError, connect};
 pub use endpoint::{Endpoint, EndpointId, Operator};
 pub use handlers::Handlers;

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use super::balance::{self, Claim};
+use super::comeback::Comebacks;
 use super::endpoint::{Endpoint, EndpointId, Operator};
 use super::handlers::Handlers;
 use super::health::{EJECTION_FALL, Verdict, ejection};
@@ -52,12 +53,15 @@ pub struct Pool {
     pub(super) check_is_new: bool,
     settled: AtomicBool,
     settling: watch::Sender<bool>,
+    pub(super) comebacks: Comebacks,
 }
 
 #[derive(Debug)]
 struct Plan {
     roster: Roster,
     names: Names,
+    /// Members whose addresses a name may answer again: they keep their health and their connections until then.
+    absent: Vec<Member>,
     /// Every host name was asked for once, or taken over.
     resolved: bool,
 }
@@ -148,6 +152,7 @@ impl Pool {
         let set = EndpointSet::new(&roster, admission(config));
         // A pool that can serve from what it took over keeps nobody waiting.
         let serves = !set.eligible.is_empty() && roster.members.iter().any(survives);
+        let comebacks = Comebacks::new(&set, previous.map(|p| &p.comebacks));
         let pool = Self {
             check_is_new: previous
                 .is_none_or(|p| checks(p) != config.check.as_ref().map(|c| c.kind.clone())),
@@ -162,12 +167,14 @@ impl Pool {
             plan: Mutex::new(Plan {
                 roster,
                 names,
+                absent: Vec::new(),
                 resolved,
             }),
             retries: Arc::default(),
             hosts,
             settled: AtomicBool::new(serves),
             settling: watch::Sender::new(serves),
+            comebacks,
         };
         if pool.config.balance == Balance::Hash || previous.is_some_and(|p| p.hashes()) {
             pool.prepare_hash();
@@ -209,6 +216,7 @@ impl Pool {
             Arc::clone(&member.endpoint),
             self.passive_rule(),
             self.tls.clone(),
+            pick.client,
         ))
     }
 
@@ -286,24 +294,49 @@ impl Pool {
 
     // ------------------------------------------------------------ for the room
 
-    /// Host `name` resolved to `addresses`. Called by control.
-    pub(super) fn resolved(&self, name: &Arc<str>, addresses: &[IpAddr]) {
+    /// Times the addresses of a host name were dropped because it has none any more.
+    pub fn names_gone(&self) -> u64 {
+        self.lineage.names_gone()
+    }
+
+    /// Host `name` resolved to addresses before.
+    pub(super) fn knows(&self, name: &Arc<str>) -> bool {
+        let plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        plan.names.contains_key(name)
+    }
+
+    /// Host names that have no address now.
+    pub fn unresolved(&self) -> usize {
+        let plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_none = |host: &&Arc<str>| plan.names.get(*host).is_none_or(|ips| ips.is_empty());
+        self.hosts.iter().filter(has_none).count()
+    }
+
+    /// Host `name` resolved to `addresses`, and may come back to those that are `absent`. Called by control.
+    pub(super) fn resolved(&self, name: &Arc<str>, addresses: &[IpAddr], absent: &[IpAddr]) {
         let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
         let same = plan.names.get(name).is_some_and(|old| **old == *addresses);
         if same {
             return;
         }
         plan.names.insert(Arc::clone(name), addresses.into());
-        let before = &plan.roster.members;
-        let members = assemble(&self.config, &plan.names, before, &self.lineage);
+        let mut before = std::mem::take(&mut plan.absent);
+        before.extend_from_slice(&plan.roster.members);
+        let members = assemble(&self.config, &plan.names, &before, &self.lineage);
+        before.retain(|was| {
+            let endpoint = &was.endpoint;
+            let here = endpoint.host() == Some(name);
+            let may_return = !here || absent.contains(&endpoint.address.ip());
+            may_return && !members.iter().any(|m| m.endpoint.id == endpoint.id)
+        });
+        plan.absent = before;
         let hashes = plan.roster.has_maglev();
         plan.roster = Roster::new(members);
         if hashes {
             plan.roster.maglev();
         }
         tracing::info!(pool = %self.config.name, host = %name, addresses = addresses.len(), "name resolved");
-        let set = EndpointSet::new(&plan.roster, admission(&self.config));
-        self.set.store(Arc::new(set));
+        self.store(EndpointSet::new(&plan.roster, admission(&self.config)));
     }
 
     /// Every name was asked for once, with success or without.
@@ -324,14 +357,17 @@ impl Pool {
                 Err(TryLockError::WouldBlock) => return,
             };
             let version = self.lineage.version();
-            if self.config.check.is_none() {
-                let now = self.lineage.registry.now_ms();
-                let ends_at = ejection::judge(&plan.roster.members, now).unwrap_or(NEVER);
-                self.ends_at.store(ends_at, Ordering::Relaxed);
+            let now = self.lineage.registry.now_ms();
+            match &self.config.check {
+                Some(check) => ejection::doubt(&plan.roster.members, check.fall, now),
+                None => {
+                    let ends_at = ejection::judge(&plan.roster.members, now).unwrap_or(NEVER);
+                    self.ends_at.store(ends_at, Ordering::Relaxed);
+                }
             }
             // Only the holder of the plan stores sets, so this is the set of the plan's roster.
             if let Some(set) = self.set.load().revised(admission(&self.config)) {
-                self.set.store(Arc::new(set));
+                self.store(set);
             }
             self.settle_if_decided(&plan);
             self.seen.store(version, Ordering::Release);
@@ -343,6 +379,14 @@ impl Pool {
     }
 
     // ------------------------------------------------------------
+
+    /// Only for the holder of the plan.
+    fn store(&self, set: EndpointSet) {
+        let set = Arc::new(set);
+        self.set.store(Arc::clone(&set));
+        let now = self.lineage.registry.now_ms();
+        self.comebacks.follow(&set, now);
+    }
 
     fn choose(&self, claim: &mut Claim<'_>, hint: Option<&str>, key: Option<u64>) -> Option<u16> {
         if let Some(index) = hint.and_then(|text| claim.set.welcome(text))
@@ -368,7 +412,6 @@ impl Pool {
         let check = self.config.check.as_ref();
         PassiveRule {
             handled: self.config.is_handled(),
-            checked: check.is_some(),
             fall: check.map_or(EJECTION_FALL, |c| c.fall),
         }
     }

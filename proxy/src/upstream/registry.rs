@@ -1,10 +1,12 @@
 //! What all pools of the process share: the counter that names endpoints, and the clock. Passed in, never global.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::endpoint::EndpointId;
+use super::health::NameState;
 
 /// What connections of a pool are like: its TLS and its protocol. Connections that are kept are of use only to a pool of
 /// the same wire, since a reload may change both for endpoints that stay.
@@ -60,6 +62,10 @@ pub(super) struct Lineage {
     version: AtomicU64,
     /// Where round robin stands.
     pub cursor: AtomicU64,
+    /// What is known of host names. Control alone looks at it.
+    names: Mutex<HashMap<Arc<str>, NameState>>,
+    /// Times the addresses of a name were dropped because it has none any more.
+    names_gone: AtomicU64,
 }
 
 impl Lineage {
@@ -68,7 +74,26 @@ impl Lineage {
             registry,
             version: AtomicU64::new(0),
             cursor: AtomicU64::new(0),
+            names: Mutex::default(),
+            names_gone: AtomicU64::new(0),
         })
+    }
+
+    pub fn names(&self) -> MutexGuard<'_, HashMap<Arc<str>, NameState>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps what is known of `hosts` alone.
+    pub fn keep_names(&self, hosts: &[Arc<str>]) {
+        self.names().retain(|name, _| hosts.contains(name));
+    }
+
+    pub fn count_gone(&self) {
+        self.names_gone.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn names_gone(&self) -> u64 {
+        self.names_gone.load(Ordering::Relaxed)
     }
 
     pub fn version(&self) -> u64 {

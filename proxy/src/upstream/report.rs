@@ -16,6 +16,8 @@ pub enum State {
     Checking,
     Up,
     Down,
+    /// Its checks pass, but exchanges fail: out until checks have passed again.
+    Doubted,
     /// Out for a time, because exchanges failed.
     Ejected,
     Draining,
@@ -29,6 +31,7 @@ impl State {
             State::Checking => "checking",
             State::Up => "up",
             State::Down => "down",
+            State::Doubted => "doubted",
             State::Ejected => "ejected",
             State::Draining => "draining",
             State::Disabled => "disabled",
@@ -75,6 +78,7 @@ impl Pool {
         let ejected = endpoint.standing.ejected_until().is_some();
         match (self.config.check.is_some(), endpoint.verdict()) {
             (true, Verdict::Unknown) => State::Checking,
+            (true, Verdict::Up) if endpoint.standing.is_doubted() => State::Doubted,
             (true, Verdict::Up) => State::Up,
             (true, Verdict::Down) => State::Down,
             (false, _) if ejected => State::Ejected,

@@ -97,6 +97,16 @@ impl EndpointSet {
         self.roster.members.get(usize::from(index))
     }
 
+    /// Nobody is left but who was found unfit.
+    pub fn is_lost(&self) -> bool {
+        self.eligible.is_empty() || self.open.floor == Soundness::Unsound
+    }
+
+    /// Somebody is sound.
+    pub fn is_sound(&self) -> bool {
+        !self.is_lost() && self.open.floor == Soundness::Sound
+    }
+
     pub fn is_usable(&self, index: u16) -> bool {
         self.open.to_all.get(usize::from(index)) == Some(&true)
     }
@@ -113,6 +123,8 @@ impl EndpointSet {
 /// For each member, who may have it.
 #[derive(Debug, PartialEq, Eq)]
 struct Open {
+    /// The worst that may be used.
+    floor: Soundness,
     /// All new traffic.
     to_all: Box<[bool]>,
     /// Clients that name it.
@@ -120,8 +132,9 @@ struct Open {
 }
 
 impl Open {
-    /// Fewer scruples until somebody is left: first the sound, then those no check has decided about, and in a
-    /// panic everybody whom the operator allows.
+    /// Relaxes the criteria until somebody qualifies: first the sound; then the undecided, which no check has decided
+    /// about, or checks hold up but exchanges fail, or were down and passed their last check; and in a panic any that
+    /// the operator allows.
     fn judge(members: &[Member], admission: Admission) -> Self {
         let sound: Vec<Soundness> = members.iter().map(|m| admission.soundness(m)).collect();
         let up_to = |floor: Soundness, allowed: fn(&Member) -> bool| -> Box<[bool]> {
@@ -134,7 +147,7 @@ impl Open {
         let mut floor = Soundness::Sound;
         let mut to_all = up_to(floor, enabled);
         let worst = match admission.panic {
-            Panic::Fail => Soundness::Unknown,
+            Panic::Fail => Soundness::Undecided,
             Panic::Spread => Soundness::Unsound,
         };
         while !to_all.contains(&true) && floor < worst {
@@ -142,6 +155,7 @@ impl Open {
             to_all = up_to(floor, enabled);
         }
         Self {
+            floor,
             to_all,
             to_hints: up_to(floor, not_disabled),
         }
@@ -152,15 +166,15 @@ impl Open {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Soundness {
     Sound,
-    Unknown,
+    Undecided,
     Unsound,
 }
 
 impl Soundness {
     fn next(self) -> Self {
         match self {
-            Soundness::Sound => Soundness::Unknown,
-            Soundness::Unknown | Soundness::Unsound => Soundness::Unsound,
+            Soundness::Sound => Soundness::Undecided,
+            Soundness::Undecided | Soundness::Unsound => Soundness::Unsound,
         }
     }
 }
@@ -170,8 +184,10 @@ impl Admission {
         let standing = &member.endpoint.standing;
         if self.checked {
             match standing.verdict() {
+                Verdict::Up if standing.is_doubted() => Soundness::Undecided,
                 Verdict::Up => Soundness::Sound,
-                Verdict::Unknown => Soundness::Unknown,
+                Verdict::Unknown => Soundness::Undecided,
+                Verdict::Down if standing.is_rising() => Soundness::Undecided,
                 Verdict::Down => Soundness::Unsound,
             }
         } else if standing.ejected_until().is_some() {

@@ -1,10 +1,12 @@
 //! One record for every exchange and session, however it ends, and metrics that add up.
 
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use sluicegate_tests::backend::{Backend, refused, response};
 use sluicegate_tests::client::{Raw, curl};
-use sluicegate_tests::proxy::Start;
+use sluicegate_tests::proxy::{Proxy, Start};
 use sluicegate_tests::wait::{DEADLINE, eventually};
 
 use super::frames;
@@ -237,6 +239,93 @@ fn metrics_are_there_and_gauges_return_to_zero() {
         .sum();
     assert!(calls >= 1.0, "filter calls are not counted in:\n{text}");
     assert!(text.trim_end().ends_with("# EOF"), "{text}");
+}
+
+/// The metrics as a client with this Accept field gets them, and what they are said to be.
+fn accepted(proxy: &Proxy, accept: &str) -> (String, String) {
+    let socket = proxy.admin_socket();
+    let accept = format!("Accept: {accept}");
+    let url = "http://localhost/metrics";
+    let got = curl(&[
+        "-i",
+        "-H",
+        &accept,
+        "--unix-socket",
+        &socket.to_string_lossy(),
+        url,
+    ]);
+    let (head, text) = got.body.split_once("\r\n\r\n").expect("a response");
+    let field = sluicegate_tests::client::field(head, "content-type");
+    (field.expect("a media type").to_owned(), text.to_owned())
+}
+
+#[test]
+fn metrics_of_both_formats_are_what_prometheus_reads() {
+    let backend = Backend::http("web");
+    let rig = Plan::new(&[backend.address(), refused()])
+        .pool("check: tcp")
+        .listener("filters: [{module: \"builtin:ua-block\", settings: {deny: [badcurl]}}]")
+        .run();
+    for n in 0..5 {
+        assert_eq!(rig.get(&format!("/{n}")).status, 200);
+    }
+    let (media_type, text) = accepted(&rig.proxy, "text/plain;version=0.0.4");
+    assert_eq!(media_type, "text/plain; version=0.0.4; charset=utf-8");
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool runs (is it installed?)");
+    let mut stdin = promtool.stdin.take().expect("a pipe");
+    stdin.write_all(text.as_bytes()).expect("written");
+    drop(stdin);
+    let checked = promtool.wait_with_output().expect("promtool ends");
+    assert!(checked.status.success(), "{checked:?}\n{text}");
+
+    // Prometheus' own reader of OpenMetrics wants to know when.
+    let (media_type, text) = accepted(
+        &rig.proxy,
+        "application/openmetrics-text;version=1.0.0,*/*;q=0.1",
+    );
+    assert_eq!(
+        media_type,
+        "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    );
+    let timed: String = text
+        .lines()
+        .map(|line| match line.starts_with('#') {
+            true => format!("{line}\n"),
+            false => format!("{line} 1700000000\n"),
+        })
+        .collect();
+    let directory = rig.proxy.directory();
+    std::fs::write(directory.join("metrics"), timed).expect("a file");
+    let read = Command::new("promtool")
+        .args([
+            "tsdb",
+            "create-blocks-from",
+            "openmetrics",
+            "metrics",
+            "blocks",
+        ])
+        .current_dir(directory)
+        .output()
+        .expect("promtool runs");
+    assert!(read.status.success(), "{read:?}\n{text}");
+    for series in [
+        "sluicegate_pool_response_seconds_count{pool=\"web\"} 5",
+        "sluicegate_pool_endpoints{pool=\"web\"} 2.0",
+        "sluicegate_pool_healthy_endpoints{pool=\"web\"} 1.0",
+        "sluicegate_pool_unresolved_names{pool=\"web\"} 0.0",
+        "sluicegate_pool_names_gone_total{pool=\"web\"} 0",
+    ] {
+        assert!(
+            text.lines().any(|line| line == series),
+            "{series} in {text}"
+        );
+    }
 }
 
 #[test]

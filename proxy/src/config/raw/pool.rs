@@ -53,6 +53,14 @@ pub(in crate::config) struct RawPool {
     pub panic: RawPanic,
     /// How often host names are resolved again.
     pub resolve_interval: RawDuration,
+    /// How long a host name keeps its addresses after the answer is that it does not exist or has none; an answer that does
+    /// not come changes nothing. Without it, three times what the last answer said it holds for, and no less than 30s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resolve_grace: Option<RawDuration>,
+    /// Name servers that are asked for the pool's host names, `192.0.2.53` or `192.0.2.53:5353`, after the hosts file.
+    /// Without them, those of /etc/resolv.conf.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub name_servers: Vec<String>,
     /// The Host field sent to endpoints: `preserve` keeps the client's, `endpoint` is the endpoint's name or address,
     /// anything else is sent as it stands.
     pub host: String,
@@ -76,6 +84,8 @@ impl Default for RawPool {
             retries: 2,
             panic: RawPanic::Fail,
             resolve_interval: "30s".into(),
+            resolve_grace: None,
+            name_servers: Vec::new(),
             host: "preserve".into(),
         }
     }

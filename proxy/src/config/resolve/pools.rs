@@ -1,6 +1,7 @@
 //! `pools:`
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -105,6 +106,11 @@ impl Resolver<'_> {
                 &at.join("resolve-interval"),
                 Duration::from_millis(100),
             ),
+            resolve_grace: raw.resolve_grace.as_ref().map(|grace| {
+                let at = at.join("resolve-grace");
+                self.duration(grace, &at, Duration::ZERO)
+            }),
+            name_servers: self.name_servers(&raw.name_servers, &at.join("name-servers")),
             host: self.host(&raw.host, &at.join("host")),
             at,
         }
@@ -129,6 +135,25 @@ impl Resolver<'_> {
             header_bytes: self.size(&raw.header_bytes, &bytes_at, 1 << 10, 16 << 20),
             header_fields: raw.header_fields as usize,
         }
+    }
+
+    fn name_servers(&mut self, raw: &[String], at: &ConfigPath) -> Vec<SocketAddr> {
+        let mut servers = Vec::new();
+        for (n, text) in raw.iter().enumerate() {
+            let with_port = |ip: IpAddr| SocketAddr::new(ip, 53);
+            match text.parse().or_else(|_| text.parse().map(with_port)) {
+                Ok(address) => servers.push(address),
+                Err(_) => {
+                    let message = format!("{} is not the address of a name server", quoted(text));
+                    let help = "write an IP address, with a port if it is not 53";
+                    self.push(
+                        Diagnostic::error("bad-address", message).help(help),
+                        &at.join(n),
+                    );
+                }
+            }
+        }
+        servers
     }
 
     fn auto(&mut self, raw: &RawPool, at: &ConfigPath) -> PoolProtocol {

@@ -8,7 +8,9 @@ use crate::http::client_side::ClientSide;
 use crate::http::forward;
 use crate::http::h1::parse::ParsedResponse;
 use crate::http::upstream::Upstream;
-use crate::upstream::{Belief, EndpointId, Failure, Lease, Member, Pick, PickError, Pool, Verdict};
+use crate::upstream::{
+    Belief, EndpointId, Failure, Lease, Member, Patience, Pick, PickError, Pool, Verdict,
+};
 use smallvec::SmallVec;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -21,6 +23,8 @@ const INFORMATIONAL_MAX: u32 = 16;
 pub(super) struct Failed {
     pub(super) reason: Reason,
     retry: Retry,
+    /// What was asked for is to blame, not who answered.
+    is_answer: bool,
 }
 
 impl Failed {
@@ -30,7 +34,11 @@ impl Failed {
             Reason::TotalTimeout => Retry::No,
             _ => Retry::Elsewhere,
         };
-        Self { reason, retry }
+        Self {
+            reason,
+            retry,
+            is_answer: false,
+        }
     }
 
     /// Another endpoint would not help.
@@ -38,6 +46,7 @@ impl Failed {
         Self {
             reason,
             retry: Retry::No,
+            is_answer: false,
         }
     }
 }
@@ -65,7 +74,9 @@ impl<C: ClientSide> Exchange<'_, C> {
         }
         let mut tried: SmallVec<[EndpointId; 4]> = SmallVec::new();
         let mut left = self.state.route.retries.unwrap_or(pool.config.retries);
+        let retries = left;
         let mut last = None;
+        let mut patience = Patience::default();
         // The endpoint whose kept connection had died.
         let mut again: Option<Lease> = None;
         // Held while the retry it is for runs.
@@ -74,6 +85,10 @@ impl<C: ClientSide> Exchange<'_, C> {
             let fresh = again.is_some();
             let lease = match again.take().map_or_else(|| self.pick(pool, &tried), Ok) {
                 Ok(lease) => lease,
+                Err(PickError::NoHealthy) if self.comes_back(pool, &mut patience).await? => {
+                    tried.clear();
+                    continue;
+                }
                 Err(_) if last.is_some() => return Err(last.unwrap_or(Reason::NoHealthyEndpoint)),
                 Err(PickError::NoHealthy) => return Err(Reason::NoHealthyEndpoint),
                 Err(PickError::Overload) => return Err(Reason::Overload),
@@ -89,6 +104,8 @@ impl<C: ClientSide> Exchange<'_, C> {
                     let now = Instant::now();
                     self.journal.upstream_time += now - started;
                     self.journal.answered = now - self.journal.started;
+                    let worker = &self.service.worker;
+                    worker.responded(pool, self.journal.upstream_time);
                     match response.head.status {
                         // It answers quickly that it cannot serve: that must not look like being idle.
                         502..=504 => lease.failed(Failure::Answer),
@@ -101,14 +118,20 @@ impl<C: ClientSide> Exchange<'_, C> {
             self.journal.upstream_time += started.elapsed();
             match failed.retry {
                 Retry::No => {
-                    self.blame(&lease, failed.reason);
+                    self.blame(&lease, &failed);
                     return Err(failed.reason);
                 }
                 Retry::Fresh if !fresh => again = Some(lease),
                 Retry::Fresh | Retry::Elsewhere => {
-                    self.blame(&lease, failed.reason);
+                    self.blame(&lease, &failed);
                     if left == 0 {
-                        return Err(failed.reason);
+                        let refused = failed.reason == Reason::ConnectRefused && retries > 0;
+                        if !refused || !self.holds_on(pool, &mut patience).await? {
+                            return Err(failed.reason);
+                        }
+                        tried.clear();
+                        last = Some(failed.reason);
+                        continue;
                     }
                     // What was never sent made no endpoint any work, so that the budget is not touched.
                     if !is_dialling(failed.reason) {
@@ -125,12 +148,27 @@ impl<C: ClientSide> Exchange<'_, C> {
         }
     }
 
-    /// Tells the endpoint's health what happened. Dialling has counted its own failures, and what is this side's own
-    /// trouble (no more descriptors, say) is no fault of the endpoint.
-    fn blame(&self, lease: &Lease, reason: Reason) {
-        if reason.is_upstream() && !is_dialling(reason) {
+    /// Reports to the endpoint's health what happened. Dialling has counted its own failures; what is this side's own
+    /// trouble (no more descriptors, say) is no fault of the endpoint, nor is an answer that cannot be passed on.
+    fn blame(&self, lease: &Lease, failed: &Failed) {
+        let reason = failed.reason;
+        if reason.is_upstream() && !is_dialling(reason) && !failed.is_answer {
             lease.failed(Failure::Broken);
         }
+    }
+
+    /// [`Pool::come_back`], within the exchange's own time. Boxed, so that exchanges do not carry the state of it.
+    async fn comes_back(&mut self, pool: &Pool, patience: &mut Patience) -> Result<bool, Reason> {
+        self.timer.set(self.until_total(Duration::MAX)?);
+        let waited = self.timer.run(Box::pin(pool.come_back(patience))).await;
+        waited.map_err(|_| Reason::TotalTimeout)
+    }
+
+    /// [`Pool::hold_on`] in the same way.
+    async fn holds_on(&mut self, pool: &Pool, patience: &mut Patience) -> Result<bool, Reason> {
+        self.timer.set(self.until_total(Duration::MAX)?);
+        let waited = self.timer.run(Box::pin(pool.hold_on(patience))).await;
+        waited.map_err(|_| Reason::TotalTimeout)
     }
 
     fn pick(&self, pool: &Arc<Pool>, tried: &[EndpointId]) -> Result<Lease, PickError> {
@@ -170,7 +208,11 @@ impl<C: ClientSide> Exchange<'_, C> {
                 if retry != Retry::No {
                     self.rewind();
                 }
-                Err(Failed { reason, retry })
+                Err(Failed {
+                    reason,
+                    retry,
+                    is_answer: reason == Reason::UpstreamMalformed && upstream.gave_answer(),
+                })
             }
         }
     }

@@ -36,6 +36,8 @@ pub struct Upstream {
     /// A head of this exchange has come.
     interim: bool,
     conduct: Conduct,
+    /// A whole head of a response has arrived that is not allowed.
+    pub whole_head: bool,
 }
 
 impl Upstream {
@@ -54,6 +56,7 @@ impl Upstream {
             unasked: false,
             interim: false,
             conduct: Conduct::Framed,
+            whole_head: false,
         }
     }
 
@@ -109,13 +112,16 @@ impl Upstream {
         loop {
             if let Some(end) = self.end.find(&self.head) {
                 if end > limits.bytes {
+                    self.whole_head = true;
                     return Poll::Ready(Err(Reason::ResponseHeadersTooLarge));
                 }
                 let rest = self.head.split_off(end);
                 let arena = std::mem::replace(&mut self.head, rest);
                 self.end = HeadEnd::default();
+                self.whole_head = true;
                 let parsed = parse::response(arena, limits, head_request)?;
                 self.interim = true;
+                self.whole_head = false;
                 if parsed.head.status >= 200 || parsed.head.status == 101 {
                     self.conduct = conduct(&parsed);
                     let framing = if parsed.head.status == 101 {
@@ -133,6 +139,7 @@ impl Upstream {
                 return Poll::Ready(Ok(parsed));
             }
             if self.head.len() > limits.bytes {
+                self.whole_head = true;
                 return Poll::Ready(Err(Reason::ResponseHeadersTooLarge));
             }
             let head = &mut self.head;

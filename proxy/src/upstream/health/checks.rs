@@ -12,7 +12,7 @@ use super::names::NameWatch;
 use super::pace::Pace;
 use super::{Verdict, announce, http, tcp};
 use crate::config::{CheckConfig, CheckKind};
-use crate::discovery::Resolve;
+use crate::discovery::{Resolve, SystemResolver};
 use crate::upstream::endpoint::{Endpoint, EndpointId, Operator};
 use crate::upstream::pool::Pool;
 
@@ -53,6 +53,12 @@ impl Drop for Checks {
 }
 
 async fn watch_pool(pool: Arc<Pool>, resolver: Arc<dyn Resolve>) {
+    pool.lineage.keep_names(&pool.hosts);
+    let own = pool.config.name_servers.clone();
+    let resolver = match own.is_empty() {
+        true => resolver,
+        false => Arc::new(SystemResolver::asking(own)),
+    };
     let mut watched = Watched::default();
     let mut names = NameWatch::default();
     let gate = Arc::new(Semaphore::new(PROBES_MAX));
@@ -112,16 +118,27 @@ async fn watch_endpoint(
 ) {
     let mut decide = pool.check_is_new;
     let mut pace = Pace::default();
+    let mut prompted = None;
+    let (schedule, registry) = (&endpoint.standing.schedule, &endpoint.lineage.registry);
     loop {
         if endpoint.operator() != Operator::Disabled {
             let Ok(_permit) = gate.acquire().await else {
                 return;
             };
+            schedule.begin();
             let probe = probe(&pool, &endpoint, &check).await;
+            schedule.count(probe.is_ok());
             record(&pool, &endpoint, &check, decide, &probe);
             decide = false;
         }
-        tokio::time::sleep(jittered(pace.next(&endpoint.standing, &check))).await;
+        let wait = pace.next(&endpoint.standing, &check, pool.is_just_lost());
+        let wait = match wait < check.interval {
+            true => hastened(wait),
+            false => jittered(wait),
+        };
+        let wait = schedule.wait(wait, &mut prompted, registry);
+        // Who waits for news is to see when the next probe is due.
+        tokio::join!(wait, async { pool.probed() });
     }
 }
 
@@ -154,8 +171,13 @@ async fn probe(pool: &Pool, endpoint: &Endpoint, check: &CheckConfig) -> Probe {
 fn record(pool: &Pool, endpoint: &Endpoint, check: &CheckConfig, decide: bool, probe: &Probe) {
     let standing = &endpoint.standing;
     let first = standing.verdict() == Verdict::Unknown;
+    let was_rising = standing.is_rising();
     let (turn, reason) = match probe {
-        Ok(()) => (standing.check_passed(decide, check.rise), "check passed"),
+        Ok(()) => {
+            let now = endpoint.lineage.registry.now_ms();
+            let turn = standing.check_passed(decide, check.rise, now);
+            (turn, "check passed")
+        }
         Err(error) => (
             standing.check_failed(decide, check.fall, error),
             error.as_str(),
@@ -164,7 +186,7 @@ fn record(pool: &Pool, endpoint: &Endpoint, check: &CheckConfig, decide: bool, p
     if let Some(turn) = turn {
         announce(endpoint, turn, reason);
     }
-    if turn.is_some() || first {
+    if turn.is_some() || first || was_rising != standing.is_rising() {
         endpoint.lineage.changed();
         pool.refresh();
     }
@@ -173,6 +195,11 @@ fn record(pool: &Pool, endpoint: &Endpoint, check: &CheckConfig, decide: bool, p
 /// `interval` ±10 %, so that the checks of many endpoints and many proxies do not march in step.
 fn jittered(interval: Duration) -> Duration {
     interval.mul_f64(0.9 + 0.2 * fastrand::f64())
+}
+
+/// Up to 10 % less than `interval`: what is waited for does not come later than was said.
+fn hastened(interval: Duration) -> Duration {
+    interval.mul_f64(0.9 + 0.1 * fastrand::f64())
 }
 
 #[cfg(test)]

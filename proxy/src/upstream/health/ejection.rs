@@ -1,7 +1,42 @@
-//! Ejection: what takes failing endpoints out of pools that have no checks.
+//! What failures of exchanges do to endpoints: ejection for a time in pools without checks, doubt in pools with checks,
+//! which holds until these have passed again. Neither ever empties a pool.
 
-use super::standing::EJECTION_FALL;
+use super::{EJECTION_FALL, Verdict};
+use crate::upstream::endpoint::Operator;
 use crate::upstream::set::Member;
+
+/// Doubts who has failed `fall` times, while less than half the members that get traffic are doubted and another one
+/// is sound.
+pub fn doubt(members: &[Member], fall: u32, now: u64) {
+    let is_sound =
+        |m: &Member| m.endpoint.verdict() == Verdict::Up && !m.endpoint.standing.is_doubted();
+    let mut sound = serving(members).filter(|m| is_sound(m)).count();
+    let mut doubted = (serving(members))
+        .filter(|m| m.endpoint.standing.is_doubted())
+        .count();
+    let doubted_max = serving(members).count() / 2;
+    for member in serving(members) {
+        if sound <= 1 || doubted >= doubted_max {
+            return;
+        }
+        let standing = &member.endpoint.standing;
+        if is_sound(member) && standing.failures() >= fall && standing.doubt(now) {
+            sound -= 1;
+            doubted += 1;
+            tracing::warn!(
+                pool = %member.endpoint.pool,
+                endpoint = %member.endpoint.text,
+                "endpoint is doubted: exchanges fail, though its checks have passed"
+            );
+        }
+    }
+}
+
+/// The members that get new traffic as far as the operator goes.
+fn serving(members: &[Member]) -> impl Iterator<Item = &Member> {
+    let serves = |m: &&Member| m.weight > 0 && m.endpoint.operator() == Operator::Enabled;
+    members.iter().filter(serves)
+}
 
 /// Ends ejections whose time is over, and ejects who has failed too often while less than half the members with
 /// weight are out. Answers when the next ejection ends.
@@ -11,7 +46,7 @@ pub fn judge(members: &[Member], now: u64) -> Option<u64> {
             tracing::info!(pool = %endpoint.pool, endpoint = %endpoint.text, "ejection over");
         }
     }
-    let counted = || members.iter().filter(|m| m.weight > 0);
+    let counted = || serving(members);
     let is_out = |m: &&Member| m.endpoint.standing.ejected_until().is_some();
     let mut out = counted().filter(is_out).count();
     let out_max = counted().count() / 2;

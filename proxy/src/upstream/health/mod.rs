@@ -5,10 +5,13 @@ pub(super) mod ejection;
 mod http;
 mod names;
 mod pace;
+mod row;
+mod schedule;
 mod standing;
 mod tcp;
 
 pub use checks::Checks;
+pub(super) use names::NameState;
 pub(super) use standing::{EJECTION_FALL, LOAD_UNIT, Standing, Turn};
 pub use standing::{Note, Verdict};
 

@@ -1,11 +1,15 @@
 //! How an endpoint stands: the verdict of its checks, the failures of its exchanges, its ejection and its penalty.
 //! All of it is atomics, so that workers and control write without waiting for each other.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+
+use super::row::Row;
+use super::schedule::Schedule;
 
 /// The first ejection lasts this long, the n-th n times as long.
 const EJECTION_STEP: Duration = Duration::from_secs(10);
@@ -53,14 +57,19 @@ pub struct Standing {
     was_up: AtomicBool,
     check_successes: AtomicU32,
     check_failures: AtomicU32,
-    passive_failures: AtomicU32,
+    row: Row,
+    /// Exchanges failed too often, and checks have not settled yet what that means.
+    doubted: AtomicBool,
+    /// Times it went out of use, however that came about.
+    downs: AtomicU64,
+    /// When it is probed.
+    pub schedule: Schedule,
     /// In the registry's milliseconds; 0 is not ejected.
     ejected_until: AtomicU64,
-    /// When the last ejection ended.
+    /// When the last ejection or doubt ended.
     returned_at: AtomicU64,
-    /// Ejections in a row: how far the time has grown.
-    ejections_in_row: AtomicU32,
-    ejections: AtomicU64,
+    /// Ejections or doubts in a row: how far the time has grown.
+    outs_in_row: AtomicU32,
     /// Ticks in the upper half, value in `LOAD_UNIT`s in the lower.
     penalty: AtomicU64,
     note: ArcSwap<Note>,
@@ -73,11 +82,13 @@ impl Standing {
             was_up: AtomicBool::new(false),
             check_successes: AtomicU32::new(0),
             check_failures: AtomicU32::new(0),
-            passive_failures: AtomicU32::new(0),
+            row: Row::default(),
+            doubted: AtomicBool::new(false),
+            downs: AtomicU64::new(0),
+            schedule: Schedule::default(),
             ejected_until: AtomicU64::new(0),
             returned_at: AtomicU64::new(0),
-            ejections_in_row: AtomicU32::new(0),
-            ejections: AtomicU64::new(0),
+            outs_in_row: AtomicU32::new(0),
             penalty: AtomicU64::new(0),
             note: ArcSwap::from_pointee(Note {
                 since: SystemTime::now(),
@@ -98,12 +109,24 @@ impl Standing {
         self.note.load_full()
     }
 
+    /// What traffic has against it, since an exchange went well.
     pub fn passive_failures(&self) -> u32 {
-        self.passive_failures.load(Ordering::Relaxed)
+        self.row.failures()
     }
 
-    pub fn ejections(&self) -> u64 {
-        self.ejections.load(Ordering::Relaxed)
+    /// Times it went out of use: checks took it down, or failures of exchanges made it doubted or ejected.
+    pub fn downs(&self) -> u64 {
+        self.downs.load(Ordering::Relaxed)
+    }
+
+    /// Checks hold it up, but exchanges fail.
+    pub fn is_doubted(&self) -> bool {
+        self.doubted.load(Ordering::Acquire)
+    }
+
+    /// Checks took it down, and the last one passed: it is on its way back.
+    pub fn is_rising(&self) -> bool {
+        self.verdict() == Verdict::Down && self.check_successes.load(Ordering::Relaxed) != 0
     }
 
     /// When the ejection ends; none when there is none.
@@ -116,6 +139,7 @@ impl Standing {
     /// Whether the last result speaks against the verdict, which further ones have to confirm.
     pub fn is_contested(&self) -> bool {
         let against = match self.verdict() {
+            Verdict::Up if self.is_doubted() => return true,
             Verdict::Up => &self.check_failures,
             Verdict::Down => &self.check_successes,
             Verdict::Unknown => return false,
@@ -125,17 +149,28 @@ impl Standing {
 
     /// A check passed. `decide` makes it final at once, as the first check is, and as the first success is of an
     /// endpoint that was never up: it has just been started, and has no failure behind it that could come back.
-    pub fn check_passed(&self, decide: bool, rise: u32) -> Option<Turn> {
+    /// A doubt ends after as many successes, times the doubts in a row; `now` is in the registry's milliseconds.
+    pub fn check_passed(&self, decide: bool, rise: u32, now: u64) -> Option<Turn> {
         self.check_failures.store(0, Ordering::Relaxed);
-        self.passive_failures.store(0, Ordering::Relaxed);
+        self.row.served();
         let successes = count(&self.check_successes);
         let from = self.verdict();
+        if from == Verdict::Up && self.is_doubted() {
+            let needed = rise.saturating_mul(self.outs_in_row.load(Ordering::Relaxed).max(1));
+            let ends = decide || successes >= needed;
+            return (ends && self.doubted.swap(false, Ordering::AcqRel)).then(|| {
+                self.returned_at.store(now, Ordering::Relaxed);
+                self.write_note(self.note().error.clone());
+                Turn::Up
+            });
+        }
         let rises = match from {
             Verdict::Up => false,
             Verdict::Unknown => true,
             Verdict::Down => decide || successes >= rise || !self.was_up.load(Ordering::Relaxed),
         };
         (rises && self.turn(from, Verdict::Up)).then(|| {
+            self.doubted.store(false, Ordering::Release);
             self.was_up.store(true, Ordering::Relaxed);
             self.write_note(self.note().error.clone());
             Turn::Up
@@ -153,6 +188,10 @@ impl Standing {
             Verdict::Up => decide || failures >= fall,
         };
         if falls && self.turn(from, Verdict::Down) {
+            // What was doubted is out of use already.
+            if !self.doubted.swap(false, Ordering::AcqRel) {
+                self.downs.fetch_add(1, Ordering::Relaxed);
+            }
             self.write_note(Some(error.into()));
             return Some(Turn::Down);
         }
@@ -165,26 +204,39 @@ impl Standing {
 
     // ------------------------------------------------------------ exchanges
 
-    /// An exchange failed for the endpoint's fault: counts, and answers how many failures stand against it now.
-    pub fn exchange_failed(&self) -> u32 {
-        count(&self.passive_failures).saturating_add(self.check_failures.load(Ordering::Relaxed))
+    /// A connection did not come about: counts, and answers how many failures stand against it now.
+    pub fn dial_failed(&self) -> u32 {
+        self.row.dial_failed();
+        self.failures()
+    }
+
+    /// An exchange of `client` failed for the endpoint's fault. As [`Standing::dial_failed`].
+    pub fn exchange_failed(&self, client: IpAddr, now: u64) -> u32 {
+        self.row.exchange_failed(client, now);
+        self.failures()
+    }
+
+    /// What stands against it, of exchanges and of checks.
+    pub fn failures(&self) -> u32 {
+        let checks = self.check_failures.load(Ordering::Relaxed);
+        self.passive_failures().saturating_add(checks)
     }
 
     /// An exchange went well. It forgives the failures of exchanges, never those of checks, and raises nothing.
     pub fn exchange_succeeded(&self) {
-        // Read first: the line stays shared between workers while all is well.
-        if self.passive_failures.load(Ordering::Relaxed) != 0 {
-            self.passive_failures.store(0, Ordering::Relaxed);
-        }
+        self.row.served();
     }
 
-    /// Takes an endpoint down that checks held up: exchanges have failed too often.
-    pub fn fall_by_exchanges(&self, error: &str) -> Option<Turn> {
-        self.turn(Verdict::Up, Verdict::Down).then(|| {
-            self.check_successes.store(0, Ordering::Relaxed);
-            self.write_note(Some(error.into()));
-            Turn::Down
-        })
+    /// Takes an endpoint out of use that checks hold up, until they have passed again: exchanges have failed too often.
+    /// False when it was doubted before, or checks were first.
+    pub fn doubt(&self, now: u64) -> bool {
+        if self.verdict() != Verdict::Up || self.doubted.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        self.check_successes.store(0, Ordering::Relaxed);
+        self.count_out(now);
+        self.schedule.prompt();
+        true
     }
 
     // ------------------------------------------------------------ ejection
@@ -192,19 +244,14 @@ impl Standing {
     /// Ejects for a time that grows with each ejection in a row; none when another worker was first. A row ends
     /// when the endpoint has served for as long as the longest ejection.
     pub fn eject(&self, now: u64) -> Option<Duration> {
-        let served = now.saturating_sub(self.returned_at.load(Ordering::Relaxed));
-        let row = match self.ejections_in_row.load(Ordering::Relaxed) {
-            _ if u128::from(served) >= EJECTION_MAX.as_millis() => 1,
-            n => n.saturating_add(1),
-        };
-        let lasts = EJECTION_STEP.saturating_mul(row).min(EJECTION_MAX);
+        let lasts = EJECTION_STEP
+            .saturating_mul(self.next_in_row(now))
+            .min(EJECTION_MAX);
         let until = now + lasts.as_millis() as u64;
         self.ejected_until
             .compare_exchange(0, until, Ordering::AcqRel, Ordering::Relaxed)
             .ok()?;
-        self.ejections_in_row.store(row, Ordering::Relaxed);
-        self.ejections.fetch_add(1, Ordering::Relaxed);
-        self.write_note(Some("exchanges failed".into()));
+        self.count_out(now);
         Some(lasts)
     }
 
@@ -215,8 +262,7 @@ impl Standing {
         if until == 0 || now < until {
             return false;
         }
-        self.passive_failures
-            .store(EJECTION_FALL - 1, Ordering::Relaxed);
+        self.row.forgive_all_but(EJECTION_FALL - 1);
         self.returned_at.store(now, Ordering::Relaxed);
         let returned = self
             .ejected_until
@@ -258,6 +304,23 @@ impl Standing {
 
     // ------------------------------------------------------------
 
+    /// Exchanges took it out of use.
+    fn count_out(&self, now: u64) {
+        self.outs_in_row
+            .store(self.next_in_row(now), Ordering::Relaxed);
+        self.downs.fetch_add(1, Ordering::Relaxed);
+        self.write_note(Some("exchanges failed".into()));
+    }
+
+    /// How many in a row the next ejection or doubt makes.
+    fn next_in_row(&self, now: u64) -> u32 {
+        let served = now.saturating_sub(self.returned_at.load(Ordering::Relaxed));
+        match self.outs_in_row.load(Ordering::Relaxed) {
+            _ if u128::from(served) >= EJECTION_MAX.as_millis() => 1,
+            n => n.saturating_add(1),
+        }
+    }
+
     fn turn(&self, from: Verdict, to: Verdict) -> bool {
         self.verdict
             .compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Relaxed)
@@ -273,7 +336,7 @@ impl Standing {
 }
 
 /// Adds one without ever wrapping to zero; answers the new count.
-fn count(counter: &AtomicU32) -> u32 {
+pub(super) fn count(counter: &AtomicU32) -> u32 {
     let before = counter
         .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
             Some(n.saturating_add(1))
@@ -308,20 +371,20 @@ mod tests {
     fn the_first_check_decides_and_then_rise_and_fall_count() {
         let s = Standing::new();
         assert_eq!(s.verdict(), Verdict::Unknown);
-        assert_eq!(s.check_passed(false, 2), Some(Turn::Up));
+        assert_eq!(s.check_passed(false, 2, 1), Some(Turn::Up));
         for (failure, turn) in [(1, None), (2, None), (3, Some(Turn::Down))] {
             assert_eq!(s.check_failed(false, 3, "refused"), turn, "{failure}");
         }
-        assert_eq!(s.check_passed(false, 2), None);
+        assert_eq!(s.check_passed(false, 2, 1), None);
         assert!(s.is_contested());
         assert_eq!(s.check_failed(false, 3, "refused"), None);
-        assert_eq!(s.check_passed(false, 2), None, "the row was broken");
-        assert_eq!(s.check_passed(false, 2), Some(Turn::Up));
+        assert_eq!(s.check_passed(false, 2, 1), None, "the row was broken");
+        assert_eq!(s.check_passed(false, 2, 1), Some(Turn::Up));
         assert_eq!(s.check_failed(false, 3, "a"), None);
         assert_eq!(s.check_failed(false, 3, "b"), None);
         assert_eq!(s.note().error.as_deref(), Some("b"));
         assert_eq!(s.check_failed(false, 3, "c"), Some(Turn::Down));
-        assert_eq!(s.check_passed(true, 2), Some(Turn::Up));
+        assert_eq!(s.check_passed(true, 2, 1), Some(Turn::Up));
     }
 
     #[test]
@@ -330,22 +393,45 @@ mod tests {
         assert_eq!(s.check_failed(false, 3, "refused"), Some(Turn::Down));
         assert_eq!(s.check_failed(false, 3, "refused"), None);
         assert!(!s.is_contested());
-        assert_eq!(s.check_passed(false, 5), Some(Turn::Up));
+        assert_eq!(s.check_passed(false, 5, 1), Some(Turn::Up));
         assert!(!s.is_contested());
     }
 
     #[test]
     fn exchanges_feed_the_same_fall_but_raise_nothing() {
         let s = Standing::new();
-        s.check_passed(false, 2);
+        s.check_passed(false, 2, 1);
         s.check_failed(false, 3, "x");
-        assert_eq!(s.exchange_failed(), 2);
+        assert_eq!(s.dial_failed(), 2);
         s.exchange_succeeded();
-        assert_eq!(s.exchange_failed(), 2, "a check's failure is not forgiven");
+        assert_eq!(s.dial_failed(), 2, "a check's failure is not forgiven");
         assert_eq!(s.check_failed(false, 3, "x"), Some(Turn::Down));
         s.exchange_succeeded();
         assert_eq!(s.verdict(), Verdict::Down);
-        assert_eq!(s.fall_by_exchanges("y"), None);
+        assert!(!s.doubt(1));
+        assert_eq!(s.downs(), 1);
+    }
+
+    #[test]
+    fn a_doubt_holds_until_checks_have_passed_and_longer_each_time() {
+        let s = Standing::new();
+        s.check_passed(false, 2, 1);
+        for n in 1..=3 {
+            assert!(s.doubt(1) && s.is_doubted() && s.is_contested());
+            assert!(!s.doubt(1), "it is already");
+            assert_eq!(s.downs(), n);
+            let passes = (1..10).find(|_| s.check_passed(false, 2, 1) == Some(Turn::Up));
+            assert_eq!(passes, Some(2 * n as usize));
+            assert!(!s.is_doubted());
+        }
+        assert!(s.doubt(300_001));
+        assert_eq!(s.check_failed(false, 1, "x"), Some(Turn::Down));
+        assert_eq!(s.downs(), 4, "it was out of use already");
+        assert!(!s.is_rising());
+        s.check_passed(false, 2, 300_001);
+        assert!(s.is_rising() && !s.is_doubted());
+        assert_eq!(s.check_passed(false, 2, 300_001), Some(Turn::Up));
+        assert!(!s.is_rising() && !s.is_contested());
     }
 
     #[test]
@@ -363,7 +449,7 @@ mod tests {
         }
         now += 300_000;
         assert_eq!(s.eject(now), Some(Duration::from_secs(10)));
-        assert_eq!(s.ejections(), 41);
+        assert_eq!(s.downs(), 41);
     }
 
     #[test]

@@ -82,7 +82,7 @@ fn names_become_endpoints() {
             .collect()
     };
     let app: Arc<str> = "app".into();
-    pool.resolved(&app, &ips(&["10.0.0.1", "10.0.1.1", "fd00::1"]));
+    pool.resolved(&app, &ips(&["10.0.0.1", "10.0.1.1", "fd00::1"]), &[]);
     pool.resolution_done();
     assert!(pool.is_settled());
     let expected = [
@@ -92,7 +92,7 @@ fn names_become_endpoints() {
     ];
     assert_eq!(texts(&pool), expected);
     let kept = endpoint(&pool, 1).id;
-    pool.resolved(&app, &ips(&["10.0.1.1", "10.0.1.2"]));
+    pool.resolved(&app, &ips(&["10.0.1.1", "10.0.1.2"]), &[]);
     assert_eq!(
         texts(&pool),
         [
@@ -102,6 +102,12 @@ fn names_become_endpoints() {
         ]
     );
     assert_eq!(endpoint(&pool, 1).id, kept);
+    // One that may come back is the same then; one that was left is another.
+    let (first, second) = (kept, endpoint(&pool, 2).id);
+    pool.resolved(&app, &ips(&["10.0.1.3"]), &ips(&["10.0.1.1"]));
+    pool.resolved(&app, &ips(&["10.0.1.1", "10.0.1.2"]), &[]);
+    assert_eq!(endpoint(&pool, 1).id, first);
+    assert_ne!(endpoint(&pool, 2).id, second);
     let next = reload(&pool, &registry, |c| c.retries = 0);
     assert!(next.is_settled(), "the addresses were taken over");
     assert_eq!(texts(&next), texts(&pool));

@@ -92,8 +92,80 @@ fn success_in_between_forgives_without_checks() {
     assert_eq!(endpoint(&pool, 0).connect_failures(), 10);
 }
 
+/// What checks would find, all of them at once.
+fn found(pool: &Pool, passed: bool) {
+    for n in 0..pool.members().len() {
+        let standing = &endpoint(pool, n).standing;
+        match passed {
+            true => standing.check_passed(true, 2, 1),
+            false => standing.check_failed(true, 3, "refused"),
+        };
+    }
+    pool.lineage.changed();
+}
+
 #[test]
-fn checked_pools_fall_by_exchanges_and_panic_as_told() {
+fn checked_pools_doubt_by_exchanges_and_keep_somebody() {
+    let mut config = config(&[1; 4], Balance::RoundRobin);
+    config.check = Some(check(CheckKind::Tcp));
+    let (pool, _) = pool(config);
+    assert!(!pool.is_settled());
+    found(&pool, true);
+    assert!(pool.is_available() && pool.is_settled());
+    let doubted = |pool: &Pool| {
+        let report = pool.report();
+        report.iter().filter(|r| r.state == State::Doubted).count()
+    };
+    fail(&pool, 0, 2);
+    assert_eq!(doubted(&pool), 0);
+    fail(&pool, 0, 1);
+    assert_eq!(shares(&pool, 9), [0, 3, 3, 3]);
+    fail(&pool, 1, 3);
+    assert_eq!(shares(&pool, 8), [0, 0, 4, 4]);
+    fail(&pool, 2, 3);
+    assert_eq!(shares(&pool, 8), [0, 0, 4, 4], "no more than half");
+    assert_eq!(doubted(&pool), 2);
+    // Those that checks take down are no longer doubted, and what is left is used.
+    for n in [2, 3] {
+        endpoint(&pool, n).standing.check_failed(true, 3, "refused");
+    }
+    pool.lineage.changed();
+    assert_eq!(shares(&pool, 8), [4, 4, 0, 0]);
+    assert_eq!(endpoint(&pool, 0).downs() + endpoint(&pool, 2).downs(), 2);
+}
+
+#[test]
+fn the_only_endpoint_stays_while_its_checks_pass() {
+    let mut config = config(&[1, 1], Balance::RoundRobin);
+    config.check = Some(check(CheckKind::Tcp));
+    let (pool, _) = pool(config);
+    found(&pool, true);
+    endpoint(&pool, 1).operate(Operator::Disabled);
+    fail(&pool, 0, 100);
+    assert_eq!(shares(&pool, 10), [10, 0]);
+    assert_eq!(pool.report()[0].state, State::Up);
+}
+
+#[test]
+fn one_client_doubts_and_ejects_nobody() {
+    for checks in [true, false] {
+        let mut config = config(&[1, 1], Balance::RoundRobin);
+        config.check = checks.then(|| check(CheckKind::Tcp));
+        let (pool, _) = pool(config);
+        if checks {
+            found(&pool, true);
+        }
+        (0..4).for_each(|_| pool.pick(&by(9)).unwrap().succeeded());
+        let broken = |client: u8| pool.pick(&by(client)).unwrap().failed(Failure::Broken);
+        (0..100).for_each(|_| broken(1));
+        assert_eq!(shares(&pool, 10), [5, 5], "checks: {checks}");
+        (1..=6).for_each(broken);
+        assert!(shares(&pool, 10).contains(&0), "checks: {checks}");
+    }
+}
+
+#[test]
+fn a_pool_that_checks_empty_panics_as_told() {
     for (panic, expected) in [
         (Panic::Fail, Err(PickError::NoHealthy)),
         (Panic::Spread, Ok(())),
@@ -102,18 +174,12 @@ fn checked_pools_fall_by_exchanges_and_panic_as_told() {
         config.check = Some(check(CheckKind::Tcp));
         config.panic = panic;
         let (pool, _) = pool(config);
-        assert!(!pool.is_settled());
-        for n in 0..2 {
-            endpoint(&pool, n).standing.check_passed(true, 2);
-        }
-        pool.lineage.changed();
-        assert!(pool.is_available() && pool.is_settled());
-        fail(&pool, 0, 3);
-        assert_eq!(shares(&pool, 10), [0, 10]);
-        fail(&pool, 1, 3);
+        found(&pool, true);
+        assert_eq!(shares(&pool, 10), [5, 5]);
+        found(&pool, false);
         assert_eq!(pool.pick(&by(1)).map(drop), expected);
         assert!(pool.report().iter().all(|r| r.state == State::Down));
-        assert_eq!(pool.report()[0].error.as_deref(), Some("cannot be dialled"));
+        assert_eq!(pool.report()[0].error.as_deref(), Some("refused"));
         if panic == Panic::Spread {
             assert_eq!(shares(&pool, 10), [5, 5]);
             pool.pick(&by(1)).unwrap().succeeded();
@@ -122,6 +188,10 @@ fn checked_pools_fall_by_exchanges_and_panic_as_told() {
                 "success raises nobody"
             );
         }
+        // One whose last check passed is better than none.
+        endpoint(&pool, 1).standing.check_passed(false, 2, 1);
+        pool.lineage.changed();
+        assert_eq!(shares(&pool, 10), [0, 10]);
     }
 }
 
@@ -131,7 +201,7 @@ fn an_undecided_endpoint_waits_while_others_serve() {
     config.check = Some(check(CheckKind::Tcp));
     let (pool, _) = pool(config);
     assert_eq!(shares(&pool, 10), [5, 5], "nobody else is there");
-    endpoint(&pool, 0).standing.check_passed(false, 2);
+    endpoint(&pool, 0).standing.check_passed(false, 2, 1);
     pool.lineage.changed();
     assert_eq!(shares(&pool, 10), [10, 0]);
 }

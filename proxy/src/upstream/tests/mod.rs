@@ -41,6 +41,8 @@ pub fn config(weights: &[u32], balance: Balance) -> PoolConfig {
         panic: Panic::Fail,
         handler: Default::default(),
         resolve_interval: Duration::from_secs(30),
+        resolve_grace: None,
+        name_servers: Vec::new(),
         host: HostPolicy::Preserve,
     }
 }

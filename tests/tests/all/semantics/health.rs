@@ -1,12 +1,14 @@
 //! Checks and traffic, as they decide who is asked.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use sluicegate_tests::addresses::Addresses;
 use sluicegate_tests::backend::{Backend, response};
-use sluicegate_tests::client::get;
+use sluicegate_tests::client::{get, get_from};
+use sluicegate_tests::proxy::Proxy;
 use sluicegate_tests::wait::{DEADLINE, eventually};
 
 use super::counted;
@@ -15,6 +17,43 @@ use crate::rig::{Plan, Rig};
 fn up(rig: &Rig, endpoint: SocketAddr) -> bool {
     let series = format!("sluicegate_endpoint_up{{pool=\"web\",endpoint=\"{endpoint}\"}}");
     rig.proxy.metric(&series) == 1.0
+}
+
+fn downs(rig: &Rig, endpoint: SocketAddr) -> f64 {
+    let series = format!("sluicegate_endpoint_downs_total{{pool=\"web\",endpoint=\"{endpoint}\"}}");
+    rig.proxy.metric(&series)
+}
+
+/// One of many clients.
+fn client(n: u8) -> IpAddr {
+    Ipv4Addr::new(127, 200, 0, n).into()
+}
+
+fn get_as(n: u8, rig: &Rig, target: &str) -> u16 {
+    get_from(client(n), rig.bind, target)
+        .expect("a response")
+        .status
+}
+
+/// Healthy by its checks, and broken for whoever asks for one of its pages.
+fn half_broken() -> Backend {
+    Backend::http_with(|request| match request.target() {
+        "/malformed" => b"HTTP/1.1 200 OK\r\nno field\r\n\r\n".to_vec(),
+        "/both" => {
+            b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+                .to_vec()
+        }
+        "/many" => {
+            let fields: String = (0..300).map(|n| format!("x-{n}: {n}\r\n")).collect();
+            format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 0\r\n\r\n").into_bytes()
+        }
+        "/late" => {
+            std::thread::sleep(Duration::from_millis(700));
+            response(200, "late")
+        }
+        "/nothing" => Vec::new(),
+        _ => response(200, "served"),
+    })
 }
 
 /// Answers checks of `/healthz` as `well` says and counts them; everything else with 200.
@@ -106,44 +145,166 @@ fn success_of_traffic_raises_nobody_that_a_check_took_down() {
 }
 
 #[test]
-fn failures_of_traffic_count_towards_fall() {
-    let backend = Backend::http_with(|request| match request.target() {
-        "/healthz" | "/good" => response(200, "served"),
-        _ => Vec::new(),
-    });
-    let rig = Plan::new(&[backend.address()])
-        .pool("check: {http: {path: /healthz}, interval: 1h, fall: 3}\nretries: 0")
-        .run();
-    // A success between forgives.
-    for target in ["/bad", "/bad", "/good", "/bad", "/bad"] {
-        let expected = if target == "/good" { 200 } else { 502 };
-        assert_eq!(rig.get(target).status, expected, "{target}");
+fn one_client_s_bad_requests_take_nothing_from_the_others() {
+    let backends = [half_broken(), half_broken()];
+    let endpoints = [backends[0].address(), backends[1].address()];
+    let listener = "timeouts: {response-head: 300ms}";
+    for check in ["check: {http: {path: /healthz}, interval: 1h}\n", ""] {
+        let rig = Plan::new(&endpoints)
+            .listener(listener)
+            .pool(&format!("{check}retries: 0"))
+            .run();
+        (0..4).for_each(|_| assert_eq!(get_as(2, &rig, "/"), 200));
+        for target in ["/malformed", "/both", "/many", "/nothing", "/late"] {
+            for _ in 0..8 {
+                assert!(get_as(1, &rig, target) >= 500, "{target}");
+                // Nor does it help that another client succeeds in between.
+            }
+            for endpoint in endpoints {
+                assert!(up(&rig, endpoint), "{target}, {check:?}");
+            }
+            assert_eq!(get_as(2, &rig, "/"), 200, "{target}, {check:?}");
+        }
+        assert_eq!(downs(&rig, endpoints[0]) + downs(&rig, endpoints[1]), 0.0);
     }
-    assert!(up(&rig, backend.address()));
-    assert_eq!(rig.get("/bad").status, 502);
-    assert!(!up(&rig, backend.address()));
-    let answer = rig.get("/good");
-    assert_eq!(answer.status, 503);
-    assert!(answer.field("retry-after").is_some());
 }
 
 #[test]
-fn without_checks_three_failures_eject_but_never_more_than_half() {
+fn what_the_answer_to_a_request_is_like_says_nothing_of_the_endpoint() {
+    let backends = [half_broken(), half_broken()];
+    let endpoints = [backends[0].address(), backends[1].address()];
+    let rig = Plan::new(&endpoints).pool("retries: 0").run();
+    for n in 0..40 {
+        for target in ["/both", "/many"] {
+            assert_eq!(get_as(n, &rig, target), 502, "{target}");
+        }
+    }
+    assert!(endpoints.iter().all(|&e| up(&rig, e)));
+}
+
+#[test]
+fn traffic_doubts_an_endpoint_and_never_empties_the_pool() {
+    let backends: Vec<Backend> = (0..4).map(|_| half_broken()).collect();
+    let endpoints: Vec<_> = backends.iter().map(Backend::address).collect();
+    let pool = "check: {http: {path: /healthz}, interval: 1h}\nretries: 0";
+    // The only endpoint stays, whoever fails.
+    let rig = Plan::new(&endpoints[..1]).pool(pool).run();
+    assert_eq!(rig.get("/").status, 200);
+    for n in 0..20 {
+        assert_eq!(get_as(n, &rig, "/nothing"), 502);
+    }
+    assert!(up(&rig, endpoints[0]));
+    assert_eq!(rig.get("/").status, 200);
+    let probes = format!(
+        "sluicegate_endpoint_probes_total{{pool=\"web\",endpoint=\"{}\",result=\"passed\"}}",
+        endpoints[0]
+    );
+    assert!(
+        eventually(DEADLINE, || rig.proxy.metric(&probes) >= 2.0),
+        "it is probed at once"
+    );
+    // Of four, two at most at a time; and they are back when checks have passed again.
+    let rig = Plan::new(&endpoints).pool(pool).run();
+    assert_eq!(rig.get("/").status, 200);
+    for n in 0..60 {
+        get_as(n, &rig, "/nothing");
+        let out = endpoints.iter().filter(|e| !up(&rig, **e)).count();
+        assert!(out <= 2, "{out} are out");
+    }
+    let all: f64 = endpoints.iter().map(|&e| downs(&rig, e)).sum();
+    assert!(all >= 1.0, "nobody was doubted");
+    assert!(rig.proxy.stderr().contains("endpoint is doubted"));
+    assert_eq!(rig.get("/").status, 200);
+    let back = || endpoints.iter().all(|&e| up(&rig, e));
+    assert!(eventually(DEADLINE, back), "{}", rig.proxy.stderr());
+}
+
+#[test]
+fn what_never_served_is_ejected_by_one_client_but_never_more_than_half() {
     let backends: Vec<Backend> = (0..4).map(|_| Backend::http_with(|_| Vec::new())).collect();
     let addresses: Vec<_> = backends.iter().map(Backend::address).collect();
     let rig = Plan::new(&addresses).pool("retries: 0").run();
-    for _ in 0..8 {
-        assert_eq!(rig.get("/").status, 502);
-    }
-    let out = || addresses.iter().filter(|a| !up(&rig, **a)).count();
-    assert_eq!(out(), 0, "two failures each");
-    for _ in 0..40 {
+    for _ in 0..48 {
         assert_eq!(rig.get("/").status, 502, "somebody is asked");
+    }
+    let out = addresses.iter().filter(|a| !up(&rig, **a)).count();
+    assert_eq!(out, 2);
+}
+
+#[test]
+fn without_checks_failures_of_three_clients_eject_but_never_more_than_half() {
+    let backends: Vec<Backend> = (0..4).map(|_| Backend::http_with(|_| Vec::new())).collect();
+    let addresses: Vec<_> = backends.iter().map(Backend::address).collect();
+    let rig = Plan::new(&addresses).pool("retries: 0").run();
+    let out = || addresses.iter().filter(|a| !up(&rig, **a)).count();
+    for n in 0..8 {
+        assert_eq!(get_as(n, &rig, "/"), 502);
+    }
+    assert_eq!(out(), 0, "two failures each");
+    for n in 0..40 {
+        assert_eq!(get_as(n, &rig, "/"), 502, "somebody is asked");
     }
     assert_eq!(out(), 2);
     let ejected = rig.proxy.stderr().matches("endpoint ejected").count();
     assert_eq!(ejected, 2, "for ten seconds");
     assert!(rig.proxy.stderr().contains("seconds=10"));
+    let all: f64 = addresses.iter().map(|&a| downs(&rig, a)).sum();
+    assert_eq!(all, 2.0);
+}
+
+#[test]
+fn a_pool_that_has_just_lost_everybody_is_waited_for_and_then_no_longer() {
+    let backends = [Backend::http("a"), Backend::http("b")];
+    let rig = Plan::new(&[backends[0].address(), backends[1].address()])
+        .pool("check: {http: {path: /healthz}}")
+        .run();
+    assert_eq!(rig.get("/").status, 200);
+    let mut addresses = backends.map(Backend::stop);
+    // One comes back while a request that has found nobody waits.
+    let back = std::thread::scope(|scope| {
+        let asked = scope.spawn(|| rig.get("/").status);
+        std::thread::sleep(Duration::from_millis(300));
+        let back = Backend::http_at(addresses[1], "b");
+        assert_eq!(asked.join().expect("an answer"), 200);
+        back
+    });
+    addresses[1] = back.stop();
+    let lost = || !addresses.iter().any(|&a| up(&rig, a)) && rig.get("/").status == 503;
+    assert!(eventually(DEADLINE, lost));
+    // A while later nobody waits: the middle of many, since the machine may be busy.
+    let quick = || {
+        let mut times: Vec<Duration> = (0..21)
+            .map(|_| {
+                let began = Instant::now();
+                assert!(rig.get("/").status == 503);
+                began.elapsed()
+            })
+            .collect();
+        times.sort();
+        println!("503 after {:?} at most {:?}", times[10], times[20]);
+        times[10] < Duration::from_millis(10)
+    };
+    assert!(eventually(DEADLINE, quick));
+}
+
+#[test]
+fn a_session_waits_for_an_endpoint_that_may_be_back() {
+    let backend = Backend::http("b");
+    let bind = Addresses::new().free();
+    let proxy = Proxy::start(&format!(
+        "pools: {{b: {{endpoints: [\"{}\"], check: tcp}}}}\n\
+         listeners: [{{name: b, bind: \"{bind}\", protocol: tcp, pool: b}}]",
+        backend.address()
+    ));
+    let ask = || get(bind, "/").map(|answer| answer.status).unwrap_or(0);
+    assert_eq!(ask(), 200);
+    let address = backend.stop();
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(ask);
+        std::thread::sleep(Duration::from_millis(300));
+        let _back = Backend::http_at(address, "b");
+        assert_eq!(asked.join().expect("an end"), 200, "{}", proxy.stderr());
+    });
 }
 
 #[test]
@@ -152,8 +313,10 @@ fn what_traffic_and_checks_found_survives_reload() {
     let (bad, good) = (Backend::http_with(|_| Vec::new()), Backend::http("good"));
     let endpoints = [bad.address(), good.address()];
     let rig = Plan::new(&endpoints).pool("retries: 0").run();
+    let mut n = 0;
     assert!(eventually(DEADLINE, || {
-        rig.get("/");
+        n = n % 200 + 1;
+        get_as(n, &rig, "/");
         !up(&rig, bad.address())
     }));
     let asked = bad.received().len();

@@ -33,13 +33,13 @@ fn be_a_backend() {
     }
 }
 
-struct Process {
+pub(super) struct Process {
     child: Child,
     address: SocketAddr,
 }
 
 impl Process {
-    fn start(address: SocketAddr) -> Self {
+    pub(super) fn start(address: SocketAddr) -> Self {
         let child = Command::new(std::env::current_exe().expect("this binary"))
             .args(["--exact", "semantics::kill::be_a_backend", "--ignored"])
             .env(ADDRESS, address.to_string())
@@ -53,7 +53,7 @@ impl Process {
         backend
     }
 
-    fn kill(&mut self) {
+    pub(super) fn kill(&mut self) {
         // SIGKILL.
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -67,7 +67,7 @@ impl Drop for Process {
 }
 
 /// Asks again and again until told to stop; every answer must be a good one.
-fn ask(
+pub(super) fn ask(
     rig: &Rig,
     number: usize,
     stop: &AtomicBool,

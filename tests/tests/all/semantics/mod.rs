@@ -15,6 +15,7 @@ mod messages;
 mod reasons;
 mod reload;
 mod retries;
+mod rolling;
 mod statuses;
 mod structured;
 mod trailers;
