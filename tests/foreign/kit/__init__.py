@@ -1,8 +1,8 @@
 """What all suites here share: processes that are gone at the end, the proxy, certificates, and a line for each case."""
 
-from .process import Server, Program, free_address, scratch, until
+from .process import Program, Server, free_address, gunicorn, scratch, until
 from .proxy import Proxy, certificate
-from .report import Report, Failed, expect, equal
+from .report import Failed, Report, equal, expect
 
 __all__ = [
     "Failed",
@@ -14,6 +14,7 @@ __all__ = [
     "equal",
     "expect",
     "free_address",
+    "gunicorn",
     "scratch",
     "until",
 ]

@@ -6,6 +6,7 @@ import pathlib
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -162,3 +163,16 @@ class Server(Program):
         except TimeoutError:
             self.stop()
             raise
+
+
+def gunicorn(folder, *arguments):
+    """gunicorn with `app:application` of a folder, on a port that the kernel chooses."""
+    argv = [sys.executable, "-m", "gunicorn", "--chdir", folder, "--bind", "127.0.0.1:0", "--graceful-timeout", "1"]
+    server = Program([*argv, *arguments, "app:application"], name="gunicorn")
+
+    def listening():
+        lines = [line for line in server.stderr().splitlines() if "Listening at: " in line]
+        return lines and lines[0].split("http://")[1].split(" ")[0]
+
+    server.address = until(listening, "gunicorn listens")
+    return server

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Runs every suite here, that is each executable `run` in a folder beside this file, one after the other; its arguments
+# are names of such folders, to run only these. The suites print a line for each case; the last line adds them up.
+set -uo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+eval "$("$here/setup.sh" environment)"
+
+passed=0 failed=0 broken=""
+for run in "$here"/*/run; do
+    suite=$(basename "$(dirname "$run")")
+    [ -x "$run" ] || continue
+    [ $# = 0 ] || [[ " $* " == *" $suite "* ]] || continue
+    # A suite that hangs must not hang this.
+    last=$(timeout --kill-after=10 "${FOREIGN_SECONDS:-300}" "$run" | tee /dev/stderr | tail -n 1)
+    if [[ $last =~ ([0-9]+)\ passed,\ ([0-9]+)\ failed ]]; then
+        passed=$((passed + BASH_REMATCH[1]))
+        failed=$((failed + BASH_REMATCH[2]))
+    else
+        broken="$broken $suite"
+        failed=$((failed + 1))
+    fi
+done
+[ -z "$broken" ] || echo "foreign: these did not finish:$broken"
+echo "foreign: $passed passed, $failed failed"
+[ "$failed" = 0 ] && [ "$passed" -gt 0 ]
