@@ -1,4 +1,4 @@
-"""The event streams of server.js as a WSGI application, for gunicorn with threads."""
+"""The event streams of server.js as a WSGI application, for gunicorn with threads; the paths are described there."""
 
 import json
 import os

@@ -1,4 +1,6 @@
-// A node server of event streams; app.py is the same for gunicorn, and README.md says what each path does.
+// A node server of event streams, which other requests steer; app.py is the same for gunicorn. `tag` names the stream:
+// /events is one, /go sends it an event (of `size` bytes), /burst sends `count`, /end ends it, /break cuts it, and
+// everything else says what became of it.
 'use strict';
 const http = require('http');
 

@@ -17,6 +17,8 @@ function once1() {
       response.on('close', () => done(`${response.statusCode} ${text === 'early answer\n' ? 'whole' : 'cut'}`));
     });
     request.on('error', (error) => done(error.code));
+    // Once the answer is read, nobody else listens for what becomes of the upload.
+    request.on('socket', (socket) => socket.on('error', () => {}));
     request.end(body);
   });
 }
@@ -39,13 +41,16 @@ function once2() {
   });
 }
 
+const late = () => new Promise((done) => setTimeout(() => done('nothing'), 5_000));
+
 async function main() {
   const counts = {};
   for (let n = 0; n < Number(count); n++) {
-    const ended = await (url.startsWith('h2c:') ? once2() : once1());
+    const ended = await Promise.race([url.startsWith('h2c:') ? once2() : once1(), late()]);
     counts[ended] = (counts[ended] ?? 0) + 1;
   }
   console.log(JSON.stringify(counts));
+  process.exit(0);
 }
 
 main();
