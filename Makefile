@@ -21,7 +21,7 @@ demo:
 
 ## Everything that must hold: unit, integration, documentation and example tests.
 test: setup
-	$(CARGO) build --bin sluicegate
+	$(CARGO) build --workspace --bin sluicegate
 	$(CARGO) test --workspace --no-fail-fast
 
 ## Conformance suites of others through the proxy; the first run fetches them. tests/conformance/README.md says how to read it.

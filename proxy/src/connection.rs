@@ -1,8 +1,10 @@
 //! What is known of a client's connection for as long as it lives: addresses and TLS facts.
 
+use crate::error::Reason;
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 
-/// Facts of one accepted connection. Built once, after PROXY protocol and the TLS handshake; shared by its exchanges.
+/// Facts of one accepted connection. Built once, after the TLS handshake; shared by its exchanges.
 #[derive(Debug, Clone)]
 pub struct Connection {
     /// Name of the listener that accepted it.
@@ -16,6 +18,8 @@ pub struct Connection {
     /// `local.ip()` as text.
     pub local_text: String,
     pub tls: Option<TlsFacts>,
+    /// Why this side has ended it, when that was the client's doing: exchanges that end with it end for the same reason.
+    pub ended: Cell<Option<Reason>>,
 }
 
 /// What the TLS handshake agreed on.
@@ -44,6 +48,7 @@ impl Connection {
             peer_text: peer.ip().to_string(),
             local_text: local.ip().to_string(),
             tls: None,
+            ended: Cell::new(None),
         }
     }
 }

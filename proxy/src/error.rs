@@ -37,6 +37,11 @@ pub enum Reason {
     ResponseTooLarge,
     /// The client went away first (logged with status 499).
     ClientGone,
+    /// The HTTP/2 connection was ended because its client sent more frames, or cancelled more streams, than what it moved
+    /// pays for (logged with status 499).
+    ClientFlood,
+    /// The HTTP/2 connection was ended because its client broke the protocol (logged with status 499).
+    ClientProtocol,
     /// A filter trapped, ran out of its limits or answered nonsense, and its policy is `fail`.
     FilterFault,
     FilterReply,
@@ -78,6 +83,8 @@ impl Reason {
         Reason::RequestTooLarge,
         Reason::ResponseTooLarge,
         Reason::ClientGone,
+        Reason::ClientFlood,
+        Reason::ClientProtocol,
         Reason::FilterFault,
         Reason::FilterReply,
         Reason::FilterDrop,
@@ -114,6 +121,8 @@ impl Reason {
             Reason::RequestTooLarge => "request-too-large",
             Reason::ResponseTooLarge => "response-too-large",
             Reason::ClientGone => "client-gone",
+            Reason::ClientFlood => "client-flood",
+            Reason::ClientProtocol => "client-protocol",
             Reason::FilterFault => "filter-fault",
             Reason::FilterReply => "filter-reply",
             Reason::FilterDrop => "filter-drop",
@@ -165,7 +174,7 @@ impl Reason {
             Reason::VersionNotSupported => 505,
             Reason::RequestHeadTimeout | Reason::RequestBodyTimeout | Reason::IdleTimeout => 408,
             Reason::RequestTooLarge => 413,
-            Reason::ClientGone => 499,
+            Reason::ClientGone | Reason::ClientFlood | Reason::ClientProtocol => 499,
             Reason::FilterFault => 500,
             Reason::FilterReply | Reason::FilterDrop | Reason::FilterReset => 403,
         }

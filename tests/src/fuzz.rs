@@ -255,7 +255,7 @@ pub fn h1_request(data: &[u8]) {
         authority
     };
     let framing = match request.framing {
-        Framing::None | Framing::UntilClose => BodyFraming::None,
+        Framing::None | Framing::Empty | Framing::UntilClose => BodyFraming::None,
         Framing::Length(length) => BodyFraming::Length(length),
         Framing::Chunked => BodyFraming::Chunked,
     };

@@ -20,6 +20,8 @@ mod drain;
 mod drain_http2;
 #[path = "all/drop.rs"]
 mod drop;
+#[path = "all/early_answers.rs"]
+mod early_answers;
 #[path = "all/examples.rs"]
 mod examples;
 #[path = "all/explain.rs"]
@@ -32,6 +34,8 @@ mod frames;
 mod framing;
 #[path = "all/from_scratch.rs"]
 mod from_scratch;
+#[path = "all/grpc.rs"]
+mod grpc;
 #[path = "all/guest.rs"]
 mod guest;
 #[path = "all/handlers.rs"]

@@ -403,6 +403,8 @@ pub struct Timeouts {
     pub stream_idle: Duration,
     /// Idle between two requests; default 75 s.
     pub keep_alive: Duration,
+    /// More of a request body is read for so long after an early answer; default 30 s.
+    pub linger: Duration,
     /// A whole exchange; default none.
     pub total: Option<Duration>,
 }
@@ -421,6 +423,8 @@ pub struct ListenerLimits {
     pub streams: u32,
     /// Request bytes kept so that a try can be repeated; default 64 KiB.
     pub replay_bytes: usize,
+    /// Request bytes read and thrown away after an early answer; default 256 MiB.
+    pub linger_bytes: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use crate::http::forward::{self, Arrived};
 use crate::http::h1::framing::Framing;
 use crate::http::h1::parse::ParsedRequest;
 use crate::http::h1::write::{self, BodyFraming, Persistence};
-use crate::http::respond;
+use crate::http::{grpc, respond};
 use crate::wasm::Phase;
 
 use super::arrival::{connection, read};
@@ -395,6 +395,15 @@ fn answer(
     by: Option<String>,
     reason: Reason,
 ) -> Outcome {
+    let (mut head, mut body) = (head, body);
+    if grpc::is_call(request.fields.get(b"content-type")) {
+        let reply = grpc::answer(Reply {
+            status: head.status,
+            fields: head.fields,
+            body,
+        });
+        (head.status, head.fields, body) = (reply.status, reply.fields, reply.body);
+    }
     let status = head.status;
     let framing = if is_bodiless(status) {
         BodyFraming::None

@@ -11,6 +11,8 @@ pub enum ResponseBody {
     /// Neither body nor framing: HEAD, 204, 304. A `content-length` among the fields stays.
     None,
     Length(u64),
+    /// The head is the end. No length was stated, and none is where the protocol can do without.
+    Empty,
     /// Length not known beforehand.
     Stream,
     /// 101: from here on the bytes of the protocol that was agreed on.

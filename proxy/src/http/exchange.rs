@@ -51,8 +51,8 @@ pub enum Ending {
     Complete,
     /// A whole response was sent, but request bytes may still come: close after it.
     CompleteThenClose,
-    /// A head was sent and the rest will not come.
-    Abort,
+    /// A head was sent and the rest will not come, for what the code says (RFC 9113 §7).
+    Abort(h2::Reason),
     /// Close without a byte.
     Drop,
     /// Close with a reset.

@@ -3,17 +3,21 @@
 //! The crate answers the protocol's errors; what a peer may do within the protocol and still too often is counted here
 //! and in [`wire`], and ends in GOAWAY with ENHANCE_YOUR_CALM.
 
+mod allowance;
 mod request;
 mod stream;
 mod wire;
 
 use crate::config::{ListenerLimits, Timeouts};
 use crate::connection::Connection;
+use crate::error;
 use crate::generation::{Idle, ServiceSlot};
 use crate::head::Fields;
 use crate::io::DropBounds;
 use crate::io::timer::Timer;
 use crate::io::transport::{Io, Rewound};
+use crate::telemetry::GoAway;
+use allowance::Allowance;
 use bytes::Bytes;
 use h2::server::{Builder, SendResponse};
 use h2::{Ping, PingPong, Reason, RecvStream};
@@ -25,7 +29,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use stream::End;
-use wire::Wire;
+use wire::{Payments, Wire};
 
 /// What one stream may have on its way to us before we have passed it on: enough for 40 Mbit/s over 50 ms.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -33,13 +37,16 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// What of a response may wait in a stream for the socket. Nothing waits there for the client's window.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
-/// Streams that a client cancels before anyone has looked at them; more at once are an attack (CVE-2023-44487).
-const UNSEEN_RESETS_MAX: usize = 20;
-/// Streams that end early by the client's doing, beyond those that end well. A page that is left cancels up to
-/// `limits.streams` at once, and clients do not leave one page after the other in the first second of each.
-const RESETS_MAX: usize = 200;
+/// Streams that may be cancelled early at once, beyond those that end well; or twice `limits.streams`, if that is more,
+/// because a page that is left cancels as many. Far more are an attack (CVE-2023-44487).
+const CANCELLED_BURST: u32 = 200;
+/// What may go on for as long as the client likes: a map that is panned asks for tiles and cancels most of them, ten in
+/// each frame of a display. It is work done for nothing, and no more than a client that wants its answers may ask for.
+const CANCELLED_PER_SECOND: u32 = 600;
 /// A stream that lives longer and is cancelled then was wanted once.
 const EARLY: Duration = Duration::from_secs(1);
+/// Lines of a `cookie` that come one by one (RFC 9113 §8.2.3). The crate counts 38 bytes more for each than there are in one line.
+const CRUMBS_MAX: usize = 1024;
 
 /// Serves the connection to its end. `initial` are bytes that were read already.
 pub async fn serve(slot: Rc<ServiceSlot>, connection: Rc<Connection>, io: Io, initial: Vec<u8>) {
@@ -78,14 +85,17 @@ pub async fn serve(slot: Rc<ServiceSlot>, connection: Rc<Connection>, io: Io, in
                 timeouts,
                 idle,
                 streams_max: limits.streams as usize,
-                tally: Rc::new(Tally::new(limits.streams as usize)),
+                tally: Rc::new(Tally::new(limits.streams, wire.payments())),
                 phase: Phase::Open,
                 busy: false,
                 pinged: false,
             };
             std::future::poll_fn(|cx| driver.poll(cx)).await
         }
-        Ok(Some(Err(error))) => Err(error),
+        Ok(Some(Err(error))) => {
+            blame(&slot, &connection, &error);
+            Err(error)
+        }
         // No preface came, or a drain began before it.
         Ok(None) | Err(_) => Ok(Closed::InOrder),
     };
@@ -94,7 +104,7 @@ pub async fn serve(slot: Rc<ServiceSlot>, connection: Rc<Connection>, io: Io, in
         Ok(Closed::InOrder) => wire.close(&worker.scratch).await,
         Ok(Closed::Cut) => {}
         Err(error) => {
-            tracing::debug!(%error, "HTTP/2 connection ended");
+            tracing::debug!(%error, "HTTP/2 connection broke");
             if !error.is_io() {
                 wire.close(&worker.scratch).await;
             }
@@ -105,7 +115,10 @@ pub async fn serve(slot: Rc<ServiceSlot>, connection: Rc<Connection>, io: Io, in
 /// What is told to the peer and what is held against it.
 fn settings(limits: &ListenerLimits) -> Builder {
     // The crate counts 32 bytes of overhead a field and the pseudo-fields; `request` counts as for HTTP/1, with a record.
-    let head = limits.header_bytes + limits.target_bytes + 32 * (limits.header_fields + 8);
+    let head = limits.header_bytes
+        + limits.target_bytes
+        + 32 * (limits.header_fields + 8)
+        + 38 * CRUMBS_MAX;
     let mut builder = Builder::new();
     builder
         .max_concurrent_streams(limits.streams)
@@ -113,16 +126,17 @@ fn settings(limits: &ListenerLimits) -> Builder {
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER_BYTES)
-        .max_pending_accept_reset_streams(UNSEEN_RESETS_MAX)
+        // Streams that were cancelled before anyone has looked at them; they are counted like the others once one has.
+        .max_pending_accept_reset_streams(limits.streams as usize)
         // Streams that frames against the protocol made us reset, and those that were refused (CVE-2025-8671).
-        .max_local_error_reset_streams(Some(resets_max(limits.streams as usize)))
+        .max_local_error_reset_streams(Some(cancelled_burst(limits.streams) as usize))
         // Streams we reset are remembered for a moment, for the frames that were under way.
         .max_concurrent_reset_streams(limits.streams as usize);
     builder
 }
 
-fn resets_max(streams: usize) -> usize {
-    RESETS_MAX.max(2 * streams)
+fn cancelled_burst(streams: u32) -> u32 {
+    CANCELLED_BURST.max(streams.saturating_mul(2))
 }
 
 /// Fields that were checked already; what `http` refuses all the same is left out.
@@ -136,6 +150,37 @@ pub(super) fn header_map(fields: &Fields) -> HeaderMap {
         }
     }
     map
+}
+
+/// Reports the GOAWAY by which the crate answers a client that breaks the protocol.
+fn blame(slot: &ServiceSlot, connection: &Connection, error: &h2::Error) {
+    if !(error.is_go_away() && error.is_library()) {
+        return;
+    }
+    let code = error.reason().unwrap_or(Reason::PROTOCOL_ERROR);
+    let why = match code {
+        Reason::ENHANCE_YOUR_CALM => GoAway::Flood,
+        _ => GoAway::Protocol,
+    };
+    report(slot, connection, why, code);
+}
+
+/// Counts and logs why a GOAWAY goes out. What the client is to blame for is also why its exchanges end.
+fn report(slot: &ServiceSlot, connection: &Connection, why: GoAway, code: Reason) {
+    slot.current().metrics.goes_away(why);
+    let (listener, reason) = (&*connection.listener, why.as_str());
+    let blame = match why {
+        GoAway::Drain | GoAway::Idle => None,
+        GoAway::Flood | GoAway::Cancellations => Some(error::Reason::ClientFlood),
+        GoAway::Protocol => Some(error::Reason::ClientProtocol),
+    };
+    let peer = connection.peer;
+    if blame.is_some() {
+        tracing::info!(listener, %peer, reason, ?code, "HTTP/2 connection ended by GOAWAY");
+        connection.ended.set(blame);
+    } else {
+        tracing::debug!(listener, %peer, reason, ?code, "HTTP/2 connection ended by GOAWAY");
+    }
 }
 
 /// How a connection ended that did not break.
@@ -182,15 +227,22 @@ impl Driver<'_> {
         }
         loop {
             if self.phase == Phase::Open && self.idle.poll_drain(cx).is_ready() {
-                self.leave();
+                self.leave(GoAway::Drain);
             }
-            if self.phase != Phase::Shut && (self.wire.is_flooded() || self.tally.is_over()) {
-                tracing::debug!(peer = %self.connection.peer, "HTTP/2 client told to calm down");
+            if self.phase != Phase::Shut
+                && let Some(why) = self.abuse()
+            {
+                report(&self.slot, &self.connection, why, Reason::ENHANCE_YOUR_CALM);
                 self.shut(Reason::ENHANCE_YOUR_CALM);
             }
             match self.frames.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => self.accept(request, respond),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+                Poll::Ready(Some(Err(error))) => {
+                    if self.phase != Phase::Shut {
+                        blame(&self.slot, &self.connection, &error);
+                    }
+                    return Poll::Ready(Err(error));
+                }
                 Poll::Ready(None) => return Poll::Ready(Ok(Closed::InOrder)),
                 Poll::Pending if self.phase != Phase::Shut && self.wire.is_flooded() => {}
                 Poll::Pending => break,
@@ -239,7 +291,7 @@ impl Driver<'_> {
                 }
                 self.timer.set(self.timeouts.head);
             }
-            Phase::Open => self.leave(),
+            Phase::Open => self.leave(GoAway::Idle),
             // It was told, and has not said that it heard.
             Phase::Leaving => self.shut(Reason::NO_ERROR),
         }
@@ -250,7 +302,19 @@ impl Driver<'_> {
         self.tally.running.get() > 0 || self.frames.has_streams()
     }
 
-    fn leave(&mut self) {
+    /// What the client does too often.
+    fn abuse(&self) -> Option<GoAway> {
+        if self.wire.is_flooded() {
+            Some(GoAway::Flood)
+        } else if self.tally.is_over.get() {
+            Some(GoAway::Cancellations)
+        } else {
+            None
+        }
+    }
+
+    fn leave(&mut self, why: GoAway) {
+        report(&self.slot, &self.connection, why, Reason::NO_ERROR);
         self.phase = Phase::Leaving;
         self.frames.graceful_shutdown();
         if !self.is_busy() {
@@ -275,7 +339,8 @@ impl Driver<'_> {
         let (service, connection) = (self.slot.current(), self.connection.clone());
         tokio::task::spawn_local(async move {
             let began = Instant::now();
-            let end = stream::serve(service, connection, request, respond).await;
+            let payments = running.0.payments.clone();
+            let end = stream::serve(service, connection, payments, request, respond).await;
             match end {
                 End::Served => running.0.ended_well(),
                 End::Cancelled if began.elapsed() < EARLY => running.0.ended_early(),
@@ -288,18 +353,22 @@ impl Driver<'_> {
 /// What a connection's streams tell its driver.
 struct Tally {
     running: Cell<usize>,
-    /// Early ends beyond good ones.
-    resets: Cell<usize>,
-    resets_max: usize,
+    /// Streams that the client may still cancel early; each that ends well allows one more.
+    cancelled: RefCell<Allowance>,
+    is_over: Cell<bool>,
+    payments: Payments,
     driver: RefCell<Option<Waker>>,
 }
 
 impl Tally {
-    fn new(streams: usize) -> Self {
+    fn new(streams: u32, payments: Payments) -> Self {
+        let (burst, now) = (cancelled_burst(streams), Instant::now());
+        let cancelled = Allowance::new(burst, burst, CANCELLED_PER_SECOND, now);
         Self {
             running: Cell::new(0),
-            resets: Cell::new(0),
-            resets_max: resets_max(streams),
+            cancelled: RefCell::new(cancelled),
+            is_over: Cell::new(false),
+            payments,
             driver: RefCell::new(None),
         }
     }
@@ -313,20 +382,17 @@ impl Tally {
     }
 
     fn ended_well(&self) {
-        self.resets.set(self.resets.get().saturating_sub(1));
+        self.cancelled.borrow_mut().earn(1);
     }
 
     fn ended_early(&self) {
-        self.resets.set(self.resets.get() + 1);
-        if self.is_over()
-            && let Some(driver) = self.driver.borrow_mut().take()
-        {
+        if self.cancelled.borrow_mut().spend(Instant::now) {
+            return;
+        }
+        self.is_over.set(true);
+        if let Some(driver) = self.driver.borrow_mut().take() {
             driver.wake();
         }
-    }
-
-    fn is_over(&self) -> bool {
-        self.resets.get() > self.resets_max
     }
 }
 

@@ -138,6 +138,8 @@ pub struct Upstream {
     pub unseen: bool,
     /// It said so of this request alone.
     pub refused: bool,
+    /// The code with which the endpoint broke the response off.
+    pub reset_code: Option<h2::Reason>,
     /// What had been heard on the connection when the request was sent, or when something was heard for it.
     heard: u64,
 }
@@ -175,6 +177,7 @@ impl Upstream {
             answered: false,
             unseen: false,
             refused: false,
+            reset_code: None,
         })
     }
 
@@ -240,10 +243,12 @@ impl Upstream {
                 if parsed.head.status == 101 {
                     return Poll::Ready(Err(Reason::UpstreamMalformed));
                 }
-                if parsed.framing == Framing::Chunked && body.is_end_stream() {
-                    parsed.framing = Framing::Length(0);
+                let ended = body.is_end_stream();
+                if parsed.framing == Framing::Chunked && ended {
+                    parsed.framing = Framing::Empty;
                 }
-                self.done = !parsed.framing.has_body();
+                // A length of 0 does not say that no trailers follow.
+                self.done = ended || parsed.framing == Framing::None;
                 self.body = Some(body);
                 Poll::Ready(Ok(parsed))
             }
@@ -256,18 +261,11 @@ impl Upstream {
         cx: &mut Context<'_>,
         take: &mut Taker<'_>,
     ) -> Poll<Result<Pulled, BodyError>> {
-        let line = self.seat.line();
-        let broken = |error: h2::Error| {
-            if !error.is_remote() {
-                line.retire();
-            }
-            BodyError::Truncated(None)
-        };
         while !self.done {
             let Some(body) = &mut self.body else { break };
             match ready!(body.poll_data(cx)) {
                 Some(Ok(data)) => {
-                    line.hear();
+                    self.seat.line().hear();
                     take(cx, &data);
                     // It is with the client's side; the endpoint may send as much again.
                     let _ = body.flow_control().release_capacity(data.len());
@@ -275,15 +273,28 @@ impl Upstream {
                         return Poll::Ready(Ok(Pulled::Data(data.len())));
                     }
                 }
-                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
+                Some(Err(error)) => return Poll::Ready(Err(self.broken(&error))),
                 None => {
-                    let trailers = ready!(body.poll_trailers(cx)).map_err(broken)?;
-                    self.trailers = trailers.map(|map| fields(&map));
+                    match ready!(body.poll_trailers(cx)) {
+                        Ok(trailers) => self.trailers = trailers.map(|map| fields(&map)),
+                        Err(error) => return Poll::Ready(Err(self.broken(&error))),
+                    }
                     self.done = true;
                 }
             }
         }
         Poll::Ready(Ok(Pulled::End))
+    }
+
+    fn broken(&mut self, error: &h2::Error) -> BodyError {
+        if !error.is_remote() {
+            self.seat.line().retire();
+        }
+        // A GOAWAY speaks of the connection, and NO_ERROR of a response that is whole.
+        if error.is_remote() && error.is_reset() {
+            self.reset_code = error.reason().filter(|&code| code != h2::Reason::NO_ERROR);
+        }
+        BodyError::Truncated(None)
     }
 
     pub fn is_done(&self) -> bool {

@@ -6,6 +6,7 @@ pub mod client_side;
 pub mod effects;
 pub mod exchange;
 pub mod forward;
+pub mod grpc;
 pub mod h1;
 pub mod h2;
 pub mod h2_upstream;

@@ -163,6 +163,14 @@ impl Upstream {
         }
     }
 
+    /// The code with which the endpoint itself broke the response off.
+    pub fn reset_code(&self) -> Option<h2::Reason> {
+        match self {
+            Upstream::Http2(upstream) => upstream.reset_code,
+            _ => None,
+        }
+    }
+
     /// Ready when the endpoint's own time for the whole exchange is up.
     pub fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
         match self {

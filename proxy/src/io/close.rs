@@ -56,6 +56,33 @@ where
     let _ = tokio::time::timeout(bounds.time, work).await;
 }
 
+/// What a peer that is lingered with may be silent for.
+const SILENCE_MAX: Duration = Duration::from_secs(2);
+
+/// Ends `stream`, to which a whole answer was written while its peer is still sending: first a FIN, then what arrives is
+/// thrown away until the peer ends, is silent for two seconds, or `bounds` are reached. Closing a socket with unread input
+/// sends a reset, which destroys an answer that the peer has not read yet (RFC 9112 §9.6).
+pub async fn linger<S>(mut stream: S, scratch: &Scratch, bounds: DropBounds)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut left = bounds.bytes;
+    let work = async {
+        let finished = tokio::time::timeout(SILENCE_MAX, stream.shutdown()).await;
+        if !matches!(finished, Ok(Ok(()))) {
+            return;
+        }
+        while left > 0 {
+            let read = poll_fn(|cx| poll_discard_once(&mut stream, cx, scratch));
+            match tokio::time::timeout(SILENCE_MAX, read).await {
+                Ok(Ok(read)) if read > 0 => left = left.saturating_sub(read as u64),
+                _ => return,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(bounds.time, work).await;
+}
+
 /// Makes the coming close of `stream` a reset (RST), for a filter's `reset` verdict and to pass on a reset of the
 /// other side. Unsent bytes are thrown away.
 pub fn reset_on_close(stream: &TcpStream) {
@@ -71,17 +98,25 @@ fn poll_discard<S: AsyncRead + Unpin>(
     allowance: &mut u64,
 ) -> Poll<io::Result<()>> {
     loop {
-        let read = ready!(scratch.with(|bytes| {
-            let mut buffer = ReadBuf::new(bytes);
-            Pin::new(&mut *stream)
-                .poll_read(cx, &mut buffer)
-                .map_ok(|()| buffer.filled().len())
-        }))?;
+        let read = ready!(poll_discard_once(stream, cx, scratch))?;
         *allowance = allowance.saturating_sub(read as u64);
         if read == 0 || *allowance == 0 {
             return Poll::Ready(Ok(()));
         }
     }
+}
+
+fn poll_discard_once<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    cx: &mut Context<'_>,
+    scratch: &Scratch,
+) -> Poll<io::Result<usize>> {
+    scratch.with(|bytes| {
+        let mut buffer = ReadBuf::new(bytes);
+        Pin::new(stream)
+            .poll_read(cx, &mut buffer)
+            .map_ok(|()| buffer.filled().len())
+    })
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ pub mod scratch;
 pub mod timer;
 pub mod transport;
 
-pub use close::{DropBounds, drop_quietly, reset_on_close};
+pub use close::{DropBounds, drop_quietly, linger, reset_on_close};
 pub use pipe::{Pipe, Pipes};
 pub use scratch::Scratch;
 pub use timer::{Elapsed, Timer};

@@ -27,7 +27,8 @@ const HANDSHAKE: usize = 7;
 const REASON: usize = HANDSHAKE + HANDSHAKES.len();
 const BUCKET: usize = REASON + Reason::ALL.len();
 const CODE: usize = BUCKET + DURATION_BOUNDS_US.len() + 1;
-const CLOSED: usize = CODE + CODE_CLASSES.len();
+const GOAWAY: usize = CODE + CODE_CLASSES.len();
+const CLOSED: usize = GOAWAY + GoAway::ALL.len();
 pub(super) const LISTENER_CELLS: usize = CLOSED + 1;
 
 /// A worker's counters of one listener. One per worker and listener; not shared between threads.
@@ -40,6 +41,40 @@ pub enum Handshake {
     Full,
     Resumed,
     Failed,
+}
+
+/// Why this side ends an HTTP/2 connection with GOAWAY.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GoAway {
+    Drain,
+    /// Nothing was asked for as long as `timeouts.keep-alive`.
+    Idle,
+    /// Frames that what was moved does not pay for.
+    Flood,
+    /// Streams that the client cancelled as soon as it had opened them.
+    Cancellations,
+    /// The client broke the protocol.
+    Protocol,
+}
+
+impl GoAway {
+    const ALL: [GoAway; 5] = [
+        GoAway::Drain,
+        GoAway::Idle,
+        GoAway::Flood,
+        GoAway::Cancellations,
+        GoAway::Protocol,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            GoAway::Drain => "drain",
+            GoAway::Idle => "idle",
+            GoAway::Flood => "flood",
+            GoAway::Cancellations => "cancellations",
+            GoAway::Protocol => "protocol",
+        }
+    }
 }
 
 impl ListenerMetrics {
@@ -57,6 +92,11 @@ impl ListenerMetrics {
 
     pub fn handshake(&self, how: Handshake) {
         self.0.add(HANDSHAKE + how as usize, 1);
+    }
+
+    /// A GOAWAY goes out to a client.
+    pub fn goes_away(&self, why: GoAway) {
+        self.0.add(GOAWAY + why as usize, 1);
     }
 
     /// An exchange began; [`ListenerMetrics::request`] ends it, exactly once.
@@ -96,7 +136,7 @@ impl ListenerMetrics {
 /// Adds every family about `listener`.
 pub(super) fn visit_listener(visitor: &mut Visitor, listener: &str, sums: &[u64; LISTENER_CELLS]) {
     let only = &[("listener", listener)];
-    let codes = &sums[CODE..CLOSED];
+    let codes = &sums[CODE..GOAWAY];
     let ended: u64 = codes.iter().sum();
     for (name, help, value) in [
         (
@@ -155,6 +195,17 @@ pub(super) fn visit_listener(visitor: &mut Visitor, listener: &str, sums: &[u64;
             &[("listener", listener), ("code", code)],
             count,
         );
+    }
+    for (why, &count) in GoAway::ALL.iter().zip(&sums[GOAWAY..CLOSED]) {
+        // Most never happen: a series begins with its first count.
+        if count > 0 {
+            visitor.counter(
+                "sluicegate_http2_goaways",
+                "HTTP/2 connections of clients that this side ended with GOAWAY, by reason",
+                &[("listener", listener), ("reason", why.as_str())],
+                count,
+            );
+        }
     }
     for (&reason, &count) in Reason::ALL.iter().zip(&sums[REASON..BUCKET]) {
         // Most never happen: a series begins with its first count.

@@ -19,6 +19,6 @@ mod shards;
 pub use access_log::{AccessLog, WorkerLog};
 pub use clock::Clock;
 pub use exposition::{EndpointSample, FilterSample, FilterValue, StoreSample, Visitor};
-pub use listener::{Handshake, ListenerMetrics};
+pub use listener::{GoAway, Handshake, ListenerMetrics};
 pub use metrics::Metrics;
 pub use record::{Exchange, Record};

@@ -29,11 +29,17 @@ pub const STATUS_400: u8 = 0x8c;
 #[derive(Debug)]
 pub struct Frame {
     pub kind: u8,
+    pub flags: u8,
     pub stream: u32,
     pub payload: Vec<u8>,
 }
 
 impl Frame {
+    /// END_STREAM of DATA and HEADERS.
+    pub fn ends(&self) -> bool {
+        matches!(self.kind, DATA | HEADERS) && self.flags & END_STREAM != 0
+    }
+
     /// `:status` at the front of a response's HEADERS, which must be the first of its connection to carry it.
     pub fn status(&self) -> u16 {
         const INDEXED: [u16; 7] = [200, 204, 206, 304, 400, 404, 500];
@@ -82,6 +88,15 @@ impl Client {
         Self { raw }
     }
 
+    /// The other end of such a connection: a backend's, which takes what its client may send.
+    pub fn accept(stream: std::net::TcpStream) -> Option<Self> {
+        let mut raw = Raw::over(stream);
+        (raw.exactly(PREFACE.len()).ok()? == PREFACE.as_bytes()).then_some(())?;
+        raw.send(frame(SETTINGS, 0, 0, &[])).ok()?;
+        raw.send(frame(SETTINGS, ACK, 0, &[])).ok()?;
+        Some(Self { raw })
+    }
+
     /// A GET of `path` without a body.
     pub fn request(&mut self, stream: u32, path: &str) {
         self.raw.send(get(stream, path)).expect("send");
@@ -108,6 +123,7 @@ impl Client {
         let len = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
         Some(Frame {
             kind: head[3],
+            flags: head[4],
             stream: u32::from_be_bytes([head[5] & 0x7f, head[6], head[7], head[8]]),
             payload: self.raw.exactly(len).ok()?,
         })

@@ -8,14 +8,21 @@ use super::{DurationOrOff, OneOrMany, RawDuration, RawFilterUse, RawSize, RawTls
 /// Keys that mean something for `protocol: http` only.
 pub(in crate::config) const HTTP_ONLY: [&str; 5] =
     ["forwarded", "trusted-proxies", "http2", "upgrade", "via"];
-pub(in crate::config) const HTTP_ONLY_TIMEOUTS: [&str; 5] =
-    ["head", "body-idle", "response-head", "keep-alive", "total"];
-pub(in crate::config) const HTTP_ONLY_LIMITS: [&str; 5] = [
+pub(in crate::config) const HTTP_ONLY_TIMEOUTS: [&str; 6] = [
+    "head",
+    "body-idle",
+    "response-head",
+    "keep-alive",
+    "linger",
+    "total",
+];
+pub(in crate::config) const HTTP_ONLY_LIMITS: [&str; 6] = [
     "header-bytes",
     "header-fields",
     "target-bytes",
     "streams",
     "replay-bytes",
+    "linger-bytes",
 ];
 
 /// An address and a protocol with its TLS, filters and default pool.
@@ -196,6 +203,9 @@ pub(in crate::config) struct RawTimeouts {
     pub stream_idle: RawDuration,
     /// Between two requests of a connection (`http` only).
     pub keep_alive: RawDuration,
+    /// After an answer that came before the end of the request's body: how long more of the body is read and thrown
+    /// away, because closing earlier would destroy the answer on its way (`http` only). Two seconds without a byte end it.
+    pub linger: RawDuration,
     /// A whole exchange (`http` only). Without it there is no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total: Option<RawDuration>,
@@ -210,6 +220,7 @@ impl Default for RawTimeouts {
             response_head: "60s".into(),
             stream_idle: "600s".into(),
             keep_alive: "75s".into(),
+            linger: "30s".into(),
             total: None,
         }
     }
@@ -235,6 +246,8 @@ pub(in crate::config) struct RawLimits {
     pub streams: u32,
     /// Request body kept so that a try can be repeated (`http` only).
     pub replay_bytes: RawSize,
+    /// Rest of a request body that is read and thrown away after an early answer, see `timeouts.linger` (`http` only).
+    pub linger_bytes: RawSize,
 }
 
 impl Default for RawLimits {
@@ -246,6 +259,7 @@ impl Default for RawLimits {
             target_bytes: "16KiB".into(),
             streams: 100,
             replay_bytes: "64KiB".into(),
+            linger_bytes: "256MiB".into(),
         }
     }
 }

@@ -220,6 +220,7 @@ impl Resolver<'_> {
             response_head: timeout(&raw.response_head, "response-head"),
             stream_idle: timeout(&raw.stream_idle, "stream-idle"),
             keep_alive: timeout(&raw.keep_alive, "keep-alive"),
+            linger: timeout(&raw.linger, "linger"),
             total: raw.total.as_ref().map(|total| timeout(total, "total")),
         }
     }
@@ -237,6 +238,7 @@ impl Resolver<'_> {
             target_bytes: self.size(&raw.target_bytes, &at.join("target-bytes"), 64, 1 << 20),
             streams: raw.streams,
             replay_bytes: self.size(&raw.replay_bytes, &at.join("replay-bytes"), 0, 64 << 20),
+            linger_bytes: self.size(&raw.linger_bytes, &at.join("linger-bytes"), 0, 1 << 40),
         }
     }
 

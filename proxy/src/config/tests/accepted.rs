@@ -142,6 +142,7 @@ fn the_defaults_are_those_of_the_model() {
             response_head: seconds(60),
             stream_idle: seconds(600),
             keep_alive: seconds(75),
+            linger: seconds(30),
             total: None,
         }
     );
@@ -154,6 +155,7 @@ fn the_defaults_are_those_of_the_model() {
             target_bytes: 16 << 10,
             streams: 100,
             replay_bytes: 64 << 10,
+            linger_bytes: 256 << 20,
         }
     );
     assert_eq!(

@@ -313,7 +313,8 @@ impl ClientSide for Guest {
             let headers = response.headers_mut();
             headers.insert(http::header::CONTENT_LENGTH, length.into());
         }
-        self.reply.send_head(response, body == ResponseBody::None);
+        let bodiless = matches!(body, ResponseBody::None | ResponseBody::Empty);
+        self.reply.send_head(response, bodiless);
     }
 
     fn send_data(&mut self, _: &mut Context<'_>, data: &[u8]) -> io::Result<()> {

@@ -306,6 +306,7 @@ impl<C: ClientSide> Exchange<'_, C> {
     ) -> Result<(), Halt> {
         let announced = match body {
             ResponseBody::Length(length) => Some(*length),
+            ResponseBody::Empty => Some(0),
             _ => None,
         };
         if let Some(length) = announced {

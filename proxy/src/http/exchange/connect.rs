@@ -259,7 +259,7 @@ pub fn allowed_upgrade<'a>(
 /// How the body of a request is framed towards an endpoint.
 pub fn body_framing(framing: Framing) -> BodyFraming {
     match framing {
-        Framing::None | Framing::UntilClose => BodyFraming::None,
+        Framing::None | Framing::Empty | Framing::UntilClose => BodyFraming::None,
         Framing::Length(n) => BodyFraming::Length(n),
         Framing::Chunked => BodyFraming::Chunked,
     }

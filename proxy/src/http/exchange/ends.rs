@@ -5,22 +5,29 @@ use crate::chain::{Outcome, Reply};
 use crate::error::Reason;
 use crate::head::{ResponseHead, Version};
 use crate::http::client_side::{ClientSide, ResponseBody};
-use crate::http::respond;
+use crate::http::{grpc, respond};
 use std::task::Poll;
 
 impl<C: ClientSide> Exchange<'_, C> {
     /// Answers without an upstream's response. `reason` says who decided so.
     pub(super) async fn reply(&mut self, reply: Reply, reason: Option<Reason>) -> Ending {
         self.journal.reason = self.journal.reason.or(reason);
+        let mut reply = match self.filtered(reply).await {
+            Ok(reply) => reply,
+            Err((reason, ending)) => return self.cut(reason, ending),
+        };
+        let is_grpc = grpc::is_call(self.head.fields.get(b"content-type"));
+        if is_grpc {
+            reply = grpc::answer(reply);
+        }
         let Reply {
             status,
             mut fields,
             body,
-        } = match self.filtered(reply).await {
-            Ok(reply) => reply,
-            Err((reason, ending)) => return self.cut(reason, ending),
-        };
-        let framing = if is_bodiless(status) {
+        } = reply;
+        let framing = if is_grpc && body.is_empty() {
+            ResponseBody::Empty
+        } else if is_bodiless(status) {
             ResponseBody::None
         } else if self.head.method() == b"HEAD" {
             fields.append(
@@ -137,11 +144,17 @@ impl<C: ClientSide> Exchange<'_, C> {
     }
 
     pub(super) fn cut(&mut self, reason: Reason, ending: Ending) -> Ending {
-        self.journal.reason = Some(reason);
-        if reason == Reason::ClientGone && !self.journal.head_sent {
+        let gone = reason == Reason::ClientGone;
+        self.journal.reason = Some(if gone { self.why_gone() } else { reason });
+        if gone && !self.journal.head_sent {
             self.journal.status = reason.status();
         }
         ending
+    }
+
+    /// Why nobody waits for the response any more: the client left, or its connection was ended for what it did.
+    pub(super) fn why_gone(&self) -> Reason {
+        self.connection.ended.get().unwrap_or(Reason::ClientGone)
     }
 
     pub(super) fn abort(&mut self, reason: Reason) -> Ending {
@@ -150,8 +163,18 @@ impl<C: ClientSide> Exchange<'_, C> {
             if reason == Reason::ClientGone {
                 Ending::Gone
             } else {
-                Ending::Abort
+                Ending::Abort(abort_code(reason))
             },
         )
+    }
+}
+
+/// Says in HTTP/2 why a response broke off: CANCEL is for what somebody did not want any more, and that is not so when
+/// something failed.
+fn abort_code(reason: Reason) -> h2::Reason {
+    match reason {
+        Reason::FilterDrop | Reason::FilterReset | Reason::Drained => h2::Reason::CANCEL,
+        Reason::BadRequest => h2::Reason::PROTOCOL_ERROR,
+        _ => h2::Reason::INTERNAL_ERROR,
     }
 }

@@ -156,7 +156,7 @@ impl<C: ClientSide> Exchange<'_, C> {
             self.journal.reason = Some(if drained {
                 Reason::Drained
             } else {
-                Reason::ClientGone
+                self.why_gone()
             });
             if !self.journal.head_sent && !drained {
                 self.journal.status = Reason::ClientGone.status();

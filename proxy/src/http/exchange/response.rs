@@ -21,6 +21,7 @@ impl<C: ClientSide> Exchange<'_, C> {
         match response.framing {
             Framing::None => ResponseBody::None,
             Framing::Length(n) => ResponseBody::Length(n),
+            Framing::Empty => ResponseBody::Empty,
             Framing::Chunked | Framing::UntilClose => ResponseBody::Stream,
         }
     }
@@ -104,9 +105,12 @@ impl<C: ClientSide> Exchange<'_, C> {
                 {
                     lease.failed(Failure::Broken);
                 }
-                match reason {
-                    Reason::FilterReset => self.cut(reason, Ending::Reset),
-                    reason => self.abort(reason),
+                match (reason, upstream.reset_code()) {
+                    (Reason::FilterReset, _) => self.cut(reason, Ending::Reset),
+                    (Reason::UpstreamTruncated, Some(code)) => {
+                        self.cut(reason, Ending::Abort(code))
+                    }
+                    _ => self.abort(reason),
                 }
             }
             Ok(Ok(())) if self.upload == Upload::Done => Ending::Complete,
@@ -236,7 +240,7 @@ impl<C: ClientSide> Exchange<'_, C> {
             Ok(Err(reason)) => self.journal.reason = Some(reason),
             Err(_) => self.journal.reason = Some(Reason::IdleTimeout),
         }
-        Ending::Abort
+        Ending::Abort(h2::Reason::CANCEL)
     }
 
     pub(super) fn keep(&self, upstream: Upstream, lease: &Lease, pool: &Arc<Pool>) {

@@ -67,8 +67,10 @@ impl<C: ClientSide> Exchange<'_, C> {
                 self.upload = Upload::Done;
                 continue;
             }
-            // An interim 100 that waits for its client must be out before the client can be expected to send.
-            let _ = self.side.poll_flush(cx);
+            if !self.journal.head_sent {
+                // An interim 100 that waits for its client must be out before the client can be expected to send.
+                let _ = self.side.poll_flush(cx);
+            }
             let mut refused = false;
             if self.request_body.is_some() {
                 match ready!(self.poll_filtered_upload(cx, upstream, &mut refused))? {

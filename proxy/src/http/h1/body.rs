@@ -52,7 +52,7 @@ enum State {
 impl IncomingBody {
     pub fn new(framing: Framing, leftover: Vec<u8>, limits: TrailerLimits) -> Self {
         let state = match framing {
-            Framing::None | Framing::Length(0) => State::Done,
+            Framing::None | Framing::Length(0) | Framing::Empty => State::Done,
             Framing::Length(n) => State::Length(n),
             Framing::Chunked => State::Chunked(Box::new(Decoder::new(limits))),
             Framing::UntilClose => State::UntilClose,

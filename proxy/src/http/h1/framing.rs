@@ -8,6 +8,8 @@ use crate::head::Fields;
 pub enum Framing {
     None,
     Length(u64),
+    /// Responses only: the head was the end, and stated no length (END_STREAM on HEADERS, RFC 9113 §8.1).
+    Empty,
     Chunked,
     /// Responses only: until the connection closes.
     UntilClose,
@@ -15,7 +17,7 @@ pub enum Framing {
 
 impl Framing {
     pub fn has_body(self) -> bool {
-        !matches!(self, Framing::None | Framing::Length(0))
+        !matches!(self, Framing::None | Framing::Length(0) | Framing::Empty)
     }
 }
 

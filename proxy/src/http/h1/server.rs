@@ -12,6 +12,7 @@ use crate::head::{Fields, HeadLimits, ResponseHead, Version};
 use crate::http::client_side::{ClientSide, ResponseBody};
 use crate::http::exchange::{self, Ending, Incoming};
 use crate::http::{h2, respond};
+use crate::io::DropBounds;
 use crate::io::scratch::PIECE_BYTES;
 use crate::io::timer::Timer;
 use crate::io::transport::{Io, Outbox, Transport};
@@ -89,18 +90,21 @@ async fn close(service: &Service, transport: Transport, next: Next) {
     let mut io = transport.into_io();
     match next {
         Next::Reset => crate::io::reset_on_close(io.tcp()),
-        Next::Linger | Next::Drop => {
-            crate::io::drop_quietly(
-                io,
-                &service.worker.scratch,
-                crate::io::DropBounds::default(),
-            )
-            .await;
+        Next::Linger => {
+            let config = &service.listener.config;
+            let bounds = DropBounds {
+                bytes: config.limits.linger_bytes as u64,
+                time: config.timeouts.linger,
+            };
+            crate::io::linger(io, &service.worker.scratch, bounds).await;
+        }
+        Next::Drop => {
+            crate::io::drop_quietly(io, &service.worker.scratch, DropBounds::default()).await;
         }
         Next::Close => {
             // Over TLS this writes, and the client may have stopped reading.
             let shutdown = std::future::poll_fn(|cx| std::pin::Pin::new(&mut io).poll_shutdown(cx));
-            let _ = tokio::time::timeout(crate::io::DropBounds::default().time, shutdown).await;
+            let _ = tokio::time::timeout(DropBounds::default().time, shutdown).await;
         }
         Next::Continue | Next::Gone => {}
     }
@@ -262,7 +266,7 @@ async fn serve_one(
         },
     )
     .await;
-    if ending == Ending::Abort {
+    if matches!(ending, Ending::Abort(_)) {
         // What arrived before the failure goes out as far as the socket takes it, so that the client sees a response
         // that broke off and not none at all.
         let _ = std::future::poll_fn(|cx| Poll::Ready(client.out.poll_flush(cx, transport))).await;
@@ -281,8 +285,8 @@ async fn serve_one(
         Ending::Complete => Next::Close,
         Ending::CompleteThenClose => Next::Linger,
         // A body that ends with the connection would look whole after an orderly close.
-        Ending::Abort if response_framing == BodyFraming::UntilClose && !tunnel => Next::Reset,
-        Ending::Abort | Ending::Gone => Next::Gone,
+        Ending::Abort(_) if response_framing == BodyFraming::UntilClose && !tunnel => Next::Reset,
+        Ending::Abort(_) | Ending::Gone => Next::Gone,
         Ending::Drop => Next::Drop,
         Ending::Reset => Next::Reset,
     }
@@ -375,6 +379,7 @@ impl ClientSide for Http1Client<'_> {
         self.framing = match body {
             ResponseBody::None => BodyFraming::None,
             ResponseBody::Length(n) => BodyFraming::Length(n),
+            ResponseBody::Empty => BodyFraming::Length(0),
             ResponseBody::Stream if self.version >= Version::Http11 => BodyFraming::Chunked,
             ResponseBody::Stream | ResponseBody::Tunnel => BodyFraming::UntilClose,
         };

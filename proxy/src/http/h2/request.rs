@@ -9,6 +9,11 @@ use http::request::Parts;
 use hyper::header::{COOKIE, HOST, HeaderValue};
 use hyper::{HeaderMap, Method};
 
+/// What stands between crumbs of a cookie in one line.
+const CRUMB_JOINT: &[u8] = b"; ";
+/// What a cookie's line has beside its value.
+const COOKIE_LINE_BYTES: usize = "cookie: \r\n".len();
+
 /// `ended`: the request has no body.
 pub(super) fn accept(parts: &Parts, ended: bool, limits: &HeadLimits) -> Result<Incoming, Reason> {
     if parts.method == Method::CONNECT {
@@ -18,7 +23,15 @@ pub(super) fn accept(parts: &Parts, ended: bool, limits: &HeadLimits) -> Result<
     if target.len() > limits.target {
         return Err(Reason::TargetTooLong);
     }
-    if parts.headers.len() > limits.fields || bytes_of(&parts.headers) > limits.bytes {
+    // Crumbs of a cookie count as the one line that becomes of them (RFC 9113 §8.2.3).
+    let joined = parts
+        .headers
+        .get_all(COOKIE)
+        .iter()
+        .count()
+        .saturating_sub(1);
+    let bytes = bytes_of(&parts.headers) - joined * (COOKIE_LINE_BYTES - CRUMB_JOINT.len());
+    if parts.headers.len() - joined > limits.fields || bytes > limits.bytes {
         return Err(Reason::HeadersTooLarge);
     }
     let authority = authority(parts)?;
@@ -114,7 +127,7 @@ fn fields(map: &HeaderMap) -> Result<Fields, Reason> {
         // A cookie may come in crumbs, one to a line (RFC 9113 §8.2.3); HTTP/1.1 wants them in one.
         if name == COOKIE {
             if !cookies.is_empty() {
-                cookies.extend_from_slice(b"; ");
+                cookies.extend_from_slice(CRUMB_JOINT);
             }
             cookies.extend_from_slice(value.as_bytes());
             continue;

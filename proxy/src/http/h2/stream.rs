@@ -1,5 +1,6 @@
 //! One stream: the client's side of its exchange, pushed into and pulled from the h2 crate within the exchange's own task.
 
+use super::wire::{DATA_MIN, Payments};
 use super::{header_map, request};
 use crate::chain::Reply;
 use crate::connection::Connection;
@@ -8,18 +9,22 @@ use crate::head::{Fields, HeadLimits, ResponseHead, Version};
 use crate::http::client_side::{ClientSide, ResponseBody};
 use crate::http::exchange::{self, Ending};
 use crate::http::h1::body::{BodyError, Pulled, Taker};
-use crate::http::respond;
+use crate::http::{grpc, respond};
 use crate::io::timer::Timer;
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
-use hyper::header::{CONTENT_LENGTH, HeaderValue};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use std::cell::RefCell;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+/// What a client gets to see its answer before it is told to stop sending.
+const LINGER_MAX: Duration = Duration::from_secs(1);
 
 /// How a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,26 +39,52 @@ pub(super) enum End {
 pub(super) async fn serve(
     service: Rc<Service>,
     connection: Rc<Connection>,
+    payments: Payments,
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
 ) -> End {
+    let config = service.listener.config.clone();
     let out = Rc::new(RefCell::new(Out::Head(respond)));
-    let mut work = pin!(answer(service, connection, request, out.clone()));
-    std::future::poll_fn(|cx| {
+    let mut work = pin!(answer(service, connection, payments, request, out.clone(),));
+    let (end, unread) = std::future::poll_fn(|cx| {
         if out.borrow_mut().poll_reset(cx).is_ready() {
-            return Poll::Ready(End::Cancelled);
+            return Poll::Ready((End::Cancelled, None));
         }
         work.as_mut().poll(cx)
     })
-    .await
+    .await;
+    drop(out);
+    if let Some(body) = unread {
+        let time = config.timeouts.linger.min(LINGER_MAX);
+        linger(body, config.limits.linger_bytes, time).await;
+    }
+    end
 }
 
+/// Throws away what still comes of a body whose request is answered. Then the stream is reset without an error, which a
+/// client that learns of both at once may take for the answer's end.
+async fn linger(mut body: RecvStream, bytes_max: usize, time: Duration) {
+    let mut left = bytes_max;
+    let discard = async {
+        while let Some(Ok(data)) = body.data().await {
+            let _ = body.flow_control().release_capacity(data.len());
+            left = left.saturating_sub(data.len());
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(time, discard).await;
+}
+
+/// Answers the request. What of its body was not read by then is left.
 async fn answer(
     service: Rc<Service>,
     connection: Rc<Connection>,
+    payments: Payments,
     request: Request<RecvStream>,
     out: Rc<RefCell<Out>>,
-) -> End {
+) -> (End, Option<RecvStream>) {
     let limits = service.listener.head_limits();
     let (parts, body) = request.into_parts();
     let ended = body.is_end_stream();
@@ -61,6 +92,7 @@ async fn answer(
         body: (!ended).then_some(body),
         trailers: None,
         limits,
+        payments,
         out,
         head: None,
         data: BytesMut::new(),
@@ -76,7 +108,12 @@ async fn answer(
         Err(reason) => {
             exchange::record_refused(&service, &connection, reason);
             let via = &service.listener.config.http.via;
-            client.refuse(respond::failure(reason, via, ""));
+            let mut reply = respond::failure(reason, via, "");
+            let content_type = parts.headers.get(CONTENT_TYPE);
+            if grpc::is_call(content_type.map(HeaderValue::as_bytes)) {
+                reply = grpc::answer(reply);
+            }
+            client.refuse(reply);
             // Without a window for it, the refusal is not worth waiting for longer than for a request.
             timer.set(service.listener.config.timeouts.head);
             match timer
@@ -90,19 +127,22 @@ async fn answer(
         }
     };
     match ending {
-        Ending::Complete | Ending::CompleteThenClose => End::Served,
-        Ending::Gone => End::Cancelled,
-        Ending::Abort | Ending::Drop | Ending::Reset => {
-            if ending == Ending::Abort {
-                // A reset overtakes what is queued. What arrived before the failure goes out as far as it can, so that the
-                // client sees a response that broke off and not none at all.
-                let _ = std::future::poll_fn(|cx| Poll::Ready(client.poll_flush(cx))).await;
-                tokio::task::yield_now().await;
-            }
+        Ending::Complete | Ending::CompleteThenClose => {
+            return (End::Served, client.body.take());
+        }
+        Ending::Gone => return (End::Cancelled, None),
+        Ending::Abort(code) => {
+            // A reset overtakes what is queued. What arrived before the failure goes out as far as it can, so that the
+            // client sees a response that broke off and not none at all.
+            let _ = std::future::poll_fn(|cx| Poll::Ready(client.poll_flush(cx))).await;
+            tokio::task::yield_now().await;
+            client.out.borrow_mut().reset(code);
+        }
+        Ending::Drop | Ending::Reset => {
             client.out.borrow_mut().reset(h2::Reason::CANCEL);
-            End::Served
         }
     }
+    (End::Served, None)
 }
 
 /// Where the response goes.
@@ -142,6 +182,7 @@ struct Http2Client {
     body: Option<RecvStream>,
     trailers: Option<Fields>,
     limits: HeadLimits,
+    payments: Payments,
     out: Rc<RefCell<Out>>,
     /// Kept back until the first data or the end is known, so that they leave together.
     head: Option<(ResponseHead, ResponseBody)>,
@@ -156,7 +197,10 @@ struct Http2Client {
 impl Http2Client {
     /// Queues a whole answer of the proxy's own.
     fn refuse(&mut self, reply: Reply) {
-        let length = ResponseBody::Length(reply.body.len() as u64);
+        let length = match reply.body.len() {
+            0 => ResponseBody::Empty,
+            length => ResponseBody::Length(length as u64),
+        };
         let head = ResponseHead {
             version: Version::Http2,
             status: reply.status,
@@ -170,7 +214,8 @@ impl Http2Client {
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         let mut out = self.out.borrow_mut();
         if let Some((head, body)) = self.head.take() {
-            self.ended = body == ResponseBody::None;
+            let whole = self.data.is_empty() && matches!(self.ending, Some(None));
+            self.ended = body == ResponseBody::None || whole;
             out.send_head(response(&head, body), self.ended)?;
         }
         let Out::Body(stream) = &mut *out else {
@@ -191,6 +236,9 @@ impl Http2Client {
                 room => room,
             };
             let piece = self.data.split_to(room.min(self.data.len())).freeze();
+            if self.data.is_empty() && piece.len() < DATA_MIN {
+                self.payments.message_sent();
+            }
             let last = self.data.is_empty() && matches!(self.ending, Some(None));
             stream.send_data(piece, last)?;
             self.ended |= last;

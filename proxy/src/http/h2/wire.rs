@@ -1,7 +1,8 @@
-//! The connection's bytes on their way to and from the h2 crate, with an eye on the frames: those that ask for work and
-//! bring nothing (PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty DATA, kinds nobody knows) are paid for by those that
-//! carry requests and responses, and a peer that sends many more is flooding (CVE-2019-9511 to -9518).
+//! The connection's bytes on their way to and from the h2 crate, with an eye on the frames. Those that ask for work and
+//! bring nothing (PING, SETTINGS, PRIORITY, WINDOW_UPDATE, RST_STREAM, empty DATA, kinds nobody knows) are paid for by what
+//! is moved in either direction: requests, messages, bytes. A peer that sends many more is flooding (CVE-2019-9511 to -9518).
 
+use super::allowance::Allowance;
 use crate::io::transport::Rewound;
 use crate::io::{DropBounds, Scratch, drop_quietly};
 use std::cell::RefCell;
@@ -9,18 +10,24 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Unpaid frames of a peer within [`PERIOD`]; a well-behaved one stays below a hundred.
-const UNPAID_MAX: u32 = 1000;
-const PERIOD: Duration = Duration::from_secs(10);
+/// Unpaid frames that a peer may send at once, and how many it may go on to send.
+const UNPAID_BURST: u32 = 1000;
+const UNPAID_PER_SECOND: u32 = 100;
+/// What may be earned in advance: a peer acknowledges long after it was sent something. Each token was earned by work that
+/// costs more than the frame it pays for.
+const EARNED_MAX: u32 = 1 << 18;
 /// Frames that come with a request: its priority, its windows, its cancellation.
 const PAID_BY_REQUEST: u32 = 4;
-/// Frames that answer a piece of a response: both windows, and a ping that measures the way.
+/// Frames that answer a piece of a response, or a whole message: both windows, and a ping that measures the way.
 const PAID_BY_DATA: u32 = 3;
-/// Smaller pieces of a response pay for nothing: a peer can ask for them with a window of one byte after the other.
-const DATA_MIN: usize = 32;
+/// Smaller pieces pay for nothing by themselves: a peer can ask for them with a window of one byte after the other. What is
+/// a whole message and small pays by [`Payments::message_sent`].
+pub(super) const DATA_MIN: usize = 32;
+/// Frames that a client sends beside a piece of a request's body.
+const PAID_BY_UPLOAD: u32 = 2;
 
 const PREFACE_BYTES: usize = 24;
 const HEAD_BYTES: usize = 9;
@@ -36,7 +43,7 @@ struct State {
     io: Rewound,
     received: Frames,
     sent: Frames,
-    balance: Balance,
+    payments: Payments,
     /// The peer sent something, or took a part of a response.
     moved: bool,
 }
@@ -47,14 +54,19 @@ impl Wire {
             io,
             received: Frames::after(PREFACE_BYTES),
             sent: Frames::after(0),
-            balance: Balance::new(Instant::now()),
+            payments: Payments::default(),
             moved: false,
         })))
     }
 
     /// Once true, nothing is read any more.
     pub(super) fn is_flooded(&self) -> bool {
-        self.0.borrow().balance.flooded
+        self.0.borrow().payments.are_overdrawn()
+    }
+
+    /// What is paid and owed, for those who know of messages.
+    pub(super) fn payments(&self) -> Payments {
+        self.0.borrow().payments.clone()
     }
 
     /// True when the peer showed since the last call that it is there.
@@ -77,19 +89,23 @@ impl AsyncRead for Wire {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let state = &mut *self.0.borrow_mut();
-        if state.balance.flooded {
+        if state.payments.are_overdrawn() {
             // The driver asks after each poll; there is nothing to be woken for.
             return Poll::Pending;
         }
         let before = buffer.filled().len();
         let read = Pin::new(&mut state.io).poll_read(cx, buffer);
-        let (balance, bytes) = (&mut state.balance, &buffer.filled()[before..]);
-        state.moved |= !bytes.is_empty();
+        let bytes = &buffer.filled()[before..];
+        if bytes.is_empty() {
+            return read;
+        }
+        state.moved = true;
+        let mut balance = state.payments.0.borrow_mut();
         state.received.pass(bytes, |kind, len| match kind {
-            HEADERS => balance.pay(PAID_BY_REQUEST),
+            HEADERS => balance.allowance.earn(PAID_BY_REQUEST),
             CONTINUATION => {}
-            DATA if len > 0 => {}
-            _ => balance.charge(Instant::now),
+            DATA if len > 0 => balance.allowance.earn(PAID_BY_UPLOAD),
+            _ => balance.overdrawn |= !balance.allowance.spend(Instant::now),
         });
         read
     }
@@ -104,11 +120,12 @@ impl AsyncWrite for Wire {
         let state = &mut *self.0.borrow_mut();
         let written = Pin::new(&mut state.io).poll_write(cx, bytes);
         if let Poll::Ready(Ok(n)) = written {
-            let (balance, moved) = (&mut state.balance, &mut state.moved);
+            let mut balance = state.payments.0.borrow_mut();
+            let moved = &mut state.moved;
             state.sent.pass(&bytes[..n], |kind, len| {
                 *moved |= kind == DATA;
                 if kind == DATA && len >= DATA_MIN {
-                    balance.pay(PAID_BY_DATA);
+                    balance.allowance.earn(PAID_BY_DATA);
                 }
             });
         }
@@ -124,36 +141,35 @@ impl AsyncWrite for Wire {
     }
 }
 
-/// What a peer may still ask for.
+/// What a peer may still ask for, shared by a connection and its streams.
+#[derive(Clone)]
+pub(super) struct Payments(Rc<RefCell<Balance>>);
+
 struct Balance {
-    unpaid: u32,
-    since: Instant,
-    flooded: bool,
+    allowance: Allowance,
+    overdrawn: bool,
 }
 
-impl Balance {
-    fn new(now: Instant) -> Self {
-        Self {
-            unpaid: 0,
-            since: now,
-            flooded: false,
-        }
+impl Default for Payments {
+    fn default() -> Self {
+        let now = Instant::now();
+        let allowance = Allowance::new(UNPAID_BURST, EARNED_MAX, UNPAID_PER_SECOND, now);
+        Self(Rc::new(RefCell::new(Balance {
+            allowance,
+            overdrawn: false,
+        })))
+    }
+}
+
+impl Payments {
+    /// Counts a piece of a response that has gone to its end, however small it was: that its peer let it go in small
+    /// pieces brings no more.
+    pub(super) fn message_sent(&self) {
+        self.0.borrow_mut().allowance.earn(PAID_BY_DATA);
     }
 
-    fn pay(&mut self, frames: u32) {
-        self.unpaid = self.unpaid.saturating_sub(frames);
-    }
-
-    fn charge(&mut self, now: impl FnOnce() -> Instant) {
-        self.unpaid += 1;
-        if self.unpaid <= UNPAID_MAX {
-            return;
-        }
-        let now = now();
-        if now.saturating_duration_since(self.since) < PERIOD {
-            self.flooded = true;
-        }
-        (self.unpaid, self.since) = (0, now);
+    fn are_overdrawn(&self) -> bool {
+        self.0.borrow().overdrawn
     }
 }
 
@@ -222,31 +238,5 @@ mod tests {
             }
             assert_eq!(found, expected, "in pieces of {piece}");
         }
-    }
-
-    #[test]
-    fn a_flood_is_what_nothing_pays_for_within_the_period() {
-        let began = Instant::now();
-        let within = || began + PERIOD / 2;
-        let mut balance = Balance::new(began);
-        for _ in 0..UNPAID_MAX {
-            balance.charge(within);
-        }
-        assert!(!balance.flooded);
-        balance.charge(within);
-        assert!(balance.flooded);
-
-        let mut slow = Balance::new(began);
-        for n in 0..20 * UNPAID_MAX {
-            slow.charge(|| began + PERIOD * (1 + n / UNPAID_MAX));
-        }
-        assert!(!slow.flooded);
-
-        let mut paid = Balance::new(began);
-        for _ in 0..20 * UNPAID_MAX {
-            paid.charge(within);
-            paid.pay(1);
-        }
-        assert!(!paid.flooded);
     }
 }

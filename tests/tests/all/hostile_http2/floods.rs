@@ -217,38 +217,93 @@ fn every_flood_ends_calmly_and_reaches_nobody() {
 /// Each request is let reach the backend before it is cancelled, so that only counting cancellations helps.
 #[test]
 fn a_patient_rapid_reset_ends_too() {
-    let backend = Backend::http_with(|_| {
-        std::thread::sleep(Duration::from_secs(1));
-        sluicegate_tests::backend::response(200, "late")
+    // Takes requests and answers none of them until their connection ends.
+    let backend = Backend::raw(|stream, _| {
+        let mut raw = Raw::over(stream);
+        if raw.head().is_ok_and(|head| head.contains("/works")) {
+            let _ = raw.send(sluicegate_tests::backend::response(200, "ok"));
+        }
+        let _ = raw.to_end();
     });
-    let rig = Plan::new(&[backend.address()]).pool(KEEP_NONE).run();
+    let rig = Plan::new(&[backend.address()])
+        .pool(KEEP_NONE)
+        .listener("limits: {streams: 100}")
+        .run();
     let before = rig.proxy.settled();
     let mut client = Client::connect(rig.bind);
-    let exchanges = || {
-        rig.proxy
-            .metric("sluicegate_exchanges_active{listener=\"web\"}")
-    };
+    let over = || rig.proxy.metric(CANCELLATIONS) > 0.0;
     let mut sent = 0u32;
-    let mut over = false;
-    while !over && sent < 1000 {
-        let streams = sent..sent + 50;
+    while sent < 3000 {
+        let streams = sent..sent + 100;
+        sent = streams.end;
         let asked: Vec<u8> = streams.clone().flat_map(|n| get(1 + 2 * n, "/")).collect();
-        over |= client.raw.send(asked).is_err();
-        assert!(
-            eventually(DEADLINE, || exchanges() == 50.0) || over,
-            "{}",
-            exchanges()
-        );
+        let taken = client.raw.send(asked).is_ok()
+            && eventually(DEADLINE, || {
+                backend.connections() >= sent as usize || over()
+            });
         let cancelled: Vec<u8> = streams.flat_map(|n| cancel(1 + 2 * n)).collect();
-        over |= client.raw.send(cancelled).is_err();
-        assert!(eventually(DEADLINE, || exchanges() == 0.0));
-        sent += 50;
-        over |= sent >= 250;
+        if !taken || client.raw.send(cancelled).is_err() || over() {
+            break;
+        }
     }
-    assert_eq!(answer(&mut client, 9999), Answer::GoAway(ENHANCE_YOUR_CALM));
+    assert_eq!(
+        answer(&mut client, 99_999),
+        Answer::GoAway(ENHANCE_YOUR_CALM)
+    );
+    assert!(backend.connections() < 2000, "{}", backend.connections());
     drop(client);
     assert_works(&rig);
     rig.proxy.assert_nothing_left(before, MEMORY_MAX);
+}
+
+const CANCELLATIONS: &str =
+    "sluicegate_http2_goaways_total{listener=\"web\",reason=\"cancellations\"}";
+
+/// A map that is panned asks for tiles and cancels nine of ten, for as long as somebody pans. A rapid reset does the same
+/// as fast as it can, and is over before it has done much.
+#[test]
+fn impatience_goes_on_and_a_rapid_reset_ends() {
+    let backend = Backend::http_with(|_| sluicegate_tests::backend::response(200, "tile"));
+    let rig = Plan::new(&[backend.address()]).run();
+    let mut client = Client::connect(rig.bind);
+    for pan in 0..100u32 {
+        let tiles = 10 * pan..10 * pan + 10;
+        let wanted = 1 + 2 * (tiles.end - 1);
+        let asked: Vec<u8> = tiles.clone().flat_map(|n| get(1 + 2 * n, "/")).collect();
+        client.raw.send(asked).expect("send");
+        let unwanted = tiles.start..tiles.end - 1;
+        let cancelled: Vec<u8> = unwanted.flat_map(|n| cancel(1 + 2 * n)).collect();
+        client.raw.send(cancelled).expect("send");
+        assert_eq!(
+            answer(&mut client, wanted),
+            Answer::Status(200),
+            "pan {pan}"
+        );
+        // The pace of the hand, not of the proxy.
+        std::thread::sleep(Duration::from_millis(25));
+    }
+    drop(client);
+    let before = backend.received().len();
+    let mut client = Client::connect(rig.bind);
+    let mut sender = Client {
+        raw: Raw::over(client.raw.stream().try_clone().expect("clone")),
+    };
+    let got = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for stream in 0..20_000 {
+                let both = [get(1 + 2 * stream, "/"), cancel(1 + 2 * stream)];
+                // Both in one segment each, so that many are seen before they are cancelled.
+                if both.iter().any(|bytes| sender.raw.send(bytes).is_err()) {
+                    return;
+                }
+            }
+        });
+        answer(&mut client, 99_999)
+    });
+    assert_eq!(got, Answer::GoAway(ENHANCE_YOUR_CALM));
+    let reached = backend.received().len() - before;
+    assert!(reached < 1000, "{reached} requests reached the backend");
+    assert_works(&rig);
 }
 
 /// A client that leaves page after page, and looks at some: what a browser does.

@@ -218,11 +218,13 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// Reasons that other tests bring about: those of bodies are in `bodies.rs`.
+/// Reasons that other tests bring about: those of bodies are in `bodies.rs`, those of HTTP/2 in `grpc.rs`.
 pub const ELSEWHERE: &[Reason] = &[
     Reason::UpstreamTls,
     Reason::HandlerFault,
     Reason::HandlerTimeout,
     Reason::RequestTooLarge,
     Reason::ResponseTooLarge,
+    Reason::ClientFlood,
+    Reason::ClientProtocol,
 ];
