@@ -7,9 +7,11 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 
 from .process import Program, scratch, until
 
+_making = threading.Lock()
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 
@@ -24,9 +26,11 @@ def binary():
 def certificate():
     """A certificate for localhost and 127.0.0.1 and its key, made once a run: (certificate, key)."""
     folder = scratch() / "certificate"
-    if not folder.exists():
-        names = ["localhost", "127.0.0.1", "::1"]
-        subprocess.run([binary(), "cert", "self-signed", *names, "--out", folder], check=True, stdout=subprocess.DEVNULL)
+    with _making:
+        if not folder.exists():
+            names = ["localhost", "127.0.0.1", "::1"]
+            argv = [binary(), "cert", "self-signed", *names, "--out", folder]
+            subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
     return folder / "localhost.crt", folder / "localhost.key"
 
 
@@ -71,9 +75,9 @@ telemetry: {{access-log: {{format: json}}}}
             admin.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
             return b"".join(iter(lambda: admin.recv(65536), b"")).decode()
 
-    def records(self):
-        """The access log so far."""
-        return [json.loads(line) for line in self.lines if line.startswith("{")]
+    def records(self, after=0):
+        """The access log so far, without its first `after` records."""
+        return [json.loads(line) for line in self.lines[after:] if line.startswith("{")]
 
     def stop(self):
         # What is under way at the end of a suite is of no interest: the second signal cuts it.

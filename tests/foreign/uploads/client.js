@@ -26,7 +26,8 @@ function once1() {
 function once2() {
   return new Promise((done) => {
     const target = new URL(url.replace('h2c:', 'http:'));
-    const session = http2.connect(target.origin);
+    // What it has yet to send counts, and by default it refuses the answer when that is more than 10 MB.
+    const session = http2.connect(target.origin, { maxSessionMemory: 100 });
     let [status, text] = [0, ''];
     session.on('error', () => {});
     const stream = session.request({ ':method': 'POST', ':path': target.pathname + target.search, 'content-length': body.length });
