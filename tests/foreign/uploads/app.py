@@ -9,5 +9,5 @@ def application(environ, start_response):
     while left > 0 and (piece := environ["wsgi.input"].read(min(left, 65_536))):
         left -= len(piece)
     body = b"early answer\n"
-    start_response(query.get("status", "413") + " Early", [("content-type", "text/plain"), ("content-length", str(len(body)))])
+    start_response("413 Content Too Large", [("content-type", "text/plain"), ("content-length", str(len(body)))])
     return [body]

@@ -7,7 +7,7 @@ const server = http.createServer((request, response) => {
   let left = Number(url.searchParams.get('read') ?? 0);
   const answer = () => {
     if (url.searchParams.has('close')) response.setHeader('connection', 'close');
-    response.statusCode = Number(url.searchParams.get('status') ?? 413);
+    response.statusCode = 413;
     response.end('early answer\n', () => {
       if (url.searchParams.has('destroy')) request.socket.destroy();
     });
