@@ -4,6 +4,7 @@
 //! and in [`wire`], and ends in GOAWAY with ENHANCE_YOUR_CALM.
 
 mod allowance;
+mod body;
 mod request;
 mod stream;
 mod wire;
@@ -47,6 +48,10 @@ const CANCELLED_PER_SECOND: u32 = 600;
 const EARLY: Duration = Duration::from_secs(1);
 /// Lines of a `cookie` that come one by one (RFC 9113 §8.2.3). The crate counts 38 bytes more for each than there are in one line.
 const CRUMBS_MAX: usize = 1024;
+/// What small frames of DATA may cost in the crate, at some 256 bytes each. Only those of one turn wait there, see
+/// [`wire::Wire::begin_turn`] and `body`. But the crate never gives back what it counts for frames that came late, for a
+/// stream that had ended, so that there must be room for those of a long life.
+const SMALL_FRAMES_BYTES: usize = 16 * 1024 * 1024;
 
 /// Serves the connection to its end. `initial` are bytes that were read already.
 pub async fn serve(slot: Rc<ServiceSlot>, connection: Rc<Connection>, io: Io, initial: Vec<u8>) {
@@ -126,6 +131,7 @@ fn settings(limits: &ListenerLimits) -> Builder {
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER_BYTES)
+        .data_frame_budget(SMALL_FRAMES_BYTES)
         // Streams that were cancelled before anyone has looked at them; they are counted like the others once one has.
         .max_pending_accept_reset_streams(limits.streams as usize)
         // Streams that frames against the protocol made us reset, and those that were refused (CVE-2025-8671).
@@ -162,6 +168,7 @@ fn blame(slot: &ServiceSlot, connection: &Connection, error: &h2::Error) {
         Reason::ENHANCE_YOUR_CALM => GoAway::Flood,
         _ => GoAway::Protocol,
     };
+    tracing::debug!(peer = %connection.peer, %error, "HTTP/2 client broke a rule");
     report(slot, connection, why, code);
 }
 
@@ -220,6 +227,7 @@ struct Driver<'a> {
 impl Driver<'_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Closed, h2::Error>> {
         self.tally.drive_by(cx);
+        self.wire.begin_turn();
         while self.timer.poll_elapsed(cx).is_ready() {
             if self.expire() {
                 return Poll::Ready(Ok(Closed::Cut));

@@ -9,8 +9,8 @@ use sluicegate_tests::client::curl;
 use sluicegate_tests::wait::{DEADLINE, eventually};
 
 use super::frames::{
-    self, Client, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PING, RST_STREAM, block,
-    data, data_end, frame, headers, headers_open, setting, window_update,
+    self, Client, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PING, RST_STREAM,
+    WINDOW_UPDATE, block, data, data_end, frame, headers, headers_open, setting, window_update,
 };
 use super::rig::{Plan, Rig, records};
 
@@ -215,6 +215,55 @@ fn a_client_may_acknowledge_many_messages_late() {
     client.raw.send(late).expect("send");
     client.raw.send(headers(5, &CALL)).expect("send");
     stream(&mut client, 5);
+}
+
+#[test]
+fn small_messages_wait_for_a_slow_endpoint_without_being_held_against_the_client() {
+    const MESSAGES: usize = 20_000;
+    // It takes the call after half a second, and then as many bytes as its window has room for.
+    let backend = Backend::raw(|stream, _| {
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        let Some(mut client) = Client::accept(stream) else {
+            return;
+        };
+        let mut bytes = 0;
+        while let Some(frame) = client.next() {
+            if frame.kind != DATA {
+                continue;
+            }
+            bytes += frame.payload.len();
+            let answer = match frame.ends() {
+                true => [
+                    headers_open(frame.stream, &OK_HEAD),
+                    data(frame.stream, bytes.to_string().as_bytes()),
+                    headers(frame.stream, &[("grpc-status", "0")]),
+                ]
+                .concat(),
+                false if frame.payload.is_empty() => Vec::new(),
+                false => {
+                    let by = u32::try_from(frame.payload.len()).expect("a frame");
+                    [window_update(frame.stream, by), window_update(0, by)].concat()
+                }
+            };
+            if client.raw.send(answer).is_err() {
+                return;
+            }
+        }
+    });
+    let rig = Plan::new(&[backend.address()])
+        .pool("protocol: http2")
+        .run();
+    let mut client = Client::connect(rig.bind);
+    let mut call = headers_open(1, &CALL);
+    for _ in 0..MESSAGES {
+        call.extend(data(1, b"\0\0\0\0\x05hello"));
+    }
+    call.extend(data_end(1, b""));
+    // So many fit into the windows that the proxy opens at the beginning.
+    client.next_of(&[WINDOW_UPDATE]);
+    client.raw.send(call).expect("send");
+    let got = stream(&mut client, 1);
+    assert_eq!(got[1].payload, (MESSAGES * 10).to_string().as_bytes());
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::http::upstream::Upstream;
 use crate::upstream::{Failure, Lease, Pool};
 use crate::wasm::Phase;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 impl<C: ClientSide> Exchange<'_, C> {
@@ -97,6 +97,9 @@ impl<C: ClientSide> Exchange<'_, C> {
         match pumped.await {
             Err(_) => {
                 let reason = self.timed_out(Reason::IdleTimeout);
+                if self.is_client_slow() {
+                    return self.cut(reason, Ending::Abort(h2::Reason::CANCEL));
+                }
                 self.abort(reason)
             }
             Ok(Err(reason)) => {
@@ -116,6 +119,12 @@ impl<C: ClientSide> Exchange<'_, C> {
             Ok(Ok(())) if self.upload == Upload::Done => Ending::Complete,
             Ok(Ok(())) => Ending::CompleteThenClose,
         }
+    }
+
+    /// What the client was sent waits for it to be taken.
+    fn is_client_slow(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        self.side.poll_flush(&mut cx).is_pending()
     }
 
     fn poll_download(

@@ -1,5 +1,6 @@
 //! One stream: the client's side of its exchange, pushed into and pulled from the h2 crate within the exchange's own task.
 
+use super::body::RequestBody;
 use super::wire::{DATA_MIN, Payments};
 use super::{header_map, request};
 use crate::chain::Reply;
@@ -14,6 +15,7 @@ use crate::io::timer::Timer;
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
+use http::request::Parts;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use std::cell::RefCell;
@@ -44,16 +46,39 @@ pub(super) async fn serve(
     respond: SendResponse<Bytes>,
 ) -> End {
     let config = service.listener.config.clone();
+    let (head, body) = request.into_parts();
+    let body = RequestBody::new(body);
+    let has_body = !body.is_done();
+    let body = Rc::new(RefCell::new(body));
     let out = Rc::new(RefCell::new(Out::Head(respond)));
-    let mut work = pin!(answer(service, connection, payments, request, out.clone(),));
-    let (end, unread) = std::future::poll_fn(|cx| {
+    let client = Http2Client {
+        body: body.clone(),
+        trailers: None,
+        limits: service.listener.head_limits(),
+        payments,
+        out: out.clone(),
+        head: None,
+        data: BytesMut::new(),
+        ending: None,
+        ended: false,
+    };
+    let mut work = pin!(answer(service, connection, head, client));
+    let end = std::future::poll_fn(|cx| {
         if out.borrow_mut().poll_reset(cx).is_ready() {
-            return Poll::Ready((End::Cancelled, None));
+            return Poll::Ready(End::Cancelled);
         }
-        work.as_mut().poll(cx)
+        let end = work.as_mut().poll(cx);
+        if has_body && end.is_pending() {
+            body.borrow_mut().collect(cx);
+        }
+        end
     })
     .await;
     drop(out);
+    let unread = match end {
+        End::Served => body.borrow_mut().take(),
+        End::Cancelled => None,
+    };
     if let Some(body) = unread {
         let time = config.timeouts.linger.min(LINGER_MAX);
         linger(body, config.limits.linger_bytes, time).await;
@@ -77,30 +102,14 @@ async fn linger(mut body: RecvStream, bytes_max: usize, time: Duration) {
     let _ = tokio::time::timeout(time, discard).await;
 }
 
-/// Answers the request. What of its body was not read by then is left.
 async fn answer(
     service: Rc<Service>,
     connection: Rc<Connection>,
-    payments: Payments,
-    request: Request<RecvStream>,
-    out: Rc<RefCell<Out>>,
-) -> (End, Option<RecvStream>) {
-    let limits = service.listener.head_limits();
-    let (parts, body) = request.into_parts();
-    let ended = body.is_end_stream();
-    let mut client = Http2Client {
-        body: (!ended).then_some(body),
-        trailers: None,
-        limits,
-        payments,
-        out,
-        head: None,
-        data: BytesMut::new(),
-        ending: None,
-        ended: false,
-    };
+    parts: Parts,
+    mut client: Http2Client,
+) -> End {
     let timer = Timer::new();
-    let ending = match request::accept(&parts, ended, &client.limits) {
+    let ending = match request::accept(&parts, client.body_done(), &client.limits) {
         Ok(incoming) => {
             drop(parts);
             exchange::run(&service, &connection, &timer, &mut client, incoming).await
@@ -127,10 +136,8 @@ async fn answer(
         }
     };
     match ending {
-        Ending::Complete | Ending::CompleteThenClose => {
-            return (End::Served, client.body.take());
-        }
-        Ending::Gone => return (End::Cancelled, None),
+        Ending::Complete | Ending::CompleteThenClose => {}
+        Ending::Gone => return End::Cancelled,
         Ending::Abort(code) => {
             // A reset overtakes what is queued. What arrived before the failure goes out as far as it can, so that the
             // client sees a response that broke off and not none at all.
@@ -142,7 +149,7 @@ async fn answer(
             client.out.borrow_mut().reset(h2::Reason::CANCEL);
         }
     }
-    (End::Served, None)
+    End::Served
 }
 
 /// Where the response goes.
@@ -178,8 +185,7 @@ impl Out {
 
 /// The client's side of one exchange on a stream.
 struct Http2Client {
-    /// Gone when it has ended.
-    body: Option<RecvStream>,
+    body: Rc<RefCell<RequestBody>>,
     trailers: Option<Fields>,
     limits: HeadLimits,
     payments: Payments,
@@ -279,19 +285,11 @@ impl ClientSide for Http2Client {
         cx: &mut Context<'_>,
         take: &mut Taker<'_>,
     ) -> Poll<Result<Pulled, BodyError>> {
-        let Some(body) = &mut self.body else {
-            return Poll::Ready(Ok(Pulled::End));
-        };
-        while let Some(data) = ready!(body.poll_data(cx)) {
-            let Ok(data) = data else {
-                return Poll::Ready(Err(BodyError::Truncated(None)));
-            };
-            // Fails only for a stream that is over.
-            let _ = body.flow_control().release_capacity(data.len());
-            if !data.is_empty() {
-                take(cx, &data);
-                return Poll::Ready(Ok(Pulled::Data(data.len())));
-            }
+        let mut body = self.body.borrow_mut();
+        match ready!(body.poll_data(cx, take)) {
+            Ok(0) => {}
+            Ok(read) => return Poll::Ready(Ok(Pulled::Data(read))),
+            Err(_) => return Poll::Ready(Err(BodyError::Truncated(None))),
         }
         match ready!(body.poll_trailers(cx)) {
             Err(_) => return Poll::Ready(Err(BodyError::Truncated(None))),
@@ -301,12 +299,11 @@ impl ClientSide for Http2Client {
                 None => return Poll::Ready(Err(BodyError::Malformed)),
             },
         }
-        self.body = None;
         Poll::Ready(Ok(Pulled::End))
     }
 
     fn body_done(&self) -> bool {
-        self.body.is_none()
+        self.body.borrow().is_done()
     }
 
     fn body_trailers(&mut self) -> Option<Fields> {

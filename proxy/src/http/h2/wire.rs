@@ -29,6 +29,11 @@ pub(super) const DATA_MIN: usize = 32;
 /// Frames that a client sends beside a piece of a request's body.
 const PAID_BY_UPLOAD: u32 = 2;
 
+/// Small frames of DATA that are read before the streams have their turn to take them.
+const TURN_MAX: u32 = 512;
+/// What the h2 crate counts as small.
+const SMALL: usize = 256;
+
 const PREFACE_BYTES: usize = 24;
 const HEAD_BYTES: usize = 9;
 const DATA: u8 = 0;
@@ -46,6 +51,8 @@ struct State {
     payments: Payments,
     /// The peer sent something, or took a part of a response.
     moved: bool,
+    /// Small frames of DATA that were read in this turn of the driver.
+    small: u32,
 }
 
 impl Wire {
@@ -56,12 +63,18 @@ impl Wire {
             sent: Frames::after(0),
             payments: Payments::default(),
             moved: false,
+            small: 0,
         })))
     }
 
     /// Once true, nothing is read any more.
     pub(super) fn is_flooded(&self) -> bool {
         self.0.borrow().payments.are_overdrawn()
+    }
+
+    /// The streams had their turn, and have taken what was read for them.
+    pub(super) fn begin_turn(&self) {
+        self.0.borrow_mut().small = 0;
     }
 
     /// What is paid and owed, for those who know of messages.
@@ -93,6 +106,11 @@ impl AsyncRead for Wire {
             // The driver asks after each poll; there is nothing to be woken for.
             return Poll::Pending;
         }
+        if state.small >= TURN_MAX {
+            // The tasks of the streams were woken before.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         let read = Pin::new(&mut state.io).poll_read(cx, buffer);
         let bytes = &buffer.filled()[before..];
@@ -100,11 +118,15 @@ impl AsyncRead for Wire {
             return read;
         }
         state.moved = true;
+        let small = &mut state.small;
         let mut balance = state.payments.0.borrow_mut();
         state.received.pass(bytes, |kind, len| match kind {
             HEADERS => balance.allowance.earn(PAID_BY_REQUEST),
             CONTINUATION => {}
-            DATA if len > 0 => balance.allowance.earn(PAID_BY_UPLOAD),
+            DATA if len > 0 => {
+                *small += u32::from(len < SMALL);
+                balance.allowance.earn(PAID_BY_UPLOAD);
+            }
             _ => balance.overdrawn |= !balance.allowance.spend(Instant::now),
         });
         read
