@@ -6,13 +6,15 @@ here=$(cd "$(dirname "$0")" && pwd)
 eval "$("$here/setup.sh" environment)"
 
 passed=0 failed=0 broken=""
+said=$(mktemp)
+trap 'rm -f "$said"' EXIT
 for run in "$here"/*/run; do
     suite=$(basename "$(dirname "$run")")
     [ -x "$run" ] || continue
     [ $# = 0 ] || [[ " $* " == *" $suite "* ]] || continue
     # A suite that hangs must not hang this.
-    last=$(timeout --kill-after=10 "${FOREIGN_SECONDS:-300}" "$run" | tee /dev/stderr | tail -n 1)
-    if [[ $last =~ ([0-9]+)\ passed,\ ([0-9]+)\ failed ]]; then
+    timeout --kill-after=10 "${FOREIGN_SECONDS:-300}" "$run" | tee "$said"
+    if [[ $(tail -n 1 "$said") =~ ([0-9]+)\ passed,\ ([0-9]+)\ failed ]]; then
         passed=$((passed + BASH_REMATCH[1]))
         failed=$((failed + BASH_REMATCH[2]))
     else
