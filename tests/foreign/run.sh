@@ -14,10 +14,13 @@ for run in "$here"/*/run; do
     [ $# = 0 ] || [[ " $* " == *" $suite "* ]] || continue
     # A suite that hangs must not hang this.
     timeout --kill-after=10 "${FOREIGN_SECONDS:-300}" "$run" | tee "$said"
+    status=${PIPESTATUS[0]}
     if [[ $(tail -n 1 "$said") =~ ([0-9]+)\ passed,\ ([0-9]+)\ failed ]]; then
         passed=$((passed + BASH_REMATCH[1]))
         failed=$((failed + BASH_REMATCH[2]))
-    else
+    fi
+    # One that ends badly without saying of what has failed as well.
+    if [ "$status" != 0 ] && [ "${BASH_REMATCH[2]:-0}" = 0 ]; then
         broken="$broken $suite"
         failed=$((failed + 1))
     fi

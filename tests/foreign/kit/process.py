@@ -13,6 +13,7 @@ import time
 
 DEADLINE = 30.0
 
+_making = threading.Lock()
 _scratch = None
 _taken = 0
 
@@ -20,12 +21,13 @@ _taken = 0
 def scratch():
     """The folder of this run; removed at its end unless FOREIGN_KEEP is set."""
     global _scratch
-    if _scratch is None:
-        _scratch = tempfile.TemporaryDirectory(prefix="sluicegate-foreign-")
-        if os.environ.get("FOREIGN_KEEP"):
-            print(f"kept: {_scratch.name}", flush=True)
-            _scratch._finalizer.detach()
-    return pathlib.Path(_scratch.name)
+    with _making:
+        if _scratch is None:
+            _scratch = tempfile.TemporaryDirectory(prefix="sluicegate-foreign-")
+            if os.environ.get("FOREIGN_KEEP"):
+                print(f"kept: {_scratch.name}", flush=True)
+                _scratch._finalizer.detach()
+        return pathlib.Path(_scratch.name)
 
 
 def free_address():
@@ -34,8 +36,9 @@ def free_address():
     global _taken
     ip = f"127.{128 + (os.getpid() >> 14 & 63)}.{os.getpid() >> 6 & 255}.{(os.getpid() & 63) * 4 + 1}"
     while True:
-        port = 20_000 + _taken
-        _taken += 1
+        with _making:
+            port = 20_000 + _taken
+            _taken += 1
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
