@@ -8,7 +8,7 @@ PACKAGES := curl openssl openssh-server openssh-client nghttp2-client nghttp2-se
 	prometheus
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: setup demo test conformance lint build bench fuzz fuzz-build soak clean fmt reference
+.PHONY: setup demo test conformance foreign lint build bench fuzz fuzz-build soak clean fmt reference
 
 ## Install what the build and the tests need and is not there yet: as root; else say what is missing.
 setup:
@@ -29,6 +29,14 @@ test: setup
 conformance: setup
 	$(CARGO) build --bin sluicegate
 	./tests/conformance/run.sh
+
+## Clients and servers of others (gRPC, WebSocket, event streams, uploads) through the proxy; tests/foreign/README.md says what
+## the first run fetches.
+foreign:
+	@./tests/setup.sh curl
+	@./tests/foreign/setup.sh
+	$(CARGO) build --bin sluicegate
+	./tests/foreign/run.sh
 
 ## What a change must pass before it is read.
 lint:

@@ -1,0 +1,20 @@
+"""What all suites here share: processes that are gone at the end, the proxy, certificates, and a line for each case."""
+
+from .process import Program, Server, free_address, gunicorn, scratch, until
+from .proxy import Proxy, certificate
+from .report import Failed, Report, equal, expect
+
+__all__ = [
+    "Failed",
+    "Program",
+    "Proxy",
+    "Report",
+    "Server",
+    "certificate",
+    "equal",
+    "expect",
+    "free_address",
+    "gunicorn",
+    "scratch",
+    "until",
+]
