@@ -35,7 +35,7 @@ conformance: setup
 foreign:
 	@./tests/setup.sh curl
 	@./tests/foreign/setup.sh
-	$(CARGO) build --bin sluicegate
+	$(CARGO) build --workspace --bin sluicegate
 	./tests/foreign/run.sh
 
 ## What a change must pass before it is read.
