@@ -237,6 +237,7 @@ mod tests {
             forwarded,
             trusted_proxies: TRUSTED.iter().map(|t| t.parse().unwrap()).collect(),
             http2: true,
+            trace: false,
             upgrade: vec![],
             via: "sluicegate".into(),
         }
