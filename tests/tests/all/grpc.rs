@@ -9,8 +9,9 @@ use sluicegate_tests::client::curl;
 use sluicegate_tests::wait::{DEADLINE, eventually};
 
 use super::frames::{
-    self, Client, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PING, RST_STREAM,
-    WINDOW_UPDATE, block, data, data_end, frame, headers, headers_open, setting, window_update,
+    self, ACK, Client, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PING, RST_STREAM,
+    SETTINGS, WINDOW_UPDATE, block, data, data_end, frame, headers, headers_open, setting,
+    window_update,
 };
 use super::rig::{Plan, Rig, records};
 
@@ -259,8 +260,9 @@ fn small_messages_wait_for_a_slow_endpoint_without_being_held_against_the_client
         call.extend(data(1, b"\0\0\0\0\x05hello"));
     }
     call.extend(data_end(1, b""));
-    // So many fit into the windows that the proxy opens at the beginning.
+    // So many fit into the windows that the proxy opens at the beginning, once its settings are acknowledged.
     client.next_of(&[WINDOW_UPDATE]);
+    client.raw.send(frame(SETTINGS, ACK, 0, &[])).expect("send");
     client.raw.send(call).expect("send");
     let got = stream(&mut client, 1);
     assert_eq!(got[1].payload, (MESSAGES * 10).to_string().as_bytes());
