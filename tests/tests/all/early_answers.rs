@@ -135,6 +135,41 @@ fn a_backends_early_answer_reaches_a_client_that_is_still_sending() {
 }
 
 #[test]
+fn a_body_that_a_reset_cuts_never_looks_whole() {
+    // The end of the connection would be the end of the body, but there is none: the backend resets it, as one that dies with
+    // unread bytes does. The proxy learns of it while it writes.
+    let backend = Backend::raw(|stream, _| {
+        let mut raw = Raw::over(stream.try_clone().expect("clone"));
+        if raw.head().is_ok() {
+            let _ = (&stream).write_all(b"HTTP/1.1 200 OK\r\n\r\nthe first half, ");
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            super::hostile_backends::reset(&stream);
+        }
+    });
+    let rig = Plan::new(&[backend.address()]).run();
+    for n in 0..2 {
+        let mut raw = rig.raw();
+        let mut sender = Raw::over(raw.stream().try_clone().expect("clone"));
+        let target = format!("/cut/{n}");
+        let head = format!("POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n");
+        let got = std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let _ = sender.send(head);
+                for _ in 0..1000 {
+                    if sender.send(vec![0; 50_000]).is_err() {
+                        return;
+                    }
+                }
+            });
+            raw.response()
+        });
+        assert!(got.is_err(), "{got:?}");
+        let record = rig.record(&target);
+        assert_eq!(record["reason"], "upstream-truncated", "{record}");
+    }
+}
+
+#[test]
 fn reading_on_after_an_answer_has_its_bounds() {
     let rig = {
         let backend = Backend::http("never asked");

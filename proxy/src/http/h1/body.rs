@@ -112,6 +112,11 @@ impl IncomingBody {
         matches!(&self.state, State::Chunked(decoder) if decoder.is_over())
     }
 
+    /// The end of the connection is the end of the body.
+    pub fn is_until_close(&self) -> bool {
+        matches!(self.state, State::UntilClose)
+    }
+
     pub fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
     }

@@ -1,6 +1,6 @@
 //! One HTTP/1.1 connection to an endpoint while it serves one exchange.
 
-use super::body::IncomingBody;
+use super::body::{BodyError, IncomingBody, Pulled, Taker};
 use super::chunked::{self, TrailerLimits};
 use super::framing::Framing;
 use super::parse::{self, HeadEnd, ParsedResponse};
@@ -36,6 +36,8 @@ pub struct Upstream {
     /// A head of this exchange has come.
     interim: bool,
     conduct: Conduct,
+    /// A write met a reset of the connection.
+    reset: bool,
     /// A whole head of a response has arrived that is not allowed.
     pub whole_head: bool,
 }
@@ -56,6 +58,7 @@ impl Upstream {
             unasked: false,
             interim: false,
             conduct: Conduct::Framed,
+            reset: false,
             whole_head: false,
         }
     }
@@ -66,7 +69,9 @@ impl Upstream {
             self.queue_data(data);
             return Ok(());
         }
-        self.out.write(cx, &self.transport, data)
+        let written = self.out.write(cx, &self.transport, data);
+        self.reset |= written.as_ref().is_err_and(is_reset);
+        written
     }
 
     /// Queues request body data that was sent to another endpoint before.
@@ -90,6 +95,7 @@ impl Upstream {
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = self.out.poll_flush(cx, &self.transport);
         self.unsent &= self.out.is_untouched();
+        self.reset |= matches!(&flushed, Poll::Ready(Err(error)) if is_reset(error));
         flushed
     }
 
@@ -169,9 +175,16 @@ impl Upstream {
         &mut self,
         cx: &mut Context<'_>,
         scratch: &Scratch,
-        take: &mut super::body::Taker<'_>,
-    ) -> Poll<Result<super::body::Pulled, super::body::BodyError>> {
-        self.body.poll_pull(cx, &self.transport, scratch, take)
+        take: &mut Taker<'_>,
+    ) -> Poll<Result<Pulled, BodyError>> {
+        let until_close = self.body.is_until_close();
+        match ready!(self.body.poll_pull(cx, &self.transport, scratch, take)) {
+            // The kernel tells of a reset once. Whoever reads after that sees an end that never came.
+            Ok(Pulled::End) if until_close && self.reset => {
+                Poll::Ready(Err(BodyError::Truncated(None)))
+            }
+            pulled => Poll::Ready(pulled),
+        }
     }
 
     /// From here on bytes go out as they are: the connection was upgraded.
@@ -192,6 +205,11 @@ impl Upstream {
     pub fn has_surplus(&self) -> bool {
         self.body.is_done() && self.body.has_rest() && !self.body.rest().starts_with(FAREWELL)
     }
+}
+
+/// The endpoint had not ended its side in order: a write that comes after an end fails with EPIPE (tcp(7)).
+fn is_reset(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ConnectionReset
 }
 
 fn conduct(parsed: &ParsedResponse) -> Conduct {

@@ -9,7 +9,7 @@ mod table;
 mod unasked;
 
 /// Ends a backend's connection with a reset. The harness holds copies of it, so that closing would not do.
-fn reset(stream: &std::net::TcpStream) {
+pub fn reset(stream: &std::net::TcpStream) {
     // Connecting to nothing is how Linux is told to disconnect; a connection that is gone already may refuse.
     let _ = rustix::net::connect_unspec(stream);
 }
