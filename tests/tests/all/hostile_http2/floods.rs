@@ -16,7 +16,7 @@ use sluicegate_tests::client::Raw;
 use sluicegate_tests::wait::{DEADLINE, eventually};
 
 /// What the process may grow by under one flood, with what the allocator keeps.
-const MEMORY_MAX: u64 = 48 << 20;
+const MEMORY_MAX: u64 = 16 << 20;
 
 struct Flood {
     name: &'static str,
@@ -70,11 +70,11 @@ fn floods() -> Vec<Flood> {
         Flood::new("rapid reset (CVE-2023-44487)", |s| {
             [get(s, "/"), cancel(s)].concat()
         })
-        .reaching(20),
+        .reaching(5),
         Flood::new("reset by a window of 0 (CVE-2025-8671)", |s| {
             [open(s), window_update(s, i32::MAX as u32)].concat()
         })
-        .reaching(250),
+        .reaching(150),
         Flood::new("reset by data after a length", |s| {
             [
                 headers_open(s, &[&POST[..], &[("content-length", "1")]].concat()),
@@ -82,7 +82,7 @@ fn floods() -> Vec<Flood> {
             ]
             .concat()
         })
-        .reaching(250),
+        .reaching(150),
         Flood::new("reset by a priority of itself", |s| {
             [
                 open(s),
@@ -90,7 +90,7 @@ fn floods() -> Vec<Flood> {
             ]
             .concat()
         })
-        .reaching(250),
+        .reaching(150),
         Flood::new("reset by a malformed head", |s| headers(s, &[GET[0]])),
         Flood::new("reset by trailers that do not end", |s| {
             [
@@ -99,7 +99,7 @@ fn floods() -> Vec<Flood> {
             ]
             .concat()
         })
-        .reaching(250)
+        .reaching(150)
         // Trailers of a stream that was refused are headers of one that is over.
         .or(Answer::GoAway(PROTOCOL_ERROR)),
         Flood::new("refused streams", open).reaching(100),
