@@ -432,6 +432,8 @@ pub struct Multiplexed {
     pub streams: h2::client::SendRequest<Bytes>,
     /// Counts what is asked of the endpoint: requests and pieces of their bodies.
     pub asked: Rc<Cell<u64>>,
+    /// Exchanges that ended before their responses did.
+    pub cancelled: Cell<u32>,
     /// Never sent: the connection's task learns by its end that nobody uses the connection any more.
     pub used: tokio::sync::oneshot::Sender<()>,
 }

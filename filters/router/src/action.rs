@@ -298,7 +298,16 @@ fn is_url_of(url: &[u8], request: &Request<'_>) -> bool {
     let Some((host, rest)) = rest.split_at_checked(authority.len()) else {
         return false;
     };
-    let rest = rest.strip_prefix(request.path().as_bytes());
+    // A URL without a path is that of the root (RFC 9110 §4.2.3).
+    let (rest, root) = match rest {
+        [] | [b'?' | b'#', ..] => (Some(rest), true),
+        _ => (rest.strip_prefix(request.path().as_bytes()), false),
+    };
+    if root && request.path().as_bytes() != b"/" {
+        return false;
+    }
+    // What stands behind a `#` is the client's own affair.
+    let rest = rest.map(|rest| rest.split(|&b| b == b'#').next().unwrap_or(rest));
     let query = request.query();
     host.eq_ignore_ascii_case(authority)
         && match rest {

@@ -230,6 +230,18 @@ fn who_is_where_a_redirect_leads_is_not_redirected_again() {
             "{redirect}"
         );
     }
+    // The root need not be named either, and what stands behind `#` is the client's own.
+    for location in [
+        "https://a.example",
+        "https://a.example/",
+        "https://a.example/#top",
+    ] {
+        let root = TestRequest::get("/")
+            .authority("a.example")
+            .tls("a.example");
+        let rules = json!({"default": {"redirect": {"location": location, "status": 301}}});
+        assert!(router(rules).request(root).is_next(), "{location}");
+    }
     // The scheme's own port need not be named.
     let standard = TestRequest::get("/old")
         .authority("[2001:db8::1]")

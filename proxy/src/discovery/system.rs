@@ -27,7 +27,7 @@ pub struct SystemResolver {
     hosts: PathBuf,
     resolv_conf: PathBuf,
     /// Asked instead of those of resolv.conf.
-    own: Option<TokioResolver>,
+    own: Option<Dns>,
     servers: Mutex<Servers>,
 }
 
@@ -36,7 +36,14 @@ struct Servers {
     /// When the resolv.conf that `dns` was built from was written; none before the first look.
     written: Option<SystemTime>,
     /// None: no name server is configured.
-    dns: Option<TokioResolver>,
+    dns: Option<Dns>,
+}
+
+/// Name servers, and what may be added to a name that they do not know.
+#[derive(Clone)]
+struct Dns {
+    resolver: TokioResolver,
+    search: Vec<String>,
 }
 
 impl Default for SystemResolver {
@@ -90,7 +97,7 @@ impl SystemResolver {
                 "not in the hosts file, and no name server is configured".into(),
             ));
         };
-        by_dns(&dns, host).await
+        dns.ask(host).await
     }
 
     /// A file that is missing or unreadable is an empty one.
@@ -103,7 +110,7 @@ impl SystemResolver {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    async fn dns(&self) -> Option<TokioResolver> {
+    async fn dns(&self) -> Option<Dns> {
         if self.own.is_some() {
             return self.own.clone();
         }
@@ -132,7 +139,7 @@ impl Resolve for SystemResolver {
     }
 }
 
-fn build(resolv_conf: &[u8]) -> Option<TokioResolver> {
+fn build(resolv_conf: &[u8]) -> Option<Dns> {
     let (config, options) = hickory_resolver::system_conf::parse_resolv_conf(resolv_conf)
         .inspect_err(|error| tracing::warn!(%error, "resolv.conf names no usable server"))
         .ok()?;
@@ -141,27 +148,50 @@ fn build(resolv_conf: &[u8]) -> Option<TokioResolver> {
         .ok()
 }
 
-fn asking(config: ResolverConfig, mut options: ResolverOpts) -> Result<TokioResolver, NetError> {
+fn asking(config: ResolverConfig, mut options: ResolverOpts) -> Result<Dns, NetError> {
     options.use_hosts_file = ResolveHosts::Never;
     options.cache_size = 0;
     options.timeout = options.timeout.min(Duration::from_secs(2));
-    TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+    let search = config.search().iter().chain(config.domain());
+    let search = search.map(|name| name.to_ascii()).collect();
+    let resolver = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
         .with_options(options)
-        .build()
+        .build()?;
+    Ok(Dns { resolver, search })
 }
 
-/// IPv6 addresses only when there are no others. A name has no address when both answers say so: one that did not come
-/// says nothing.
+impl Dns {
+    /// The resolver goes through the search list and gives what was said last. That the last name does not exist says
+    /// nothing of those before it for which a server had failed, so that each is asked alone before a name counts as gone.
+    async fn ask(&self, host: &str) -> Result<Answer, ResolveError> {
+        let asked = by_dns(&self.resolver, host).await;
+        let is_gone = matches!(asked, Err(ResolveError::NoAddress));
+        if !is_gone || self.search.is_empty() || host.ends_with('.') {
+            return asked;
+        }
+        for suffix in self.search.iter().map(String::as_str).chain([""]) {
+            let absolute = format!("{host}.{}", suffix.trim_end_matches('.'));
+            let absolute = format!("{}.", absolute.trim_end_matches('.'));
+            match by_dns(&self.resolver, &absolute).await {
+                Err(ResolveError::NoAddress) => {}
+                answered => return answered,
+            }
+        }
+        asked
+    }
+}
+
+/// IPv6 addresses only where the server says that there are no others. A name has no address when both answers say so: one
+/// that did not come says nothing.
 async fn by_dns(dns: &TokioResolver, host: &str) -> Result<Answer, ResolveError> {
     let first = match answer(dns.lookup(host, RecordType::A).await) {
         Ok(answer) => return Ok(answer),
         Err(error) => error,
     };
-    let second = answer(dns.lookup(host, RecordType::AAAA).await);
-    second.map_err(|error| match first {
-        ResolveError::NoAddress => error,
-        first => first,
-    })
+    match first {
+        ResolveError::NoAddress => answer(dns.lookup(host, RecordType::AAAA).await),
+        first => Err(first),
+    }
 }
 
 fn answer(lookup: Result<Lookup, NetError>) -> Result<Answer, ResolveError> {
@@ -260,7 +290,7 @@ mod tests {
     }
 
     /// Answers every question over UDP from `zone`; other names do not exist.
-    async fn name_server(zone: &'static [(&'static str, &'static str)]) -> TokioResolver {
+    async fn name_server(zone: &'static [(&'static str, &'static str)]) -> Dns {
         let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let port = socket.local_addr().unwrap().port();
         tokio::spawn(async move {
@@ -275,6 +305,10 @@ mod tests {
                     answer.metadata.response_code = ResponseCode::NXDomain;
                 }
                 for (_, ip) in known {
+                    if *ip == "fails" {
+                        answer.metadata.response_code = ResponseCode::ServFail;
+                        continue;
+                    }
                     let data = RData::from(ip.parse::<IpAddr>().unwrap());
                     if data.record_type() == query.query_type() {
                         let name = query.name().clone();
@@ -309,7 +343,7 @@ mod tests {
                 ("six.test", &["fd00::2"]),
             ];
             for (host, expected) in cases {
-                let answer = by_dns(&dns, host).await.unwrap();
+                let answer = dns.ask(host).await.unwrap();
                 let expected: Vec<IpAddr> = expected.iter().map(|ip| ip.parse().unwrap()).collect();
                 assert_eq!(answer.addresses, expected, "{host}");
                 let ttl = answer.ttl.unwrap();
@@ -318,10 +352,23 @@ mod tests {
                     "{ttl:?}"
                 );
             }
-            let missing = by_dns(&dns, "none.test").await;
+            let missing = dns.ask("none.test").await;
             assert_eq!(missing, Err(ResolveError::NoAddress));
-            let nonsense = by_dns(&dns, "a..b").await;
+            let nonsense = dns.ask("a..b").await;
             assert!(nonsense.is_err());
+        });
+    }
+    #[test]
+    fn a_failure_before_the_end_of_the_search_list_is_no_absence() {
+        run(async {
+            let mut dns = name_server(&[("web.corp.test.", "fails")]).await;
+            dns.search = vec!["corp.test.".into(), "test.".into()];
+            let failed = dns.ask("web").await;
+            assert!(
+                matches!(failed, Err(ResolveError::Other(_) | ResolveError::Timeout)),
+                "{failed:?}"
+            );
+            assert_eq!(dns.ask("other").await, Err(ResolveError::NoAddress));
         });
     }
 }

@@ -46,6 +46,8 @@ const CANCELLED_BURST: u32 = 200;
 const CANCELLED_PER_SECOND: u32 = 600;
 /// A stream that lives longer and is cancelled then was wanted once.
 const EARLY: Duration = Duration::from_secs(1);
+/// So long frames may come late for a stream that was reset here.
+const REMEMBERED_FOR: Duration = Duration::from_secs(10);
 /// Lines of a `cookie` that come one by one (RFC 9113 §8.2.3). The crate counts 38 bytes more for each than there are in one line.
 const CRUMBS_MAX: usize = 1024;
 /// What small frames of DATA may cost in the crate, at some 256 bytes each. Only those of one turn wait there, see
@@ -141,7 +143,8 @@ fn settings(limits: &ListenerLimits) -> Builder {
         // Streams that frames against the protocol made us reset, and those that were refused (CVE-2025-8671).
         .max_local_error_reset_streams(Some(cancelled_burst(limits.streams) as usize))
         // Streams we reset are remembered for a moment, for the frames that were under way.
-        .max_concurrent_reset_streams(limits.streams as usize);
+        .max_concurrent_reset_streams(cancelled_burst(limits.streams) as usize)
+        .reset_stream_duration(REMEMBERED_FOR);
     builder
 }
 

@@ -22,6 +22,7 @@ use h2::{RecvStream, SendStream};
 use http::header::{CONTENT_LENGTH, HeaderValue, TE};
 use hyper::HeaderMap;
 use pulse::{Counted, Finding, Pulse, Traffic};
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -38,6 +39,18 @@ const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS_MAX as u32;
 const SEND_BUFFER_MAX: usize = 64 * 1024;
 /// Fields of one response that are read at least: what is over the limits is then known for what it is.
 const HEADER_BYTES_MIN: usize = 256 * 1024;
+
+/// Streams that were cancelled here and whose late frames are passed over, and for how long.
+const RESETS_REMEMBERED: usize = 16 * 1024;
+const RESETS_REMEMBERED_FOR: Duration = Duration::from_secs(5);
+/// Frames for streams that are forgotten, over the life of a connection. It bounds the answers to an endpoint that does not
+/// read them.
+const LATE_FRAMES_MAX: usize = 64 * 1024;
+/// What small frames of DATA may cost in the crate, at some 256 bytes each. Those that wait for a client are collected, see
+/// [`Upstream::ease`]. But the crate never gives back what it counts for frames that came late, for streams that were
+/// cancelled, and ends the connection when that is too much. So one on which many were is left to those that use it.
+const SMALL_FRAMES_BYTES: usize = 256 * 1024 * 1024;
+const CANCELLED_MAX: u32 = 500;
 
 /// What an orderly end may take: an endpoint that does not read would keep the connection for ever.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
@@ -72,11 +85,17 @@ pub async fn open<D: 'static>(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(list_max as u32)
         .max_send_buffer_size(SEND_BUFFER_MAX)
+        // Clients cancel: what of a cancelled response is still under way must not end the connection for the others.
+        .max_concurrent_reset_streams(RESETS_REMEMBERED)
+        .reset_stream_duration(RESETS_REMEMBERED_FOR)
+        .max_local_error_reset_streams(Some(LATE_FRAMES_MAX))
+        .data_frame_budget(SMALL_FRAMES_BYTES)
         .handshake(Counted::new(io, traffic.clone()))
         .await?;
     let (used, unused) = tokio::sync::oneshot::channel();
     let multiplexed = Multiplexed {
         streams,
+        cancelled: Cell::new(0),
         used,
         asked: traffic.asked.clone(),
     };
@@ -163,6 +182,8 @@ pub struct Upstream {
     response: ResponseFuture,
     send: SendStream<Bytes>,
     body: Option<RecvStream>,
+    /// Data of the response that has arrived while its client took none. Its stream's window bounds it.
+    ahead: BytesMut,
     /// Body data that waits for the endpoint's window.
     out: BytesMut,
     /// The end of the body, queued behind `out`.
@@ -183,6 +204,20 @@ pub struct Upstream {
     limits: TrailerLimits,
     /// What had been heard on the connection when the request was sent, or when something was heard for it.
     heard: u64,
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        let line = self.seat.line();
+        if self.answered && self.done {
+            return;
+        }
+        let cancelled = line.connection.cancelled.get().saturating_add(1);
+        line.connection.cancelled.set(cancelled);
+        if cancelled >= CANCELLED_MAX {
+            line.retire();
+        }
+    }
 }
 
 impl Upstream {
@@ -212,6 +247,7 @@ impl Upstream {
             response,
             send,
             body: None,
+            ahead: BytesMut::new(),
             out: BytesMut::new(),
             end: None,
             trailers: None,
@@ -317,6 +353,12 @@ impl Upstream {
     ) -> Poll<Result<Pulled, BodyError>> {
         while !self.done {
             let Some(body) = &mut self.body else { break };
+            if !self.ahead.is_empty() {
+                let data = self.ahead.split();
+                let _ = body.flow_control().release_capacity(data.len());
+                take(cx, &data);
+                return Poll::Ready(Ok(Pulled::Data(data.len())));
+            }
             match ready!(body.poll_data(cx)) {
                 Some(Ok(data)) => {
                     self.seat.line().hear();
@@ -342,6 +384,17 @@ impl Upstream {
             }
         }
         Poll::Ready(Ok(Pulled::End))
+    }
+
+    /// The client does not take what it is sent. The crate keeps what arrives frame by frame, and ends a connection on which
+    /// thousands of small ones wait; here they take no more room than their data.
+    pub fn ease(&mut self, cx: &mut Context<'_>) {
+        let Some(body) = &mut self.body else { return };
+        // An error is met again by whoever asks for more.
+        while let Poll::Ready(Some(Ok(data))) = body.poll_data(cx) {
+            self.seat.line().hear();
+            self.ahead.extend_from_slice(&data);
+        }
     }
 
     fn broken(&mut self, error: &h2::Error) -> BodyError {

@@ -206,9 +206,11 @@ impl Upstream {
     }
 
     /// The client did not take the last piece at once.
-    pub fn ease(&mut self) {
-        if let Upstream::Http1(upstream) = self {
-            upstream.body.ease();
+    pub fn ease(&mut self, cx: &mut Context<'_>) {
+        match self {
+            Upstream::Http1(upstream) => upstream.body.ease(),
+            Upstream::Http2(upstream) => upstream.ease(cx),
+            Upstream::Handler(_) => {}
         }
     }
 

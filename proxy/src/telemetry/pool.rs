@@ -36,13 +36,18 @@ impl PoolMetrics {
     /// An endpoint of `pool` has answered; `after` is the time that all tries took.
     pub fn responded(&self, pool: &str, after: Duration) {
         let mut pools = self.pools.borrow_mut();
-        if !pools.contains_key(pool) {
-            pools.insert(pool.into(), self.table.shard(pool));
-        }
-        if let Some(shard) = pools.get(pool) {
+        let count = |shard: &Shard<POOL_CELLS>| {
             let us = u64::try_from(after.as_micros()).unwrap_or(u64::MAX);
             shard.add(SUM_US, us);
             shard.add(BUCKET + BOUNDS_US.partition_point(|&b| b < us), 1);
+        };
+        match pools.get(pool) {
+            Some(shard) => count(shard),
+            None => {
+                let shard = self.table.shard(pool);
+                count(&shard);
+                pools.insert(pool.into(), shard);
+            }
         }
     }
 

@@ -145,7 +145,8 @@ impl Pool {
                 return false;
             }
             if tokio::time::timeout(left, news.changed()).await.is_err() {
-                return false;
+                // Nobody brings news to a pool that a reload has replaced; its endpoints are known all the same.
+                return self.is_available() && patience.again();
             }
             if self.is_available() {
                 return patience.again();

@@ -130,6 +130,13 @@ impl<T> Kept<T> {
         timeout: Duration,
         rest: Duration,
     ) {
+        // In place of those that rest it would be the next to go, and none would ever have rested enough.
+        let is_full = self.all.get(&endpoint).is_some_and(|kept| {
+            kept.idle.is_empty() && endpoint_max > 0 && kept.len() >= endpoint_max
+        });
+        if is_full {
+            return;
+        }
         if let Some(kept) = self.room(endpoint, endpoint_max, timeout) {
             let expires = now + timeout;
             kept.resting.push_back(Resting {
@@ -268,11 +275,11 @@ mod tests {
         kept.put(A, 2, now, 3, LONG);
         assert_eq!(kept.take(A, now + second, 3, |_| true), Some(2));
         assert_eq!(kept.take(A, now + second, 3, |_| true), Some(1));
-        // Without room for more the shortest rest is enough.
+        // Without room for more the newcomer goes, and the shortest rest is enough.
         (0..4).for_each(|n| kept.put_to_rest(A, n, now, 3, LONG, second));
         assert_eq!(kept.len(), 3);
         assert_eq!(kept.take(A, now + REST / 2, 3, |_| true), None);
-        assert_eq!(kept.take(A, now + REST, 3, |_| true), Some(1));
+        assert_eq!(kept.take(A, now + REST, 3, |_| true), Some(0));
         assert_eq!(kept.take(A, now + REST, 3, |_| true), None, "there is room");
         assert_eq!(kept.sweep(now + REST, |_, n| *n != 2), 1);
         kept.put(A, 9, now, 1, LONG);

@@ -23,6 +23,9 @@ use crate::error::Reason;
 use crate::tls::ClientTls;
 use crate::wasm::Handler;
 
+/// Rounds in which one refresh takes account of what changed meanwhile.
+const REFRESHES_MAX: u32 = 2;
+
 /// Time a first resolution may take before requests stop waiting for it.
 const FIRST_RESOLUTION_MAX: Duration = Duration::from_secs(5);
 /// What first checks may take beyond their own timeout.
@@ -350,7 +353,8 @@ impl Pool {
     /// Brings the set up to date with how the endpoints stand. Whoever notices a change calls it; a second caller
     /// leaves the work to the first.
     pub(super) fn refresh(&self) {
-        loop {
+        // In a storm of failures there is always more to take account of. What this leaves, the next pick sees.
+        for _ in 0..REFRESHES_MAX {
             let plan = match self.plan.try_lock() {
                 Ok(plan) => plan,
                 Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),

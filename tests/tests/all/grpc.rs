@@ -6,8 +6,10 @@ use std::net::TcpStream;
 use serde_json::Value;
 use sluicegate_tests::backend::{Backend, refused, response};
 use sluicegate_tests::client::curl;
+use sluicegate_tests::proxy::Start;
 use sluicegate_tests::wait::{DEADLINE, eventually};
 
+use super::components;
 use super::frames::{
     self, ACK, Client, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PING, RST_STREAM,
     SETTINGS, WINDOW_UPDATE, block, data, data_end, frame, headers, headers_open, setting,
@@ -60,6 +62,11 @@ fn stream(client: &mut Client, id: u32) -> Vec<Frame> {
             return all;
         }
     }
+}
+
+fn body(frames: &[Frame]) -> Vec<u8> {
+    let data = frames.iter().filter(|f| f.kind == DATA);
+    data.flat_map(|f| f.payload.clone()).collect()
 }
 
 fn shape(frames: &[Frame]) -> Vec<(u8, bool, usize)> {
@@ -266,6 +273,101 @@ fn small_messages_wait_for_a_slow_endpoint_without_being_held_against_the_client
     client.raw.send(call).expect("send");
     let got = stream(&mut client, 1);
     assert_eq!(got[1].payload, (MESSAGES * 10).to_string().as_bytes());
+}
+
+#[test]
+fn filters_that_look_at_bodies_leave_a_head_the_end() {
+    let backend = ending_with_its_head();
+    let rig = Plan::new(&[backend.address()])
+        .pool("protocol: http2")
+        .listener(
+            "filters: [{module: bodies.wasm, settings: {response: {mode: watch, act: none}}}]",
+        )
+        .run_with(Start::new().file(
+            "bodies.wasm",
+            components::filter("bodies", "wasm32-unknown-unknown"),
+        ));
+    let mut client = Client::connect(rig.bind);
+    client.raw.send(headers(1, &CALL)).expect("send");
+    assert_eq!(shape(&stream(&mut client, 1)), [(HEADERS, true, 0)]);
+}
+
+fn ending_with_its_head() -> Backend {
+    Backend::raw(|stream, _| {
+        let Some(mut client) = Client::accept(stream) else {
+            return;
+        };
+        while let Some(frame) = client.next() {
+            let end = headers(frame.stream, &[(":status", "200"), ("grpc-status", "5")]);
+            if frame.kind == HEADERS && client.raw.send(end).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+/// `:method: GET` in HPACK's static table.
+const METHOD_GET: u8 = 0x82;
+
+/// Answers a POST with a long stream of small messages, and a GET at once.
+fn broadcast(messages: usize) -> (Rig, Backend) {
+    rig(move |frame| {
+        if frame.kind != HEADERS {
+            return Vec::new();
+        }
+        let mut all = headers_open(frame.stream, &OK_HEAD);
+        if frame.payload[0] == METHOD_GET {
+            all.extend(data_end(frame.stream, b"next"));
+            return all;
+        }
+        for _ in 0..messages {
+            all.extend(data(frame.stream, b"0123456789"));
+        }
+        all
+    })
+}
+
+fn ask(client: &mut Client, id: u32, method: &'static str) {
+    let mut fields = CALL.to_vec();
+    fields[0].1 = method;
+    client.raw.send(headers(id, &fields)).expect("send");
+}
+
+#[test]
+fn readers_that_stand_still_do_not_end_the_endpoints_connection_for_others() {
+    let (rig, backend) = broadcast(5000);
+    let mut slow = Client::connect(rig.bind);
+    slow.raw.send(setting(4, 0)).expect("send");
+    for n in 0..40 {
+        ask(&mut slow, 1 + 2 * n, "POST");
+        assert_eq!(slow.next_of(&[HEADERS, GOAWAY]).kind, HEADERS);
+    }
+    for n in 0..50 {
+        let mut client = Client::connect(rig.bind);
+        ask(&mut client, 1, "GET");
+        assert_eq!(body(&stream(&mut client, 1)), b"next", "{n}");
+    }
+    assert_eq!(backend.connections(), 1);
+}
+
+#[test]
+fn cancelled_streams_do_not_end_the_endpoints_connection_for_others() {
+    let (rig, backend) = broadcast(400);
+    for round in 0..12 {
+        let mut client = Client::connect(rig.bind);
+        for n in 0..50 {
+            ask(&mut client, 1 + 2 * n, "POST");
+        }
+        assert_eq!(client.next_of(&[HEADERS, GOAWAY]).kind, HEADERS);
+        for n in 0..50 {
+            client.cancel(1 + 2 * n);
+        }
+        let mut other = Client::connect(rig.bind);
+        ask(&mut other, 1, "GET");
+        assert_eq!(body(&stream(&mut other, 1)), b"next", "{round}");
+    }
+    // One that has seen hundreds of them is left to those that use it.
+    assert!(backend.connections() <= 3, "{}", backend.connections());
 }
 
 #[test]

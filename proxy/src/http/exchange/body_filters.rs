@@ -320,6 +320,7 @@ impl<C: ClientSide> Exchange<'_, C> {
         if let Some(pipeline) = &self.response_body {
             *body = match pipeline.length(announced) {
                 Err(_) => *body,
+                Ok(Some(0)) if *body == ResponseBody::Empty => *body,
                 Ok(Some(length)) if !pipeline.has_trailers() => ResponseBody::Length(length),
                 Ok(_) => ResponseBody::Stream,
             };

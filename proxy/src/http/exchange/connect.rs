@@ -64,11 +64,16 @@ impl<C: ClientSide> Exchange<'_, C> {
             // The tasks of connections that have just ended get their turn to say so.
             tokio::task::yield_now().await;
         }
-        for _ in 0..DIALS_MAX {
+        let mut dials = 0;
+        // Waiting for others' dials is bounded by the deadline.
+        while dials < DIALS_MAX {
             if let Some(seat) = worker.shared.take(endpoint, wire, h2_upstream::has_room) {
                 match self.over_http2(seat, !fresh, pool, lease)? {
                     Some(upstream) => return Ok(upstream),
-                    None => continue,
+                    None => {
+                        dials += 1;
+                        continue;
+                    }
                 }
             }
             let single = worker.shared.is_single(endpoint, wire);
@@ -98,7 +103,10 @@ impl<C: ClientSide> Exchange<'_, C> {
                             match seat.map(|seat| self.over_http2(seat, !fresh, pool, lease)) {
                                 Some(Ok(Some(upstream))) => return Ok(upstream),
                                 Some(Err(failed)) => return Err(failed),
-                                Some(Ok(None)) => continue,
+                                Some(Ok(None)) => {
+                                    dials += 1;
+                                    continue;
+                                }
                                 None => {
                                     let reason = self.timed_out(Reason::ConnectTimeout);
                                     return Err(Failed::to_connect(reason));
@@ -114,6 +122,7 @@ impl<C: ClientSide> Exchange<'_, C> {
                 Turn::Theirs(_) => None,
                 Turn::Mine(turn) => Some(turn),
             };
+            dials += 1;
             let offer = match pool.config.protocol {
                 PoolProtocol::Auto => Offer::Either,
                 _ => Offer::Http2,
@@ -157,6 +166,8 @@ impl<C: ClientSide> Exchange<'_, C> {
                             .await
                             .is_err()
                     {
+                        // Nobody else is to wait for it either.
+                        seat.line().retire();
                         lease.failed(Failure::Connect);
                         return Err(Failed::to_connect(Reason::ConnectTimeout));
                     }

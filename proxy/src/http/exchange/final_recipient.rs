@@ -24,7 +24,7 @@ impl<C: ClientSide> Exchange<'_, C> {
         }
         // What is no number is no limit that could be obeyed; it is passed on.
         let text = std::str::from_utf8(self.head.fields.get(b"max-forwards")?).ok()?;
-        if !text.bytes().all(|b| b.is_ascii_digit()) {
+        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
             return None;
         }
         // More than can be counted is as good as the most that can.
@@ -47,7 +47,7 @@ impl<C: ClientSide> Exchange<'_, C> {
         }
     }
 
-    /// The request as it came, as the content of a response.
+    /// The request as it would be forwarded, as the content of a response (RFC 9110 §9.3.8).
     fn repeated(&self) -> Reply {
         let mut body = Vec::with_capacity(512);
         body.extend_from_slice(self.head.method());

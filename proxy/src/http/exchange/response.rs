@@ -140,13 +140,15 @@ impl<C: ClientSide> Exchange<'_, C> {
         idle: Duration,
     ) -> Poll<Result<(), Reason>> {
         loop {
-            if *ended || self.response_body.is_some() || upstream.must_read() {
-                // What is queued goes out before more is read, so that one piece at most is held.
+            let holds = self.response_body.is_some() && self.journal.bytes_out > 0;
+            if *ended || holds || upstream.must_read() {
+                // What is queued goes out before more is read, so that one piece at most is held. A head whose end is known
+                // waits for it, because it may be its end as well.
                 match self.side.poll_flush(cx) {
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(_)) => return Poll::Ready(Err(Reason::ClientGone)),
                     Poll::Pending => {
-                        upstream.ease();
+                        upstream.ease(cx);
                         return Poll::Pending;
                     }
                 }

@@ -60,6 +60,8 @@ pub async fn serve(slot: Rc<ServiceSlot>, connection: Rc<Connection>, io: Io, in
         match arrived {
             Arrival::Closed => break Next::Close,
             Arrival::Http2 => {
+                // A connection that lives for days must not keep the generation that it began with.
+                drop(service);
                 Box::pin(h2::serve(slot, connection, transport.into_io(), rest)).await;
                 return;
             }
@@ -93,9 +95,12 @@ async fn close(service: &Service, transport: Transport, next: Next) {
         Next::Reset => crate::io::reset_on_close(io.tcp()),
         Next::Linger => {
             let config = &service.listener.config;
-            let bounds = DropBounds {
-                bytes: config.limits.linger_bytes as u64,
-                time: config.timeouts.linger,
+            let bounds = match service.worker.is_draining() {
+                true => DropBounds::default(),
+                false => DropBounds {
+                    bytes: config.limits.linger_bytes as u64,
+                    time: config.timeouts.linger,
+                },
             };
             crate::io::linger(io, &service.worker.scratch, bounds).await;
         }

@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, TryLockError};
 
 /// Failures of clients are forgotten after this time.
 const WITHIN_MS: u64 = 60_000;
@@ -49,13 +49,24 @@ impl Row {
             return self.dial_failed();
         }
         let client = network(client);
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        // Workers do not wait for each other. What is missed here comes again, if it means anything.
+        let Some(mut clients) = self.clients() else {
+            return;
+        };
         clients.retain(|&(other, at)| other != client && now.saturating_sub(at) < WITHIN_MS);
         if clients.len() < CLIENTS_MAX {
             clients.push((client, now));
         }
         let distinct = u32::try_from(clients.len()).unwrap_or(u32::MAX);
         self.distinct.store(distinct, Ordering::Relaxed);
+    }
+
+    fn clients(&self) -> Option<MutexGuard<'_, Vec<(IpAddr, u64)>>> {
+        match self.clients.try_lock() {
+            Ok(clients) => Some(clients),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// An exchange went well, or a check passed: forgives everything.
@@ -73,7 +84,9 @@ impl Row {
             self.dials.store(dials, Ordering::Relaxed);
         }
         if self.distinct.load(Ordering::Relaxed) != 0 {
-            let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(mut clients) = self.clients() else {
+                return;
+            };
             clients.clear();
             self.distinct.store(0, Ordering::Relaxed);
         }

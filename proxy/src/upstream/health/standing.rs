@@ -11,6 +11,9 @@ use arc_swap::ArcSwap;
 use super::row::Row;
 use super::schedule::Schedule;
 
+/// Doubts in a row beyond which they last no longer.
+const DOUBTS_MAX: u32 = 10;
+
 /// The first ejection lasts this long, the n-th n times as long.
 const EJECTION_STEP: Duration = Duration::from_secs(10);
 const EJECTION_MAX: Duration = Duration::from_secs(300);
@@ -149,14 +152,15 @@ impl Standing {
 
     /// A check passed. `decide` makes it final at once, as the first check is, and as the first success is of an
     /// endpoint that was never up: it has just been started, and has no failure behind it that could come back.
-    /// A doubt ends after as many successes, times the doubts in a row; `now` is in the registry's milliseconds.
+    /// A doubt ends after as many successes, times the doubts in a row, ten at most; `now` is in the registry's milliseconds.
     pub fn check_passed(&self, decide: bool, rise: u32, now: u64) -> Option<Turn> {
         self.check_failures.store(0, Ordering::Relaxed);
         self.row.served();
         let successes = count(&self.check_successes);
         let from = self.verdict();
         if from == Verdict::Up && self.is_doubted() {
-            let needed = rise.saturating_mul(self.outs_in_row.load(Ordering::Relaxed).max(1));
+            let in_row = self.outs_in_row.load(Ordering::Relaxed);
+            let needed = rise.saturating_mul(in_row.clamp(1, DOUBTS_MAX));
             let ends = decide || successes >= needed;
             return (ends && self.doubted.swap(false, Ordering::AcqRel)).then(|| {
                 self.returned_at.store(now, Ordering::Relaxed);
