@@ -26,6 +26,7 @@ use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -61,6 +62,8 @@ const STREAMS_UNKNOWN: usize = usize::MAX - 1;
 pub struct Place<'a> {
     pub shared: &'a Shared<Multiplexed>,
     pub endpoint: EndpointId,
+    /// The endpoint as the log names it.
+    pub name: Arc<str>,
     pub wire: Wire,
     pub idle_max: Duration,
     pub pings: &'a PingSettings,
@@ -100,6 +103,7 @@ pub async fn open<D: 'static>(
         asked: traffic.asked.clone(),
     };
     let (shared, endpoint, wire) = (place.shared.clone(), place.endpoint, place.wire);
+    let name = place.name.clone();
     let seat = shared.open(endpoint, wire, multiplexed, place.idle_max);
     let mut pulse = Pulse::new(place.pings, traffic, connection.ping_pong());
     let line = Rc::downgrade(seat.line());
@@ -119,7 +123,10 @@ pub async fn open<D: 'static>(
                         shared.heard_from(endpoint, wire);
                     }
                     Finding::Silent => {
-                        tracing::info!("an endpoint answers no PING on its HTTP/2 connection");
+                        tracing::info!(
+                            endpoint = &*name,
+                            "an endpoint answers no PING on its HTTP/2 connection: requests go elsewhere until it does"
+                        );
                         shared.doubt(&line);
                     }
                 }
@@ -132,7 +139,14 @@ pub async fn open<D: 'static>(
         };
         tokio::select! {
             ended = ended => if let Err(error) = ended {
-                tracing::debug!(%error, "HTTP/2 connection to an endpoint ended");
+                let endpoint = &*name;
+                // What the crate itself ends takes others' exchanges along: whoever looks for them finds it.
+                if error.is_go_away() && error.is_library() {
+                    let code = error.reason();
+                    tracing::info!(endpoint, ?code, %error, "HTTP/2 connection to an endpoint ended by GOAWAY");
+                } else {
+                    tracing::debug!(endpoint, %error, "HTTP/2 connection to an endpoint ended");
+                }
             },
             () = cut => tracing::debug!("HTTP/2 connection to an endpoint cut"),
         }

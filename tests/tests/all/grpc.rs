@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use serde_json::Value;
 use sluicegate_tests::backend::{Backend, refused, response};
-use sluicegate_tests::client::curl;
+use sluicegate_tests::client::{Raw, curl};
 use sluicegate_tests::proxy::Start;
 use sluicegate_tests::wait::{DEADLINE, eventually};
 
@@ -403,9 +403,9 @@ fn windows_of_one_byte_after_the_other_are_a_flood_whatever_comes_of_them() {
 
 #[test]
 fn a_client_that_breaks_the_protocol_is_named_in_log_and_metrics() {
-    let backend = Backend::http_with(|_| {
-        std::thread::sleep(std::time::Duration::from_millis(200));
-        response(200, "late")
+    // Answers nothing.
+    let backend = Backend::raw(|stream, _| {
+        let _ = Raw::over(stream).to_end();
     });
     let rig = Plan::new(&[backend.address()]).run();
     let mut client = Client::connect(rig.bind);

@@ -118,7 +118,6 @@ impl Upstream {
         loop {
             if let Some(end) = self.end.find(&self.head) {
                 if end > limits.bytes {
-                    self.whole_head = true;
                     return Poll::Ready(Err(Reason::ResponseHeadersTooLarge));
                 }
                 let rest = self.head.split_off(end);
@@ -145,7 +144,6 @@ impl Upstream {
                 return Poll::Ready(Ok(parsed));
             }
             if self.head.len() > limits.bytes {
-                self.whole_head = true;
                 return Poll::Ready(Err(Reason::ResponseHeadersTooLarge));
             }
             let head = &mut self.head;
