@@ -23,4 +23,5 @@ pub mod client;
 pub mod dns;
 pub mod fuzz;
 pub mod proxy;
+pub mod sockets;
 pub mod wait;

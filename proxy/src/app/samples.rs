@@ -3,10 +3,10 @@
 use crate::chain::{Counts, VerdictKind};
 use crate::generation::Generation;
 use crate::telemetry::{EndpointSample, FilterSample, FilterValue, Metrics, PoolSample, Visitor};
-use crate::upstream::State;
+use crate::upstream::{Offence, State};
 use crate::wasm::{FaultKind, MetricKind, MetricValue};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::UNIX_EPOCH;
 
 /// The generation that serves, and the counts of filters that reloads replaced, so that counters only ever grow.
@@ -14,6 +14,8 @@ pub struct Samples(Mutex<Serving>);
 
 struct Serving {
     generation: Arc<Generation>,
+    /// Those before it, for as long as exchanges go on that began with them.
+    ending: Vec<Weak<Generation>>,
     /// By name; names that left the configuration are forgotten.
     replaced: HashMap<Arc<str>, Counts>,
 }
@@ -23,6 +25,7 @@ impl Samples {
     pub fn register(metrics: &Metrics, generation: Arc<Generation>) -> Arc<Self> {
         let samples = Arc::new(Self(Mutex::new(Serving {
             generation,
+            ending: Vec::new(),
             replaced: HashMap::new(),
         })));
         let read = samples.clone();
@@ -49,11 +52,17 @@ impl Samples {
         serving
             .replaced
             .retain(|name, _| generation.filters().any(|f| f.filter.name() == name));
-        serving.generation = generation;
+        serving.ending.retain(|old| old.strong_count() > 0);
+        let old = std::mem::replace(&mut serving.generation, generation);
+        if !Arc::ptr_eq(&old, &serving.generation) {
+            serving.ending.push(Arc::downgrade(&old));
+        }
     }
 
     fn visit(&self, visitor: &mut Visitor) {
         let serving = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let ending = serving.ending.iter().filter(|old| old.strong_count() > 0);
+        visitor.generations(1 + ending.count() as u64);
         for pool in &serving.generation.pools {
             let mut whole = PoolSample {
                 unresolved: pool.unresolved() as u64,
@@ -73,6 +82,8 @@ impl Samples {
                     since: (report.since.duration_since(UNIX_EPOCH))
                         .map_or(0.0, |since| since.as_secs_f64()),
                     downs: endpoint.downs(),
+                    goaways: Offence::ALL
+                        .map(|offence| (offence.as_str(), endpoint.goaways(offence))),
                 };
                 whole.endpoints += 1;
                 whole.healthy += u64::from(sample.up);

@@ -1,5 +1,6 @@
 //! A request of the proxy's own, for a filter: the parts of it, and the client's side that lies in memory.
 
+use super::client_origin::Origin;
 use super::client_side::{ClientSide, ResponseBody};
 use super::h1::body::{BodyError, Pulled, Taker};
 use super::h1::parse::{is_authority, is_target};
@@ -122,6 +123,8 @@ pub struct Caller<'a> {
     pub connection: &'a Rc<Connection>,
     /// What a pool that balances by hash goes by.
     pub client: IpAddr,
+    /// What the client asked for: a handler is told the scheme.
+    pub origin: Origin,
 }
 
 /// Asks an endpoint of `pool`, as an exchange would: balanced, over kept or shared connections, with the pool's retries.

@@ -1,6 +1,7 @@
 //! Calls and effects against backends on loopback.
 
 use super::call::{CallError, CallRequest, CallResponse, Caller, call};
+use super::client_origin::Origin;
 use super::effects::{EFFECTS_MAX, Effect, EffectResult, Effects, SLEEP_MAX, perform};
 use crate::config::{self, Environment, Input, StoreConfig};
 use crate::connection::Connection;
@@ -146,6 +147,7 @@ impl Bench {
             service: &self.service,
             connection: &self.connection,
             client: self.connection.peer.ip(),
+            origin: Origin::of_connection(&self.connection),
         }
     }
 

@@ -7,13 +7,16 @@ mod allowance;
 mod body;
 mod request;
 mod stream;
+mod unaccepted;
 mod wire;
 
 use crate::config::{ListenerLimits, Timeouts};
 use crate::connection::Connection;
 use crate::error;
 use crate::generation::{Idle, ServiceSlot};
-use crate::head::Fields;
+use crate::head::{Fields, Version};
+use crate::http::exchange;
+use crate::http::h1::parse::Refusal;
 use crate::io::DropBounds;
 use crate::io::timer::Timer;
 use crate::io::transport::{Io, Rewound};
@@ -233,6 +236,12 @@ struct Driver<'a> {
 
 impl Driver<'_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Closed, h2::Error>> {
+        let ended = self.turn(cx);
+        self.record_refused();
+        ended
+    }
+
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<Closed, h2::Error>> {
         self.tally.drive_by(cx);
         self.wire.begin_turn();
         while self.timer.poll_elapsed(cx).is_ready() {
@@ -251,7 +260,10 @@ impl Driver<'_> {
                 self.shut(Reason::ENHANCE_YOUR_CALM);
             }
             match self.frames.poll_accept(cx) {
-                Poll::Ready(Some(Ok((request, respond)))) => self.accept(request, respond),
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    self.wire.accepted(respond.stream_id().as_u32());
+                    self.accept(request, respond);
+                }
                 Poll::Ready(Some(Err(error))) => {
                     if self.phase != Phase::Shut {
                         blame(&self.slot, &self.connection, &error);
@@ -269,6 +281,16 @@ impl Driver<'_> {
             cx.waker().wake_by_ref();
         }
         Poll::Pending
+    }
+
+    /// Writes the records of requests that the crate has refused by itself. Their `status` is the one that HTTP/1 has for it.
+    fn record_refused(&self) {
+        for (stream, reason) in self.wire.take_refused() {
+            tracing::debug!(peer = %self.connection.peer, stream, %reason, "HTTP/2 request refused");
+            let refusal = Refusal { reason, byte: None };
+            let service = self.slot.current();
+            exchange::record_refused(&service, &self.connection, Version::Http2, refusal);
+        }
     }
 
     /// Moves the deadline of a connection that lives.

@@ -15,7 +15,7 @@ use crate::error::Reason;
 use crate::generation::Multiplexed;
 use crate::head::{Fields, HeadLimits, RequestHead, ResponseHead, Version, is_field_value};
 use crate::io::Io;
-use crate::upstream::{Belief, EndpointId, Line, Seat, Shared, Wire};
+use crate::upstream::{Belief, Endpoint, Line, Offence, Seat, Shared, Wire};
 use bytes::{Bytes, BytesMut};
 use h2::client::ResponseFuture;
 use h2::{RecvStream, SendStream};
@@ -61,9 +61,7 @@ const STREAMS_UNKNOWN: usize = usize::MAX - 1;
 /// Where a connection is shared, and with what care.
 pub struct Place<'a> {
     pub shared: &'a Shared<Multiplexed>,
-    pub endpoint: EndpointId,
-    /// The endpoint as the log names it.
-    pub name: Arc<str>,
+    pub endpoint: &'a Arc<Endpoint>,
     pub wire: Wire,
     pub idle_max: Duration,
     pub pings: &'a PingSettings,
@@ -102,9 +100,8 @@ pub async fn open<D: 'static>(
         used,
         asked: traffic.asked.clone(),
     };
-    let (shared, endpoint, wire) = (place.shared.clone(), place.endpoint, place.wire);
-    let name = place.name.clone();
-    let seat = shared.open(endpoint, wire, multiplexed, place.idle_max);
+    let (shared, endpoint, wire) = (place.shared.clone(), place.endpoint.clone(), place.wire);
+    let seat = shared.open(endpoint.id, wire, multiplexed, place.idle_max);
     let mut pulse = Pulse::new(place.pings, traffic, connection.ping_pong());
     let line = Rc::downgrade(seat.line());
     let watched = line.clone();
@@ -120,11 +117,12 @@ pub async fn open<D: 'static>(
                     Finding::Nothing => {}
                     Finding::Arrived => {
                         line.believe();
-                        shared.heard_from(endpoint, wire);
+                        shared.heard_from(endpoint.id, wire);
                     }
                     Finding::Silent => {
                         tracing::info!(
-                            endpoint = &*name,
+                            pool = &*endpoint.pool,
+                            endpoint = &*endpoint.text,
                             "an endpoint answers no PING on its HTTP/2 connection: requests go elsewhere until it does"
                         );
                         shared.doubt(&line);
@@ -139,14 +137,7 @@ pub async fn open<D: 'static>(
         };
         tokio::select! {
             ended = ended => if let Err(error) = ended {
-                let endpoint = &*name;
-                // What the crate itself ends takes others' exchanges along: whoever looks for them finds it.
-                if error.is_go_away() && error.is_library() {
-                    let code = error.reason();
-                    tracing::info!(endpoint, ?code, %error, "HTTP/2 connection to an endpoint ended by GOAWAY");
-                } else {
-                    tracing::debug!(endpoint, %error, "HTTP/2 connection to an endpoint ended");
-                }
+                report(&endpoint, &error);
             },
             () = cut => tracing::debug!("HTTP/2 connection to an endpoint cut"),
         }
@@ -155,6 +146,24 @@ pub async fn open<D: 'static>(
         }
     });
     Ok(seat)
+}
+
+/// Logs how a connection ended, and counts it if it was this side that ended it: that takes others' exchanges along, and
+/// whoever looks for them finds it.
+fn report(endpoint: &Endpoint, error: &h2::Error) {
+    let (pool, name) = (&*endpoint.pool, &*endpoint.text);
+    if !(error.is_go_away() && error.is_library()) {
+        tracing::debug!(pool, endpoint = name, %error, "HTTP/2 connection to an endpoint ended");
+        return;
+    }
+    let code = error.reason().unwrap_or(h2::Reason::PROTOCOL_ERROR);
+    let offence = match code {
+        h2::Reason::ENHANCE_YOUR_CALM => Offence::Flood,
+        _ => Offence::Protocol,
+    };
+    endpoint.count_goaway(offence);
+    let reason = offence.as_str();
+    tracing::info!(pool, endpoint = name, reason, ?code, %error, "HTTP/2 connection to an endpoint ended by GOAWAY");
 }
 
 /// Whether one more stream can be opened beside those that run. Retires a connection that is ending.

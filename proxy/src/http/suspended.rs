@@ -1,6 +1,7 @@
 //! The effects of a suspended call: from the words of the contract to those of [`effects`](super::effects), and back.
 
 use super::call::{CallError, CallRequest, CallResponse, Caller};
+use super::client_origin::Origin;
 use super::effects::{self, Effect, EffectResult, Effects};
 use crate::chain::Suspension;
 use crate::connection::Connection;
@@ -78,6 +79,7 @@ pub fn perform_without_request<'a>(
             service,
             connection,
             client: connection.peer.ip(),
+            origin: Origin::of_connection(connection),
         };
         perform(&caller, suspension).await
     })

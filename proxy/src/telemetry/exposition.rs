@@ -105,6 +105,8 @@ pub struct EndpointSample {
     pub up: bool,
     /// Times it went out of use.
     pub downs: u64,
+    /// HTTP/2 connections to it that this side ended with GOAWAY, by reason.
+    pub goaways: [(&'static str, u64); 2],
     /// Probes that passed, and that failed.
     pub probes: (u64, u64),
     /// Since when it is up or not, in seconds since 1970.
@@ -240,6 +242,16 @@ impl Visitor {
         self.add(name, help, labels, Value::Histogram(buckets, sum));
     }
 
+    /// Adds how many generations of the configuration are in use.
+    pub fn generations(&mut self, count: u64) {
+        self.gauge(
+            "sluicegate_config_generations",
+            "Generations of the configuration in use: the one that serves, and those whose exchanges have not ended",
+            &[],
+            count as f64,
+        );
+    }
+
     /// Every family about endpoints, so that their names are in one place.
     pub fn endpoint(&mut self, pool: &str, endpoint: &str, sample: &EndpointSample) {
         let labels = &[("pool", pool), ("endpoint", endpoint)];
@@ -279,6 +291,17 @@ impl Visitor {
                 &[("pool", pool), ("endpoint", endpoint), ("result", result)],
                 count,
             );
+        }
+        for (reason, count) in sample.goaways {
+            // Most never happen: a series begins with its first count.
+            if count > 0 {
+                self.counter(
+                    "sluicegate_endpoint_http2_goaways",
+                    "HTTP/2 connections to the endpoint that this side ended with GOAWAY, by reason",
+                    &[("pool", pool), ("endpoint", endpoint), ("reason", reason)],
+                    count,
+                );
+            }
         }
         self.gauge(
             "sluicegate_endpoint_since_timestamp_seconds",

@@ -52,6 +52,29 @@ pub struct Endpoint {
     tls_told: AtomicU64,
     /// When it last sent something that nobody had asked for, in the registry's milliseconds; 0 for never.
     unasked: AtomicU64,
+    /// HTTP/2 connections that this side ended with GOAWAY, by [`Offence`].
+    goaways: [AtomicU64; Offence::ALL.len()],
+}
+
+/// Why this side ends an HTTP/2 connection to an endpoint with GOAWAY before its streams have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offence {
+    /// The endpoint sent too much that costs work and brings nothing.
+    Flood,
+    /// It broke a rule of HTTP/2.
+    Protocol,
+}
+
+impl Offence {
+    pub const ALL: [Offence; 2] = [Offence::Flood, Offence::Protocol];
+
+    /// The name in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Offence::Flood => "flood",
+            Offence::Protocol => "protocol",
+        }
+    }
 }
 
 impl Endpoint {
@@ -98,6 +121,7 @@ impl Endpoint {
             connect_failures: AtomicU64::new(0),
             tls_told: AtomicU64::new(0),
             unasked: AtomicU64::new(0),
+            goaways: [const { AtomicU64::new(0) }; Offence::ALL.len()],
         }
     }
 
@@ -175,6 +199,16 @@ impl Endpoint {
     /// How often it went out of use: checks took it down, or failures of exchanges made it doubted or ejected.
     pub fn downs(&self) -> u64 {
         self.standing.downs()
+    }
+
+    /// Counts an HTTP/2 connection that this side ended with GOAWAY.
+    pub fn count_goaway(&self, offence: Offence) {
+        self.goaways[offence as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// HTTP/2 connections that this side ended with GOAWAY.
+    pub fn goaways(&self, offence: Offence) -> u64 {
+        self.goaways[offence as usize].load(Ordering::Relaxed)
     }
 
     /// Probes that passed, and that failed.

@@ -22,7 +22,7 @@ mod shared;
 
 pub use comeback::Patience;
 pub use connect::{ConnectError, connect};
-pub use endpoint::{Endpoint, EndpointId, Operator};
+pub use endpoint::{Endpoint, EndpointId, Offence, Operator};
 pub use handlers::Handlers;
 pub use health::{Checks, Note, Verdict};
 pub use kept::{Kept, REST};

@@ -8,6 +8,7 @@ use sluicegate_tests::backend::{Backend, Received, response};
 use sluicegate_tests::client::{Raw, curl};
 use sluicegate_tests::proxy::{Proxy, Start, sluicegate};
 
+use super::components;
 use super::rig::{Plan, TLS, record, with_certificate};
 
 const TRUSTING: &str = "trusted-proxies: [127.0.0.0/8]";
@@ -280,6 +281,29 @@ fn the_service_that_decides_is_told_the_same() {
     let question = told("");
     assert_eq!(question.field("x-forwarded-proto"), Some("http"));
     assert_eq!(question.field("x-forwarded-host"), Some("inner:81"));
+}
+
+#[test]
+fn a_component_that_decides_is_told_the_same() {
+    for guest in [components::handler(), components::service()] {
+        let web = Backend::http("web1");
+        let bind = Addresses::new().free();
+        let _proxy = Start::new().file("auth.wasm", guest).run(&format!(
+            "pools:\n  web: {{endpoints: [\"{}\"]}}\n  auth: {{endpoints: [\"wasm:./auth.wasm\"], handler: {{}}}}\n\
+             filters:\n  f:\n    module: \"builtin:auth-request\"\n    capabilities: [{{http-call: [auth]}}]\n    \
+             settings: {{pool: auth, path: /fields, copy: [x-scheme]}}\n\
+             listeners:\n  - {{name: web, bind: \"{bind}\", protocol: http, pool: web, {TRUSTING}, filters: [f]}}\n",
+            web.address()
+        ));
+        for (fields, scheme) in [
+            ("X-Forwarded-Proto: https\r\n", "Some(Scheme::Https)"),
+            ("", "Some(Scheme::Http)"),
+        ] {
+            assert_eq!(ask(bind, fields).status, 200);
+            let asked = web.take_received().remove(0);
+            assert_eq!(asked.field("x-scheme"), Some(scheme), "{}", asked.head);
+        }
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ use sluicegate_tests::wait::{DEADLINE, eventually};
 
 use super::guest::{BODY, Guest, Phase, REPLY, op, verdict};
 use super::rig::{Plan, records};
+use crate::frames::{self, Client};
 
 /// A guest that answers every request with `text`.
 fn saying(text: &str) -> Vec<u8> {
@@ -308,6 +309,39 @@ fn what_needs_a_restart_says_so() {
     assert_eq!(rig.get("/").text(), "web1");
 }
 
+/// Connections live for days, and reloads come every minute.
+#[test]
+fn a_connection_that_waits_keeps_no_generation() {
+    let backend = Backend::http("web1");
+    let plan = |n: u32| {
+        Plan::new(&[backend.address()])
+            .top("workers: 1")
+            .listener(&format!("limits: {{streams: {n}}}"))
+    };
+    let rig = plan(10).run();
+    let mut http1 = rig.raw();
+    let ask = |raw: &mut Raw| {
+        raw.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n").expect("send");
+        assert_eq!(raw.response().expect("an answer").text(), "web1");
+    };
+    ask(&mut http1);
+    let mut http2 = Client::connect(rig.bind);
+    let mut fetch = |stream| {
+        http2.request(stream, "/");
+        assert_eq!(http2.next_of(&[frames::HEADERS]).stream, stream);
+    };
+    fetch(1);
+    for n in 2..5 {
+        let output = rig.proxy.reload(&plan(n * 10).yaml(rig.bind));
+        assert_eq!(output.code, 0, "{}", output.stderr);
+    }
+    let one = || rig.proxy.metric("sluicegate_config_generations") == 1.0;
+    assert!(eventually(DEADLINE, one));
+    assert_eq!(rig.proxy.metric("sluicegate_config_generation"), 4.0);
+    ask(&mut http1);
+    fetch(3);
+}
+
 #[test]
 fn an_exchange_in_flight_ends_in_the_generation_it_began_with() {
     let gate = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -332,6 +366,7 @@ fn an_exchange_in_flight_ends_in_the_generation_it_began_with() {
             .yaml(rig.bind),
     );
     assert_eq!(output.code, 0, "{}", output.stderr);
+    assert_eq!(rig.proxy.metric("sluicegate_config_generations"), 2.0);
     gate.store(true, std::sync::atomic::Ordering::SeqCst);
     let first = raw.response().expect("response");
     assert_eq!(

@@ -8,6 +8,7 @@ use crate::error::Reason;
 use crate::generation::Service;
 use crate::head::{Fields, ResponseHead, Version};
 use crate::http::call::Caller;
+use crate::http::client_address::Client;
 use crate::http::client_side::{ClientSide, ResponseBody};
 use crate::http::forward;
 use crate::http::h1::body::{BodyError, Pulled, Taker};
@@ -17,7 +18,6 @@ use crate::http::upstream::Upstream;
 use crate::io::Scratch;
 use crate::upstream::{Failure, Lease};
 use crate::wasm::{BodyMode, Phase};
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -177,7 +177,7 @@ impl<C: ClientSide> Exchange<'_, C> {
         work: impl FnOnce(&mut Pipeline, &mut Walk<'_, '_>, &mut FromClient<'_, C>) -> R,
     ) -> R {
         let mut pipeline = self.request_body.take().unwrap_or_default();
-        let perform = performing(self.service, self.connection, self.client.ip);
+        let perform = performing(self.service, self.connection, &self.client);
         let mut walk = Walk {
             chain: &self.service.chain,
             state: &mut self.state,
@@ -395,7 +395,7 @@ impl<C: ClientSide> Exchange<'_, C> {
         ) -> R,
     ) -> R {
         let mut pipeline = self.response_body.take().unwrap_or_default();
-        let perform = performing(self.service, self.connection, self.client.ip);
+        let perform = performing(self.service, self.connection, &self.client);
         let Journal {
             endpoint,
             pool,
@@ -510,8 +510,9 @@ impl<C: ClientSide> Exchange<'_, C> {
 fn performing<'a>(
     service: &'a Rc<Service>,
     connection: &'a Rc<Connection>,
-    client: IpAddr,
+    client: &Client,
 ) -> impl Fn(Box<Suspension>) -> Effects + 'a {
+    let (client, origin) = (client.ip, client.origin);
     move |suspension| {
         let (service, connection) = (service.clone(), connection.clone());
         Box::pin(async move {
@@ -519,6 +520,7 @@ fn performing<'a>(
                 service: &service,
                 connection: &connection,
                 client,
+                origin,
             };
             let results = perform(&caller, &suspension).await;
             (suspension, results)

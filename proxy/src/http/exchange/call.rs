@@ -6,7 +6,6 @@ use crate::error::Reason;
 use crate::head::{RequestHead, Version};
 use crate::http::call::{CallError, CallRequest, CallResponse, Caller, MemoryClient};
 use crate::http::client_address::Client;
-use crate::http::client_origin::Origin;
 use crate::http::client_side::ResponseBody;
 use crate::http::forward::{self, Arrived, Hop};
 use crate::http::h1::framing::Framing;
@@ -23,7 +22,7 @@ pub async fn call(
     let timer = Timer::new();
     let mut side = MemoryClient::new(request.body.clone(), request.response_bytes_max);
     let arrived = Arrived {
-        client: Client::at(caller.client, Origin::of_connection(caller.connection)),
+        client: Client::at(caller.client, caller.origin),
         id: None,
         hop: Hop::default(),
     };

@@ -151,8 +151,7 @@ impl<C: ClientSide> Exchange<'_, C> {
             };
             let place = h2_upstream::Place {
                 shared: &worker.shared,
-                endpoint,
-                name: lease.endpoint.text.clone(),
+                endpoint: &lease.endpoint,
                 wire,
                 idle_max,
                 pings: &pool.config.http2,

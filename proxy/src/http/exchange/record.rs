@@ -99,12 +99,13 @@ fn trace_id(value: &[u8]) -> Option<&str> {
 }
 
 /// The record of a request that could not be read, or not be accepted as one.
-pub fn record_refused(service: &Service, connection: &Connection, refusal: Refusal) {
+pub fn record_refused(
+    service: &Service,
+    connection: &Connection,
+    version: Version,
+    refusal: Refusal,
+) {
     let reason = refusal.reason;
-    let version = match connection.tls.as_ref().and_then(|tls| tls.alpn.as_deref()) {
-        Some("h2") => Version::Http2,
-        _ => Version::Http11,
-    };
     service.metrics.exchange_started();
     service
         .metrics

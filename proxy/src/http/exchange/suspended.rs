@@ -62,6 +62,7 @@ impl<C: ClientSide> Exchange<'_, C> {
             service: self.service,
             connection: self.connection,
             client: self.client.ip,
+            origin: self.client.origin,
         };
         let mut work = pin!(perform(&caller, suspension));
         let (timer, side) = (self.timer, &mut *self.side);

@@ -307,7 +307,7 @@ async fn refuse(
     timer: &Timer,
     refusal: Refusal,
 ) -> Next {
-    exchange::record_refused(service, connection, refusal);
+    exchange::record_refused(service, connection, Version::Http11, refusal);
     let reason = refusal.reason;
     if reason == Reason::ClientGone {
         return Next::Gone;

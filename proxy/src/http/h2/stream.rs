@@ -124,7 +124,7 @@ async fn answer(
                 reason,
                 byte: parse::bad_byte(target.as_bytes()),
             };
-            exchange::record_refused(&service, &connection, refusal);
+            exchange::record_refused(&service, &connection, Version::Http2, refusal);
             let via = &service.listener.config.http.via;
             let mut reply = respond::failure(reason, via, "");
             let content_type = parts.headers.get(CONTENT_TYPE);

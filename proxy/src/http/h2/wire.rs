@@ -3,6 +3,8 @@
 //! is moved in either direction: requests, messages, bytes. A peer that sends many more is flooding (CVE-2019-9511 to -9518).
 
 use super::allowance::Allowance;
+use super::unaccepted::Unaccepted;
+use crate::error::Reason;
 use crate::io::transport::Rewound;
 use crate::io::{DropBounds, Scratch, drop_quietly};
 use std::cell::RefCell;
@@ -36,8 +38,10 @@ const SMALL: usize = 256;
 
 const PREFACE_BYTES: usize = 24;
 const HEAD_BYTES: usize = 9;
+const CODE_BYTES: usize = 4;
 const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+pub(super) const HEADERS: u8 = 1;
+pub(super) const RST_STREAM: u8 = 3;
 const CONTINUATION: u8 = 9;
 
 /// Shared by the h2 crate and the connection's driver.
@@ -49,6 +53,7 @@ struct State {
     received: Frames,
     sent: Frames,
     payments: Payments,
+    unaccepted: Unaccepted,
     /// The peer sent something, or took a part of a response.
     moved: bool,
     /// Small frames of DATA that were read in this turn of the driver.
@@ -62,6 +67,7 @@ impl Wire {
             received: Frames::after(PREFACE_BYTES),
             sent: Frames::after(0),
             payments: Payments::default(),
+            unaccepted: Unaccepted::default(),
             moved: false,
             small: 0,
         })))
@@ -80,6 +86,17 @@ impl Wire {
     /// What is paid and owed, for those who know of messages.
     pub(super) fn payments(&self) -> Payments {
         self.0.borrow().payments.clone()
+    }
+
+    /// The h2 crate has handed the request of this stream over.
+    pub(super) fn accepted(&self, stream: u32) {
+        self.0.borrow_mut().unaccepted.accepted(stream);
+    }
+
+    /// Why the h2 crate has refused requests since the last call, each with its stream. To be asked when everything that was
+    /// read has been accepted.
+    pub(super) fn take_refused(&self) -> Vec<(u32, Reason)> {
+        self.0.borrow_mut().unaccepted.take_refused()
     }
 
     /// True when the peer showed since the last call that it is there.
@@ -120,11 +137,15 @@ impl AsyncRead for Wire {
         state.moved = true;
         let small = &mut state.small;
         let mut balance = state.payments.0.borrow_mut();
-        state.received.pass(bytes, |kind, len| match kind {
-            HEADERS => balance.allowance.earn(PAID_BY_REQUEST),
+        let unaccepted = &mut state.unaccepted;
+        state.received.pass(bytes, |frame| match frame.kind {
+            HEADERS => {
+                balance.allowance.earn(PAID_BY_REQUEST);
+                unaccepted.requested(frame.stream);
+            }
             CONTINUATION => {}
-            DATA if len > 0 => {
-                *small += u32::from(len < SMALL);
+            DATA if frame.len > 0 => {
+                *small += u32::from(frame.len < SMALL);
                 balance.allowance.earn(PAID_BY_UPLOAD);
             }
             _ => balance.overdrawn |= !balance.allowance.spend(Instant::now),
@@ -144,11 +165,13 @@ impl AsyncWrite for Wire {
         if let Poll::Ready(Ok(n)) = written {
             let mut balance = state.payments.0.borrow_mut();
             let moved = &mut state.moved;
-            state.sent.pass(&bytes[..n], |kind, len| {
-                *moved |= kind == DATA;
-                if kind == DATA && len >= DATA_MIN {
+            let unaccepted = &mut state.unaccepted;
+            state.sent.pass(&bytes[..n], |frame| {
+                *moved |= frame.kind == DATA;
+                if frame.kind == DATA && frame.len >= DATA_MIN {
                     balance.allowance.earn(PAID_BY_DATA);
                 }
+                unaccepted.sent(frame);
             });
         }
         written
@@ -195,10 +218,23 @@ impl Payments {
     }
 }
 
+/// What the head of a frame says (RFC 9113 §4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Frame {
+    pub(super) kind: u8,
+    /// Bytes behind the head.
+    pub(super) len: usize,
+    pub(super) stream: u32,
+    /// That of a RST_STREAM.
+    pub(super) code: Option<u32>,
+}
+
 /// Finds where frames begin in bytes that come in any pieces.
 struct Frames {
-    head: [u8; HEAD_BYTES],
+    head: [u8; HEAD_BYTES + CODE_BYTES],
     have: usize,
+    /// Bytes that are read of this frame.
+    want: usize,
     /// Bytes that belong to no frame head.
     skip: usize,
 }
@@ -206,14 +242,15 @@ struct Frames {
 impl Frames {
     fn after(skip: usize) -> Self {
         Self {
-            head: [0; HEAD_BYTES],
+            head: [0; HEAD_BYTES + CODE_BYTES],
             have: 0,
+            want: HEAD_BYTES,
             skip,
         }
     }
 
-    /// Tells `found` the kind and the length of each frame whose head is complete.
-    fn pass(&mut self, mut bytes: &[u8], mut found: impl FnMut(u8, usize)) {
+    /// Tells `found` of each frame whose head is complete; of a RST_STREAM once its code is.
+    fn pass(&mut self, mut bytes: &[u8], mut found: impl FnMut(Frame)) {
         while !bytes.is_empty() {
             if self.skip > 0 {
                 let n = self.skip.min(bytes.len());
@@ -221,16 +258,27 @@ impl Frames {
                 bytes = &bytes[n..];
                 continue;
             }
-            let n = (HEAD_BYTES - self.have).min(bytes.len());
+            let n = (self.want - self.have).min(bytes.len());
             self.head[self.have..self.have + n].copy_from_slice(&bytes[..n]);
             self.have += n;
             bytes = &bytes[n..];
-            if self.have == HEAD_BYTES {
-                let [a, b, c, kind, ..] = self.head;
-                let len = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-                (self.have, self.skip) = (0, len);
-                found(kind, len);
+            if self.have < self.want {
+                continue;
             }
+            let [a, b, c, kind, _, s0, s1, s2, s3, code @ ..] = self.head;
+            let len = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+            if kind == RST_STREAM && len == CODE_BYTES && self.have == HEAD_BYTES {
+                self.want = HEAD_BYTES + CODE_BYTES;
+                continue;
+            }
+            let read = self.have - HEAD_BYTES;
+            (self.have, self.want, self.skip) = (0, HEAD_BYTES, len - read);
+            found(Frame {
+                kind,
+                len,
+                stream: u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]),
+                code: (read > 0).then(|| u32::from_be_bytes(code)),
+            });
         }
     }
 }
@@ -248,7 +296,16 @@ mod tests {
     #[test]
     fn frames_are_found_in_pieces_of_any_size() {
         let mut bytes = vec![b'P'; PREFACE_BYTES];
-        let expected = [(4, 0), (1, 20), (0, 255), (6, 8), (0, 0)];
+        let expected = [
+            (4, 0),
+            (1, 20),
+            (3, 4),
+            (0, 255),
+            (3, 5),
+            (6, 8),
+            (0, 0),
+            (3, 4),
+        ];
         for (kind, len) in expected {
             bytes.extend(frame(kind, len));
         }
@@ -256,7 +313,12 @@ mod tests {
             let mut frames = Frames::after(PREFACE_BYTES);
             let mut found = Vec::new();
             for part in bytes.chunks(piece) {
-                frames.pass(part, |kind, len| found.push((kind, len as u8)));
+                frames.pass(part, |frame| {
+                    let reset = (frame.kind, frame.len) == (RST_STREAM, CODE_BYTES);
+                    assert_eq!(frame.code, reset.then_some(u32::MAX));
+                    assert_eq!(frame.stream, 1);
+                    found.push((frame.kind, frame.len as u8));
+                });
             }
             assert_eq!(found, expected, "in pieces of {piece}");
         }

@@ -32,7 +32,9 @@ impl Guest for Handler {
                 for (name, value) in fields {
                     text += &format!("{name}: {}\n", String::from_utf8_lossy(&value));
                 }
-                say(answer, &[("x-one", "1"), ("x-two", "2")], &text);
+                let scheme = format!("{:?}", request.scheme());
+                let more = [("x-one", "1"), ("x-two", "2"), ("x-scheme", &*scheme)];
+                say(answer, &more, &text);
             }
             "/trap" => panic!("before the head"),
             "/trap-after" => {

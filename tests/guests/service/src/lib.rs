@@ -40,7 +40,9 @@ impl wasip3::exports::http::handler::Guest for Service {
                 for (name, value) in request.get_headers().copy_all() {
                     text += &format!("{name}: {}\n", String::from_utf8_lossy(&value));
                 }
-                Ok(say(&[("x-one", "1"), ("x-two", "2")], &text))
+                let scheme = format!("{:?}", request.get_scheme());
+                let more = [("x-one", "1"), ("x-two", "2"), ("x-scheme", &*scheme)];
+                Ok(say(&more, &text))
             }
             "/trap" => panic!("before the head"),
             "/trap-after" => {

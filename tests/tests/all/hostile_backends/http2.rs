@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sluicegate_tests::backend::Backend;
 use sluicegate_tests::client::Raw;
+use sluicegate_tests::sockets::is_connected_to;
 use sluicegate_tests::wait::{DEADLINE, eventually};
 
 use super::table::{Expect, GET, Then, ask};
@@ -572,9 +573,45 @@ fn a_connection_that_ends_while_nobody_uses_it_costs_nothing() {
             .run();
         assert_eq!(rig.get("/").text(), "next", "{ends}");
         assert!(eventually(DEADLINE, || ended.load(Ordering::SeqCst) == 1));
+        // What the proxy's machine has not heard of, the proxy cannot know.
+        let heard = || ends == "GOAWAY" || !is_connected_to(backend.address());
+        assert!(eventually(DEADLINE, heard), "{ends}");
         let answer = rig.ask(POST.replace("PATH", "/x"));
         assert_eq!(answer.text(), "next", "{ends}");
         assert_eq!(backend.connections(), 2, "{ends}");
+    }
+}
+
+#[test]
+fn every_goaway_to_an_endpoint_is_counted() {
+    for reason in ["protocol", "flood"] {
+        let backend = Backend::raw(move |stream, _| {
+            let Some(mut peer) = Peer::accept(stream, &[]) else {
+                return;
+            };
+            while let Some(stream) = peer.request() {
+                let bytes = match reason {
+                    "protocol" => frame(DATA, 0, 0, b"of no stream"),
+                    _ => [
+                        head(stream, &[(":status", "200")]),
+                        frame(DATA, 0, stream, b"").repeat(1000),
+                    ]
+                    .concat(),
+                };
+                let _ = peer.send(&bytes);
+            }
+        });
+        let rig = rig(&backend);
+        let mut raw = rig.raw();
+        raw.send(POST.replace("PATH", "/x")).expect("send");
+        let series = format!(
+            "sluicegate_endpoint_http2_goaways_total{{pool=\"web\",endpoint=\"{}\",reason=\"{reason}\"}}",
+            backend.address()
+        );
+        assert!(
+            eventually(DEADLINE, || rig.proxy.metric(&series) == 1.0),
+            "{series}"
+        );
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sluicegate_tests::backend::{Backend, refused, response};
 use sluicegate_tests::client::Raw;
+use sluicegate_tests::sockets::is_connected_to;
 use sluicegate_tests::wait::{DEADLINE, eventually};
 
 use crate::rig::{Plan, Rig};
@@ -86,6 +87,8 @@ fn passed_over(death: Death, method: &str) {
     raw.send(request("GET", "/first")).expect("send");
     assert_eq!(raw.response().expect("first").text(), "served");
     assert!(eventually(DEADLINE, || dead.load(Ordering::SeqCst) == 1));
+    // What the proxy's machine has not heard of, the proxy cannot know.
+    assert!(eventually(DEADLINE, || !is_connected_to(backend.address())));
     raw.send(request(method, "/x")).expect("send");
     let answer = raw.response().expect("an answer");
     assert_eq!(

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde_json::Value as Json;
 use sluicegate::telemetry::HttpClock;
 use sluicegate_tests::backend::{Backend, response};
 use sluicegate_tests::client::{Response, curl};
@@ -9,7 +10,12 @@ use sluicegate_tests::proxy::Start;
 use sluicegate_tests::wait::{DEADLINE, eventually};
 
 use super::counted;
+use crate::frames::{self, Client};
 use crate::rig::{Plan, Rig, TLS, records, with_certificate};
+
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
 
 /// Serves `/dated` with a date of its own, and everything else without one.
 fn backend() -> Backend {
@@ -207,6 +213,66 @@ fn the_byte_that_was_refused_is_in_the_record() {
         assert_eq!(record["bad_byte"], byte, "{record}");
         assert_eq!(record["bad_byte_at"], at, "{record}");
     }
+}
+
+/// The h2 crate refuses some requests before anybody sees them.
+#[test]
+fn every_request_refused_over_http2_has_its_record() {
+    let backend = backend();
+    for (tls, version) in [("", "--http2-prior-knowledge"), (TLS, "--http2")] {
+        let rig = Plan::new(&[backend.address()])
+            .listener(tls)
+            .run_with(with_certificate(Start::new()));
+        let url = match tls {
+            "" => rig.url("/fine"),
+            _ => rig.url("/fine").replace("http:", "https:"),
+        };
+        let refused = curl(&[version, "-k", "--request-target", "/a<b", &url]);
+        assert_eq!(refused.code, 92, "{}", refused.stderr);
+        let served = curl(&[version, "-k", &url]);
+        assert_eq!(served.body, "/fine", "{}", served.stderr);
+        let mut expected = vec![(400, "bad-request"), (200, "")];
+        if tls.is_empty() {
+            let mut client = Client::connect(rig.bind);
+            client.raw.send(large_head(1)).expect("send");
+            assert_eq!(client.next_of(&[frames::HEADERS]).status(), 431);
+            expected.push((431, "headers-too-large"));
+        }
+        let seen = || -> Vec<(u64, String)> {
+            let status = |record: &Json| record["status"].as_u64().unwrap_or(0);
+            let reason = |record: &Json| record["reason"].as_str().unwrap_or("").to_owned();
+            let all = records(&rig.proxy);
+            assert!(all.iter().all(|record| record["version"] == "HTTP/2"));
+            all.iter().map(|r| (status(r), reason(r))).collect()
+        };
+        assert!(eventually(DEADLINE, || seen().len() >= expected.len()));
+        let seen = seen();
+        let seen: Vec<_> = seen.iter().map(|(s, reason)| (*s, &**reason)).collect();
+        assert_eq!(seen, expected);
+        let refused = expected.len() as f64 - 1.0;
+        let series = "sluicegate_requests_total{listener=\"web\",code=\"4xx\"}";
+        assert_eq!(rig.proxy.metric(series), refused);
+    }
+}
+
+/// A request whose fields are larger than the proxy has announced to take.
+fn large_head(stream: u32) -> Vec<u8> {
+    let large = "a".repeat(150_000);
+    let block = frames::block(&[
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":authority", "x"),
+        (":path", "/large"),
+        ("x-large", &large),
+    ]);
+    let pieces: Vec<_> = block.chunks(16_384).collect();
+    let last = pieces.len() - 1;
+    let frames = pieces.iter().enumerate().map(|(n, piece)| match n {
+        0 => frames::frame(frames::HEADERS, END_STREAM, stream, piece),
+        _ if n == last => frames::frame(CONTINUATION, END_HEADERS, stream, piece),
+        _ => frames::frame(CONTINUATION, 0, stream, piece),
+    });
+    frames.collect::<Vec<_>>().concat()
 }
 
 #[test]
