@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::process::Command;
 
+use rustix::process::Signal;
 use sluicegate_tests::backend::Backend;
 use sluicegate_tests::client::{Raw, curl};
 use sluicegate_tests::proxy::Start;
@@ -169,15 +170,8 @@ fn a_body_that_a_reset_cuts_never_looks_whole() {
     }
 }
 
-#[test]
-fn reading_on_after_an_answer_has_its_bounds() {
-    let rig = {
-        let backend = Backend::http("never asked");
-        Plan::new(&[backend.address()])
-            .listener("filters: [{module: \"builtin:ua-block\", settings: {missing: deny, action: reply}}]")
-            .listener("limits: {linger-bytes: 1MiB}")
-            .run()
-    };
+/// A client that is refused and has only begun to send.
+fn refused(rig: &Rig) -> Raw {
     let mut raw = rig.raw();
     let head = format!(
         "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n",
@@ -185,6 +179,33 @@ fn reading_on_after_an_answer_has_its_bounds() {
     );
     raw.send(head).expect("send");
     assert_eq!(raw.response().expect("an answer").status, 403);
+    raw
+}
+
+/// A listener that refuses everybody and reads on within `bounds`.
+fn lingering(bounds: &str) -> Rig {
+    let backend = Backend::http("never asked");
+    Plan::new(&[backend.address()])
+        .listener("filters: [{module: \"builtin:ua-block\", settings: {missing: deny, action: reply}}]")
+        .listener(bounds)
+        .run()
+}
+
+#[test]
+fn reading_on_holds_no_drain_up() {
+    let mut rig = lingering("timeouts: {linger: 10m}");
+    // One began before the drain.
+    let _before = refused(&rig);
+    let began = std::time::Instant::now();
+    rig.proxy.signal(Signal::TERM);
+    assert_eq!(rig.proxy.wait().code(), Some(0));
+    assert!(began.elapsed() < std::time::Duration::from_secs(25));
+}
+
+#[test]
+fn reading_on_after_an_answer_has_its_bounds() {
+    let rig = lingering("limits: {linger-bytes: 1MiB}");
+    let mut raw = refused(&rig);
     // What the socket's buffers hold comes on top of what is read.
     let sent = (0..64)
         .take_while(|_| raw.send(vec![0; 1 << 20]).is_ok())

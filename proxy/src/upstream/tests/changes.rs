@@ -2,9 +2,11 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::{by, config, endpoint, fail, pool, reload, shares, text};
-use crate::config::{Balance, EndpointAddress, EndpointConfig, PoolConfig};
+use super::{by, check, config, endpoint, fail, pool, reload, shares, text};
+use crate::config::{Balance, CheckKind, EndpointAddress, EndpointConfig, PoolConfig};
+use crate::upstream::comeback::Patience;
 use crate::upstream::{Pick, Pool, State};
 
 #[test]
@@ -111,4 +113,38 @@ fn names_become_endpoints() {
     let next = reload(&pool, &registry, |c| c.retries = 0);
     assert!(next.is_settled(), "the addresses were taken over");
     assert_eq!(texts(&next), texts(&pool));
+}
+
+/// A request began before a reload, and its pool lost its endpoint: the one that replaced it learns that it is back.
+#[tokio::test]
+async fn whoever_waits_in_a_replaced_pool_sees_an_endpoint_come_back() {
+    let mut checked = config(&[1], Balance::RoundRobin);
+    checked.check = Some(check(CheckKind::Tcp));
+    let (old, registry) = pool(checked);
+    let endpoint = endpoint(&old, 0);
+    let says = |passed: bool, told: &Pool| {
+        let now = registry.now_ms();
+        if passed {
+            endpoint.standing.check_passed(true, 1, now);
+        } else {
+            endpoint.standing.check_failed(true, 1, "refused");
+        }
+        endpoint.lineage.changed();
+        told.refresh();
+    };
+    says(true, &old);
+    says(false, &old);
+    assert!(old.pick(&by(1)).is_err());
+    endpoint.standing.schedule.begin();
+    let new = reload(&old, &registry, |config| config.retries = 1);
+    assert!(!Arc::ptr_eq(&old, &new));
+    let mut patience = Patience::default();
+    let waits = old.come_back(&mut patience);
+    let brings = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        says(true, &new);
+    };
+    let (again, ()) = tokio::join!(waits, brings);
+    assert!(again);
+    assert!(old.pick(&by(1)).is_ok());
 }

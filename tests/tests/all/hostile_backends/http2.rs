@@ -646,6 +646,35 @@ fn streams_beyond_what_the_endpoint_allows_get_another_connection() {
     rig.settles();
 }
 
+/// More than a request may dial itself.
+#[test]
+fn a_request_waits_for_as_many_dials_of_others_as_there_are() {
+    const REQUESTS: usize = 16;
+    let waiting = Arc::new(AtomicUsize::new(0));
+    let counts = waiting.clone();
+    let backend = Backend::raw(move |stream, _| {
+        // One stream a connection, and each has its answer when all have been asked.
+        let Some(mut peer) = Peer::accept(stream, &[0, 3, 0, 0, 0, 1]) else {
+            return;
+        };
+        while let Some(stream) = peer.request() {
+            counts.fetch_add(1, Ordering::SeqCst);
+            assert!(eventually(DEADLINE, || counts.load(Ordering::SeqCst) >= REQUESTS));
+            if peer.send(&next(stream)).is_none() {
+                return;
+            }
+        }
+    });
+    let rig = rig(&backend);
+    std::thread::scope(|scope| {
+        for _ in 0..REQUESTS {
+            scope.spawn(|| assert_eq!(rig.get("/").text(), "next"));
+        }
+    });
+    assert_eq!(backend.connections(), REQUESTS);
+    rig.settles();
+}
+
 #[test]
 fn requests_share_a_connection_and_a_dial() {
     let streams = Arc::new(AtomicUsize::new(0));
