@@ -8,7 +8,7 @@ PACKAGES := curl openssl openssh-server openssh-client nghttp2-client nghttp2-se
 	prometheus
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: setup demo test conformance foreign lint build bench fuzz fuzz-build soak clean fmt reference
+.PHONY: setup demo test conformance foreign lint build bench instructions fuzz fuzz-build soak clean fmt reference
 
 ## Install what the build and the tests need and is not there yet: as root; else say what is missing.
 setup:
@@ -55,6 +55,11 @@ build:
 ## Measure beside nginx and HAProxy, ten minutes; tests/bench/README.md says what that needs and how to read it.
 bench: setup build
 	./tests/bench/run.py
+
+## Instructions per request under callgrind, three minutes: AGAINST=FILE shows the change since earlier results.
+instructions: build
+	@./tests/setup.sh valgrind nginx nghttp2-client openssl
+	./tests/bench/instructions.py $(if $(AGAINST),--against $(AGAINST))
 
 ## Run the fuzzers, a minute each (FUZZ_SECONDS), on a nightly toolchain; fuzz/README.md says what they look for.
 fuzz: setup
