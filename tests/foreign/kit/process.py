@@ -168,9 +168,9 @@ class Server(Program):
             raise
 
 
-def gunicorn(folder, *arguments):
-    """gunicorn with `app:application` of a folder, on a port that the kernel chooses."""
-    argv = [sys.executable, "-m", "gunicorn", "--chdir", folder, "--bind", "127.0.0.1:0", "--graceful-timeout", "1"]
+def gunicorn(folder, *arguments, bind="127.0.0.1:0"):
+    """gunicorn with `app:application` of a folder, on a port that the kernel chooses unless `bind` names one."""
+    argv = [sys.executable, "-m", "gunicorn", "--chdir", folder, "--bind", bind, "--graceful-timeout", "1"]
     server = Program([*argv, *arguments, "app:application"], name="gunicorn")
 
     def listening():

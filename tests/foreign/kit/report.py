@@ -37,26 +37,31 @@ class Report:
         return not self.only or any(word in name for word in self.only)
 
     def case(self, name, run, *arguments):
-        """Runs one case: it passes unless `run` raises."""
+        """Runs one case: it passes unless `run` raises. What `run` returns, figures in words, is printed beside it."""
         if not self.wants(name):
             return
         began = time.monotonic()
         try:
-            run(*arguments)
+            figures = run(*arguments)
         except Failed as failure:
             self.tell(name, str(failure), began)
         except Exception as error:  # A case that breaks is one that failed, and the others go on.
             where = traceback.extract_tb(error.__traceback__)[-1]
             self.tell(name, f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})", began)
         else:
-            self.tell(name, None, began)
+            self.tell(name, None, began, figures)
 
-    def tell(self, name, failure, began=None):
+    def note(self, text):
+        """A line for information, which counts for nothing."""
+        print(f"{self.suite}: note  {text}", flush=True)
+
+    def tell(self, name, failure, began=None, figures=None):
         """Writes down how a case that ran elsewhere ended."""
         took = f"{time.monotonic() - began:.1f} s" if began else ""
         if failure is None:
             self.passed += 1
-            print(f"{self.suite}: ok    {name}  {took}".rstrip(), flush=True)
+            seen = f" ({figures})" if figures else ""
+            print(f"{self.suite}: ok    {name}{seen}  {took}".rstrip(), flush=True)
         else:
             self.failed += 1
             print(f"{self.suite}: FAIL  {name}: {failure}  {took}".rstrip(), flush=True)
