@@ -59,6 +59,16 @@ def until(condition, what, deadline=DEADLINE):
         time.sleep(0.02)
 
 
+def accepts(address):
+    """Whether somebody listens there."""
+    host, port = address.rsplit(":", 1)
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
 _running = set()
 
 
