@@ -2,13 +2,11 @@
 
 import http.client
 import pathlib
-import sys
 import time
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
-
 from kit import Proxy, Server, free_address
+
+HERE = pathlib.Path(__file__).resolve().parent
 
 
 def node(*arguments, **options):
@@ -17,16 +15,17 @@ def node(*arguments, **options):
 
 
 class Pools:
-    """A proxy with a listener for each pool: `pools` has the YAML of each by name; `address` where it is served."""
+    """A proxy with a listener for each pool: `pools` has the YAML of each by name; `address` where it is served.
+    `more` is further YAML."""
 
-    def __init__(self, pools, timeouts="{}"):
+    def __init__(self, pools, timeouts="{}", more=""):
         self.address = {name: free_address() for name in pools}
         listeners = "".join(
             f'  - {{name: {name}, protocol: http, bind: "{address}", pool: {name}, timeouts: {timeouts}}}\n'
             for name, address in self.address.items()
         )
         entries = "".join(f"  {name}: {pool}\n" for name, pool in pools.items())
-        self.proxy = Proxy(f"pools:\n{entries}listeners:\n{listeners}")
+        self.proxy = Proxy(f"pools:\n{entries}listeners:\n{listeners}{more}\n")
 
     def metric(self, name, pool):
         """The sum of a metric over the endpoints of a pool."""

@@ -55,8 +55,14 @@ class Namespace:
         self.close()
 
 
-def is_possible():
+def is_impossible():
     """Why there can be no namespace here, or none."""
     if os.geteuid() != 0:
         return "needs to be root"
-    return None if shutil.which("ip") else "needs ip of iproute2"
+    if not shutil.which("ip"):
+        return "needs ip of iproute2"
+    try:
+        Namespace().close()
+    except OSError as error:
+        return f"needs network namespaces: {error}"
+    return None
