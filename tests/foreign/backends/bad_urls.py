@@ -1,6 +1,6 @@
 """One client's bad URL does not take the pool away: what a request does to its own answer is nothing against the server."""
 
-from common import Pools, node
+from common import Pools, fetch, node
 from kit import Curl, equal, expect
 
 # Each with how often the client asks. What is waited for is asked for in parallel.
@@ -55,11 +55,14 @@ def cases(report):
         "unchecked": f"{{endpoints: [{all_three}]}}",
     }
     for bad in BAD:
-        # Each case with endpoints that nothing is known of yet.
+        # Each with endpoints that have done nothing bad yet.
         names = [f"one client's bad URL, {bad}", f"the bad URL of many clients and the only endpoint, {bad}"]
         if not any(report.wants(name) for name in names):
             continue
         with Pools(pools, timeouts="{response-head: 300ms}") as proxied:
+            # Of an endpoint that has never served, each failure counts.
+            for address in proxied.address.values():
+                equal({fetch(address, "/page")[0] for _ in range(2 * len(servers))}, {200}, "pages")
             report.case(names[0], one_client, proxied, bad)
             if bad in ("reset", "never"):
                 report.case(names[1], many_clients, proxied, bad)
