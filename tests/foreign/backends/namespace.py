@@ -4,6 +4,8 @@ import os
 import shutil
 import subprocess
 
+from kit import at_end
+
 
 def ip(*words, check=True):
     done = subprocess.run(["ip", *words], capture_output=True, text=True)
@@ -21,6 +23,7 @@ class Namespace:
         # Four addresses of 198.18.0.0/16, which is for benchmarks.
         network = number * 4
         near, self.address = (f"198.18.{network >> 8}.{network & 255 | n}" for n in (1, 2))
+        at_end(self.close)
         ip("netns", "add", self.name)
         try:
             ip("link", "add", self.near, "type", "veth", "peer", "name", self.far, "netns", self.name)

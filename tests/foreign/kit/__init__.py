@@ -1,7 +1,7 @@
 """What all suites here share: processes that are gone at the end, the proxy, certificates, and a line for each case."""
 
 from .load import Curl, Wrk
-from .process import Program, Server, accepts, free_address, gunicorn, scratch, until
+from .process import Program, Server, accepts, at_end, free_address, gunicorn, scratch, until
 from .proxy import Proxy, certificate
 from .report import Failed, Report, equal, expect
 
@@ -14,6 +14,7 @@ __all__ = [
     "Server",
     "Wrk",
     "accepts",
+    "at_end",
     "certificate",
     "equal",
     "expect",

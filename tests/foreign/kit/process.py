@@ -72,9 +72,19 @@ def accepts(address):
 _running = set()
 
 
+_endings = []
+
+
+def at_end(run):
+    """Has `run` called when this process ends, also when it is told to."""
+    _endings.append(run)
+
+
 def _stop_all():
     for process in list(_running):
         process.kill()
+    for run in _endings:
+        run()
 
 
 atexit.register(_stop_all)
