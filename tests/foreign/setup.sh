@@ -6,6 +6,9 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cache=${FOREIGN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sluicegate-foreign}
 
+# Some of Debian's servers are in /usr/sbin, which not everybody's PATH has.
+PATH=$PATH:/usr/sbin:/sbin
+
 say() { printf 'foreign: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 digest() { cat "$@" | sha256sum | cut -c 1-12; }
@@ -17,7 +20,7 @@ node=$cache/node-$(digest "$here/package-lock.json")
 interop=$cache/interop-$grpc_go-$(digest "$here/interop/go.sum")
 
 if [ "${1:-}" = environment ]; then
-    printf 'export PATH=%q:"$PATH" NODE_PATH=%q FOREIGN_INTEROP=%q\n' "$python/bin" "$node/node_modules" "$interop"
+    printf 'export PATH=%q:"$PATH":/usr/sbin:/sbin NODE_PATH=%q FOREIGN_INTEROP=%q\n' "$python/bin" "$node/node_modules" "$interop"
     exit 0
 fi
 
@@ -73,6 +76,10 @@ need curl curl ca-certificates
 need python3 python3 python3-venv
 need node nodejs npm
 need npm npm
+need wrk wrk
+need haproxy haproxy
+need nghttpd nghttp2-server
+need ip iproute2
 [ -e "$interop/.done" ] || need go golang-go
 once "$python" make_python
 once "$node" make_node

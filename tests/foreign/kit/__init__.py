@@ -1,15 +1,20 @@
 """What all suites here share: processes that are gone at the end, the proxy, certificates, and a line for each case."""
 
-from .process import Program, Server, free_address, gunicorn, scratch, until
+from .load import Curl, Wrk
+from .process import Program, Server, accepts, at_end, free_address, gunicorn, scratch, until
 from .proxy import Proxy, certificate
 from .report import Failed, Report, equal, expect
 
 __all__ = [
+    "Curl",
     "Failed",
     "Program",
     "Proxy",
     "Report",
     "Server",
+    "Wrk",
+    "accepts",
+    "at_end",
     "certificate",
     "equal",
     "expect",

@@ -59,12 +59,32 @@ def until(condition, what, deadline=DEADLINE):
         time.sleep(0.02)
 
 
+def accepts(address):
+    """Whether somebody listens there."""
+    host, port = address.rsplit(":", 1)
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
 _running = set()
+
+
+_endings = []
+
+
+def at_end(run):
+    """Has `run` called when this process ends, also when it is told to."""
+    _endings.append(run)
 
 
 def _stop_all():
     for process in list(_running):
         process.kill()
+    for run in _endings:
+        run()
 
 
 atexit.register(_stop_all)
@@ -168,9 +188,9 @@ class Server(Program):
             raise
 
 
-def gunicorn(folder, *arguments):
-    """gunicorn with `app:application` of a folder, on a port that the kernel chooses."""
-    argv = [sys.executable, "-m", "gunicorn", "--chdir", folder, "--bind", "127.0.0.1:0", "--graceful-timeout", "1"]
+def gunicorn(folder, *arguments, bind="127.0.0.1:0"):
+    """gunicorn with `app:application` of a folder, on a port that the kernel chooses unless `bind` names one."""
+    argv = [sys.executable, "-m", "gunicorn", "--chdir", folder, "--bind", bind, "--graceful-timeout", "1"]
     server = Program([*argv, *arguments, "app:application"], name="gunicorn")
 
     def listening():
