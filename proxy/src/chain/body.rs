@@ -3,9 +3,10 @@
 
 use super::apply;
 use super::facts::{RequestFacts, ResponseFacts};
-use super::http::{Chain, Link, Watch};
+use super::link::{Chain, Link, Stopwatch};
+use super::outcome::Outcome;
 use super::slot::Answer;
-use super::state::{ExchangeState, Outcome, Part, Route};
+use super::state::{ExchangeState, Part, Route};
 use super::suspension::{Suspender, Suspension};
 use crate::head::{Fields, RequestHead, ResponseHead};
 use crate::wasm::{
@@ -152,7 +153,7 @@ impl Chain {
         ) else {
             return Made::Same;
         };
-        let mut watch = Watch::start();
+        let mut watch = Stopwatch::start();
         let (answer, flags) = {
             let mut told = message.facts();
             told.state = part.state;
@@ -194,7 +195,7 @@ impl Chain {
             return Made::Same;
         };
         state.filter_wait += suspension.waited();
-        let mut watch = Watch::start();
+        let mut watch = Stopwatch::start();
         let shown = message.shown(link, stage);
         let answer = suspension.resume(&mut part.own, part.state, results, shown);
         watch.lap(&link.slot);
@@ -249,7 +250,7 @@ impl Chain {
             if !part.matched || part.ended || !plan.wants(phase) {
                 continue;
             }
-            let mut watch = Watch::start();
+            let mut watch = Stopwatch::start();
             let mut told = message.facts();
             told.state = part.state;
             told.show(plan.facts);

@@ -1,96 +1,19 @@
 //! The HTTP phases of a chain: in order for requests, reversed for responses.
 
-use std::rc::Rc;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
 use bytes::Bytes;
 
 use super::apply;
 use super::facts::{LogFacts, RequestFacts, ResponseFacts};
+use super::link::{Chain, Link, Stopwatch};
+use super::outcome::Outcome;
 use super::predicate::Subject;
-use super::slot::{Answer, Slot};
-use super::state::{ExchangeState, Outcome, Part, Reply, Route};
+use super::slot::Answer;
+use super::state::{ExchangeState, Part, Reply, Route};
 use super::suspension::{Suspender, Suspension};
 use crate::head::{RequestHead, ResponseHead};
 use crate::wasm::{EffectResult, FaultKind, Kind, Phase, Shown, flags_of};
 
-/// One filter of a chain.
-#[derive(Clone)]
-pub struct Link {
-    pub slot: Rc<Slot>,
-    /// From [`super::Filter::pool_table`], for this generation.
-    pub pools: Arc<[usize]>,
-}
-
-/// A listener's filters on one worker, in order for requests.
-#[derive(Clone, Default)]
-pub struct Chain {
-    pub(super) links: Box<[Link]>,
-    wanted: [bool; Phase::ALL.len()],
-    first_bytes: usize,
-}
-
-/// Measures calls: the time between two calls is the next one's, which spares a clock reading each.
-pub(super) struct Watch {
-    begun: Instant,
-    last: Instant,
-}
-
-impl Watch {
-    pub(super) fn start() -> Self {
-        let now = Instant::now();
-        Self {
-            begun: now,
-            last: now,
-        }
-    }
-
-    pub(super) fn lap(&mut self, slot: &Slot) {
-        let now = Instant::now();
-        slot.lapped(now - self.last, now);
-        self.last = now;
-    }
-
-    pub(super) fn total(&self) -> Duration {
-        self.last - self.begun
-    }
-}
-
 impl Chain {
-    pub fn new(links: Vec<Link>) -> Self {
-        let wanted = Phase::ALL.map(|phase| links.iter().any(|link| link.slot.plan().wants(phase)));
-        let first_bytes = links
-            .iter()
-            .map(|link| link.slot.plan().first_bytes)
-            .max()
-            .unwrap_or(0);
-        Self {
-            links: links.into(),
-            wanted,
-            first_bytes,
-        }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.links.is_empty()
-    }
-
-    pub fn links(&self) -> &[Link] {
-        &self.links
-    }
-
-    /// Some filter is called in this phase, if its predicate matches: else the caller need not build facts for it.
-    #[inline]
-    pub fn wants(&self, phase: Phase) -> bool {
-        self.wanted[phase as usize]
-    }
-
-    /// How many first bytes of a connection to wait for; 0 when nobody asks.
-    pub fn first_bytes(&self) -> usize {
-        self.first_bytes
-    }
-
     /// The request phase. To be called once per exchange, before the other phases, even when no filter wants the
     /// request: it is here that predicates are evaluated, each against the head as the filters before left it.
     pub fn request(
@@ -120,7 +43,7 @@ impl Chain {
             return Outcome::Continue;
         };
         state.filter_wait += suspension.waited();
-        let mut watch = Watch::start();
+        let mut watch = Stopwatch::start();
         let shown = Shown {
             fields: Some(&head.fields),
             which: &link.slot.plan().request_fields,
@@ -141,7 +64,7 @@ impl Chain {
     fn request_from(
         &self,
         from: usize,
-        mut watch: Option<Watch>,
+        mut watch: Option<Stopwatch>,
         state: &mut ExchangeState,
         facts: &RequestFacts<'_>,
         head: &mut RequestHead,
@@ -166,7 +89,7 @@ impl Chain {
             if !plan.wants(Phase::Request) {
                 continue;
             }
-            let watch = watch.get_or_insert_with(Watch::start);
+            let watch = watch.get_or_insert_with(Stopwatch::start);
             let mut told = facts.facts(head);
             told.state = part.state;
             told.show(plan.facts);
@@ -225,7 +148,7 @@ impl Chain {
             return Outcome::Continue;
         };
         state.filter_wait += suspension.waited();
-        let mut watch = Watch::start();
+        let mut watch = Stopwatch::start();
         let shown = Shown {
             fields: Some(&head.fields),
             which: &link.slot.plan().response_fields,
@@ -248,7 +171,7 @@ impl Chain {
         &self,
         below: usize,
         mut body: Option<Bytes>,
-        mut watch: Option<Watch>,
+        mut watch: Option<Stopwatch>,
         state: &mut ExchangeState,
         facts: &ResponseFacts<'_>,
         head: &mut ResponseHead,
@@ -261,7 +184,7 @@ impl Chain {
             if !part.matched || part.ended || !plan.wants(Phase::Response) {
                 continue;
             }
-            let watch = watch.get_or_insert_with(Watch::start);
+            let watch = watch.get_or_insert_with(Stopwatch::start);
             let mut told = facts.facts(head.status);
             told.state = part.state;
             told.show(plan.facts);
@@ -303,13 +226,13 @@ impl Chain {
         if !self.wants(Phase::Log) {
             return;
         }
-        let mut watch: Option<Watch> = None;
+        let mut watch: Option<Stopwatch> = None;
         for (link, part) in self.links.iter().zip(&mut state.parts).rev() {
             let plan = link.slot.plan();
             if !part.matched || !plan.wants(Phase::Log) {
                 continue;
             }
-            let watch = watch.get_or_insert_with(Watch::start);
+            let watch = watch.get_or_insert_with(Stopwatch::start);
             let mut told = facts.facts();
             told.state = part.state;
             told.show(plan.facts);

@@ -1,7 +1,7 @@
 //! One worker's use of a filter: its instance, and what happens when that faults.
 
 use std::cell::{Cell, RefCell};
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,6 @@ use super::backoff::{Backoff, Client};
 use super::counters::{Shard, VerdictKind};
 use super::cpu::CpuBudget;
 use super::filter::Filter;
-use super::handover::hand_over;
 use super::own::Own;
 use super::plan::CheckedPlan;
 use super::predicate::{Subject, TooSlow};
@@ -446,44 +445,5 @@ fn kind(verdict: &Verdict) -> VerdictKind {
         Kind::Drop => VerdictKind::Drop,
         Kind::Reset => VerdictKind::Reset,
         Kind::Suspend => VerdictKind::Suspend,
-    }
-}
-
-/// The slots of one worker: a filter that survives a reload keeps its slot, one that went is forgotten with its last
-/// chain.
-#[derive(Default)]
-pub struct Slots {
-    worker: usize,
-    slots: RefCell<Vec<Weak<Slot>>>,
-}
-
-impl Slots {
-    pub fn new(worker: usize) -> Self {
-        Self {
-            worker,
-            slots: RefCell::default(),
-        }
-    }
-
-    /// The worker's slot of `filter`, made when there is none; then a filter of the same name that is still there hands
-    /// its state over to it.
-    pub fn slot(&self, filter: &Arc<Filter>) -> Rc<Slot> {
-        let mut slots = self.slots.borrow_mut();
-        slots.retain(|slot| slot.strong_count() > 0);
-        let known = slots
-            .iter()
-            .filter_map(Weak::upgrade)
-            .find(|slot| Arc::ptr_eq(&slot.filter, filter));
-        known.unwrap_or_else(|| {
-            let slot = Slot::new(filter.clone(), self.worker);
-            // The last made is the one that a reload replaces: earlier ones only finish what they began.
-            let replaced = slots.iter().rev().filter_map(Weak::upgrade);
-            let mut replaced = replaced.filter(|old| old.filter.name() == filter.name());
-            if let Some(old) = replaced.next() {
-                hand_over(&old, &slot);
-            }
-            slots.push(Rc::downgrade(&slot));
-            slot
-        })
     }
 }

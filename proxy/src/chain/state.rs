@@ -1,15 +1,12 @@
 //! What an exchange carries through its chain, and what comes of it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::own::Own;
-use super::suspension::Suspension;
 use crate::head::Fields;
-use crate::wasm::FaultKind;
 
 /// What filters said about where the exchange goes. A later filter wins; what nobody said stays none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -64,34 +61,4 @@ pub struct Reply {
     pub status: u16,
     pub fields: Fields,
     pub body: Bytes,
-}
-
-/// What a chain decided for an HTTP phase.
-#[derive(Debug)]
-pub enum Outcome {
-    Continue,
-    Reply(Reply),
-    Drop,
-    Reset,
-    /// A filter failed and its policy is `fail`.
-    Fault {
-        filter: Arc<str>,
-        kind: FaultKind,
-    },
-    /// A filter waits for effects; the phase goes on by being resumed.
-    Suspend(Box<Suspension>),
-}
-
-/// What a chain decided for a connection.
-#[derive(Debug, PartialEq, Eq)]
-pub enum StreamOutcome {
-    Continue,
-    Drop,
-    Reset,
-    Fault {
-        filter: Arc<str>,
-        kind: FaultKind,
-    },
-    /// A filter waits for effects; the phase goes on by being resumed.
-    Suspend(Box<Suspension>),
 }

@@ -2,10 +2,11 @@
 
 use super::apply;
 use super::facts::StreamFacts;
-use super::http::{Chain, Link, Watch};
+use super::link::{Chain, Link, Stopwatch};
+use super::outcome::StreamOutcome;
 use super::predicate::Subject;
 use super::slot::Answer;
-use super::state::{ExchangeState, Part, Route, StreamOutcome};
+use super::state::{ExchangeState, Part, Route};
 use super::suspension::{Suspender, Suspension};
 use crate::wasm::{EffectResult, Fact, FaultKind, Kind, Phase, Shown, flags_of};
 
@@ -48,7 +49,7 @@ impl Chain {
             return StreamOutcome::Continue;
         };
         state.filter_wait += suspension.waited();
-        let mut watch = Watch::start();
+        let mut watch = Stopwatch::start();
         let answer = suspension.resume(&mut part.own, part.state, results, Shown::NOTHING);
         watch.lap(&link.slot);
         let phase = suspension.phase();
@@ -82,7 +83,7 @@ impl Chain {
     fn stream_from(
         &self,
         from: usize,
-        mut watch: Option<Watch>,
+        mut watch: Option<Stopwatch>,
         phase: Phase,
         state: &mut ExchangeState,
         facts: &StreamFacts<'_>,
@@ -108,7 +109,7 @@ impl Chain {
                 }
             }
             part.matched = true;
-            let watch = watch.get_or_insert_with(Watch::start);
+            let watch = watch.get_or_insert_with(Stopwatch::start);
             let mut told = facts.facts();
             told.state = part.state;
             told.show(plan.facts);

@@ -4,10 +4,11 @@
 use std::net::IpAddr;
 
 use super::facts::StreamFacts;
-use super::http::{Chain, Link, Watch};
+use super::link::{Chain, Link, Stopwatch};
+use super::outcome::StreamOutcome;
 use super::predicate::Subject;
 use super::slot::Answer;
-use super::state::{ExchangeState, Part, StreamOutcome};
+use super::state::{ExchangeState, Part};
 use crate::wasm::{Fact, Kind, Op, Phase, Shown};
 
 /// A piece of one direction's stream.
@@ -48,7 +49,7 @@ impl Chain {
             facts,
             piece,
             replaced: None,
-            watch: Watch::start(),
+            watch: Stopwatch::start(),
         };
         let mut parts = self.links.iter().zip(&mut state.parts);
         let mut outcome = StreamOutcome::Continue;
@@ -81,7 +82,7 @@ struct Through<'a> {
     piece: Piece<'a>,
     /// What a filter put in its place.
     replaced: Option<Vec<u8>>,
-    watch: Watch,
+    watch: Stopwatch,
 }
 
 impl Through<'_> {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::apply;
 use super::filter::Filter;
-use super::http::Link;
+use super::link::Link;
 use super::own::Own;
 use super::slot::{Answer, Slot};
 use super::state::Part;

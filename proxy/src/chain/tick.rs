@@ -1,6 +1,6 @@
 //! Calls without an exchange, at the interval of a filter's plan.
 
-use super::http::{Chain, Link, Watch};
+use super::link::{Chain, Link, Stopwatch};
 use super::slot::{Answer, Slot};
 use super::state::{ExchangeState, Part};
 use super::suspension::{Suspender, Suspension};
@@ -21,7 +21,7 @@ impl Chain {
     pub fn tick(&self, state: &mut ExchangeState, at: usize) -> Option<Box<Suspension>> {
         state.begin(self.links.len());
         let (link, part) = (self.links.get(at)?, state.parts.get_mut(at)?);
-        let mut watch = Watch::start();
+        let mut watch = Stopwatch::start();
         let slot = &link.slot;
         let answer = slot.call(
             &mut part.own,
@@ -50,7 +50,7 @@ impl Chain {
     ) -> Option<Box<Suspension>> {
         let at = suspension.at();
         let (link, part): (&Link, &mut Part) = (self.links.get(at)?, state.parts.get_mut(at)?);
-        let mut watch = Watch::start();
+        let mut watch = Stopwatch::start();
         let answer = suspension.resume(&mut part.own, 0, results, Shown::NOTHING);
         watch.lap(&link.slot);
         waits(answer, suspension.suspender(link, part))
