@@ -11,6 +11,7 @@ use sluicegate::config::{self, Environment, Input};
 use sluicegate::connection::Connection;
 use sluicegate::generation::{Generation, Listener, Service, ServiceSlot, Worker};
 use sluicegate::http::call::{CallRequest, Caller, call};
+use sluicegate::http::client_origin::Origin;
 use sluicegate::io::Io;
 use sluicegate::telemetry::Metrics;
 use sluicegate::upstream::{Pool, Registry};
@@ -128,6 +129,7 @@ fn calls(c: &mut Criterion) {
                     service: &service,
                     connection: &connection,
                     client: connection.peer.ip(),
+                    origin: Origin::of_connection(&connection),
                 };
                 let began = spent();
                 for _ in 0..times {

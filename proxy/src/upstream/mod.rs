@@ -30,7 +30,7 @@ pub use lease::{Failure, Lease};
 pub use pool::{Pick, PickError, Pool};
 pub use registry::{Registry, Wire};
 pub use report::{EndpointReport, State};
-pub use retry::{RetryBudget, RetryPermit, backoff};
+pub use retry::backoff;
 pub use roster::MEMBERS_MAX;
 pub use set::Member;
 pub use shared::{Belief, Dialling, Line, Seat, Shared, Turn};

@@ -15,7 +15,7 @@ use super::handlers::Handlers;
 use super::health::{EJECTION_FALL, Verdict, ejection};
 use super::lease::{Lease, PassiveRule};
 use super::registry::{Lineage, Registry, Wire};
-use super::retry::{RetryBudget, RetryPermit};
+use super::retry::RetryBudget;
 use super::roster::{Names, assemble, host_names};
 use super::set::{Admission, EndpointSet, Member, Roster};
 use crate::config::{Balance, PoolConfig};
@@ -49,7 +49,7 @@ pub struct Pool {
     ends_at: AtomicU64,
     /// Held while `set` is rebuilt. Workers only ever try it.
     plan: Mutex<Plan>,
-    retries: Arc<RetryBudget>,
+    retries: RetryBudget,
     /// The distinct host names among the endpoints.
     pub(super) hosts: Vec<Arc<str>>,
     /// The check differs from that of the pool before: its first answer decides, whatever the old one said.
@@ -173,7 +173,7 @@ impl Pool {
                 absent: Vec::new(),
                 resolved,
             }),
-            retries: Arc::default(),
+            retries: RetryBudget::default(),
             hosts,
             settled: AtomicBool::new(serves),
             settling: watch::Sender::new(serves),
@@ -263,10 +263,11 @@ impl Pool {
         self.settled.load(Ordering::Acquire)
     }
 
-    /// A permit to try once more, or none when the pool's budget of retries is spent. Held until that try ends.
-    pub fn retry(&self) -> Option<RetryPermit> {
-        self.retries
-            .permit(self.active(), self.lineage.registry.now_ms())
+    /// Whether a request may be tried once more; not when the pool's budget of retries is spent.
+    pub fn may_retry(&self) -> bool {
+        let tries = self.members().iter().map(|m| m.endpoint.picks()).sum();
+        let now = self.lineage.registry.now_ms();
+        self.retries.spend(tries, self.active(), now)
     }
 
     /// Exchanges and sessions running on the pool's endpoints.

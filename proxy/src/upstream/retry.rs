@@ -1,66 +1,61 @@
 //! How often and how fast a failed try may be repeated.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// Retries may make up this share of the exchanges in flight …
-const SHARE: u64 = 5;
+/// Each try allows this share of a retry, later …
+const PER_TRY: f64 = 0.2;
 /// … and so many a second are allowed in any case.
-const FLOOR_PER_SECOND: u64 = 3;
+const PER_SECOND: f64 = 3.0;
+/// Retries that a new pool may make.
+const AT_FIRST: f64 = 10.0;
+/// Retries that may be saved up; or as many as the pool has exchanges running, because an endpoint that ends breaks a good
+/// part of these at once. They were running before, so that repeating them asks for no more at a time than that.
+const SAVED_MAX: f64 = 100.0;
 
 const BACKOFF_BASE: Duration = Duration::from_millis(25);
 const BACKOFF_MAX: Duration = Duration::from_millis(250);
 
-/// Keeps retries from multiplying the load on a pool in trouble: one in five of the exchanges in flight, and three
-/// a second however quiet the pool is. One for each pool, over all workers: it is asked only when a try failed, so
-/// sharing costs the normal path nothing.
+/// Keeps retries from multiplying the load on a pool in trouble: one for five tries, and three a second however quiet the
+/// pool is. One for each pool, over all workers. It is asked only when a try failed, and reads then how many tries there
+/// were, so that those which succeed cost nothing.
 #[derive(Debug, Default)]
-pub struct RetryBudget {
-    running: AtomicU32,
-    /// The second in the upper 48 bits, the retries it has seen by the floor in the lower 16.
-    floor: AtomicU64,
+pub struct RetryBudget(Mutex<Savings>);
+
+#[derive(Debug)]
+struct Savings {
+    retries: f64,
+    /// Tries and time, up to which they have been credited.
+    tries: u64,
+    ms: u64,
 }
 
-/// A retry that is running; dropped when its try has ended.
-#[derive(Debug)]
-pub struct RetryPermit {
-    budget: Arc<RetryBudget>,
+impl Default for Savings {
+    fn default() -> Self {
+        Self {
+            retries: AT_FIRST,
+            tries: 0,
+            ms: 0,
+        }
+    }
 }
 
 impl RetryBudget {
-    /// A permit for one retry, or none when the budget is spent. `in_flight` counts the pool's running exchanges.
-    pub(super) fn permit(self: &Arc<Self>, in_flight: u64, now_ms: u64) -> Option<RetryPermit> {
-        let more = |running: u32| {
-            ((u64::from(running) + 1) * SHARE <= in_flight).then(|| running.saturating_add(1))
-        };
-        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
-        if self.running.fetch_update(set, fetch, more).is_err() {
-            self.by_floor(now_ms / 1000)?;
-            self.running.fetch_add(1, Ordering::Relaxed);
+    /// Takes a retry out; false when the budget is spent. `tries` is how many the pool has made so far, `in_flight` how many
+    /// exchanges run, and `now_ms` the time.
+    pub(super) fn spend(&self, tries: u64, in_flight: u64, now_ms: u64) -> bool {
+        let mut savings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Endpoints that have left took their tries with them.
+        let more = tries.saturating_sub(savings.tries) as f64 * PER_TRY
+            + now_ms.saturating_sub(savings.ms) as f64 / 1000.0 * PER_SECOND;
+        let saved_max = SAVED_MAX.max(in_flight as f64);
+        savings.retries = (savings.retries + more).min(saved_max);
+        (savings.tries, savings.ms) = (tries, now_ms);
+        if savings.retries < 1.0 {
+            return false;
         }
-        Some(RetryPermit {
-            budget: Arc::clone(self),
-        })
-    }
-
-    fn by_floor(&self, second: u64) -> Option<()> {
-        let used = |packed: u64| {
-            let used = if packed >> 16 == second {
-                packed & 0xffff
-            } else {
-                0
-            };
-            (used < FLOOR_PER_SECOND).then_some((second << 16) | (used + 1))
-        };
-        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
-        self.floor.fetch_update(set, fetch, used).ok().map(drop)
-    }
-}
-
-impl Drop for RetryPermit {
-    fn drop(&mut self) {
-        self.budget.running.fetch_sub(1, Ordering::Relaxed);
+        savings.retries -= 1.0;
+        true
     }
 }
 
@@ -80,18 +75,27 @@ fn backoff_max(retry: u32) -> Duration {
 mod tests {
     use super::*;
 
+    /// Retries that are granted until one is not.
+    fn all(budget: &RetryBudget, tries: u64, in_flight: u64, now_ms: u64) -> usize {
+        let granted = |_: &u32| budget.spend(tries, in_flight, now_ms);
+        (0..1000).take_while(granted).count()
+    }
+
     #[test]
-    fn one_in_five_and_three_a_second() {
-        let budget = Arc::new(RetryBudget::default());
-        let share: Vec<_> = (0..4).map(|_| budget.permit(20, 1000)).collect();
-        assert!(share.iter().all(Option::is_some));
-        let floor: Vec<_> = (0..4).map(|_| budget.permit(20, 1000)).collect();
-        assert_eq!(floor.iter().flatten().count(), 3);
-        assert!(budget.permit(20, 1999).is_none());
-        assert!(budget.permit(20, 2000).is_some(), "the next second");
-        drop((share, floor));
-        assert!(budget.permit(5, 2000).is_some());
-        assert_eq!(budget.running.load(Ordering::Relaxed), 0);
+    fn one_for_five_tries_and_three_a_second() {
+        let budget = RetryBudget::default();
+        assert_eq!(all(&budget, 0, 20, 0), 10, "at first");
+        assert_eq!(all(&budget, 50, 20, 0), 10);
+        assert_eq!(all(&budget, 50, 20, 2000), 6);
+        assert_eq!(all(&budget, 10, 20, 2000), 0, "endpoints have left");
+        assert_eq!(all(&budget, 15, 20, 2000), 1);
+    }
+
+    #[test]
+    fn what_runs_may_be_repeated_at_once_after_a_quiet_time() {
+        let budget = RetryBudget::default();
+        assert_eq!(all(&budget, 1_000_000, 20, 0), 100);
+        assert_eq!(all(&budget, 2_000_000, 800, 0), 800);
     }
 
     #[test]

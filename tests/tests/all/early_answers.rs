@@ -186,7 +186,9 @@ fn refused(rig: &Rig) -> Raw {
 fn lingering(bounds: &str) -> Rig {
     let backend = Backend::http("never asked");
     Plan::new(&[backend.address()])
-        .listener("filters: [{module: \"builtin:ua-block\", settings: {missing: deny, action: reply}}]")
+        .listener(
+            "filters: [{module: \"builtin:ua-block\", settings: {missing: deny, action: reply}}]",
+        )
         .listener(bounds)
         .run()
 }

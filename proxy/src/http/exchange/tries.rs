@@ -79,8 +79,6 @@ impl<C: ClientSide> Exchange<'_, C> {
         let mut patience = Patience::default();
         // The endpoint whose kept connection had died.
         let mut again: Option<Lease> = None;
-        // Held while the retry it is for runs.
-        let mut _permit = None;
         loop {
             let fresh = again.is_some();
             let lease = match again.take().map_or_else(|| self.pick(pool, &tried), Ok) {
@@ -134,11 +132,8 @@ impl<C: ClientSide> Exchange<'_, C> {
                         continue;
                     }
                     // What was never sent made no endpoint any work, so that the budget is not touched.
-                    if !is_dialling(failed.reason) {
-                        match pool.retry() {
-                            Some(granted) => _permit = Some(granted),
-                            None => return Err(failed.reason),
-                        }
+                    if !is_dialling(failed.reason) && !pool.may_retry() {
+                        return Err(failed.reason);
                     }
                     left -= 1;
                     tried.push(lease.endpoint.id);
@@ -331,7 +326,7 @@ impl<C: ClientSide> Exchange<'_, C> {
             Belief::Doubted => self.has_others(),
             Belief::Stalled => true,
         };
-        let repeatable = self.may_repeat(upstream, Reason::UpstreamReset) == Retry::Fresh;
+        let repeatable = self.may_repeat(upstream, Reason::UpstreamReset) != Retry::No;
         elsewhere && repeatable && self.journal.tries == 1
     }
 

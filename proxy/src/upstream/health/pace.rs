@@ -19,13 +19,15 @@ impl Pace {
     /// is checked quickly ten times, because most that come back do so soon; then each wait is twice the last.
     /// When the pool has just lost its last endpoint (`lost`), each may be the one that ends it: four times as often.
     pub fn next(&mut self, standing: &Standing, check: &CheckConfig, lost: bool) -> Duration {
-        self.down = match standing.verdict() {
-            Verdict::Down => self.down.saturating_add(1),
-            Verdict::Up | Verdict::Unknown => 0,
-        };
-        if lost && self.down > 0 {
+        let is_down = standing.verdict() == Verdict::Down;
+        if lost && is_down {
+            // These do not count: what has to be waited for afterwards is the same.
             return check.fast_interval / 4;
         }
+        self.down = match is_down {
+            true => self.down.saturating_add(1),
+            false => 0,
+        };
         if standing.is_contested() {
             return check.fast_interval;
         }
@@ -71,8 +73,11 @@ mod tests {
         assert_eq!(falls[2..], [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 4, 8, 10, 10]);
         assert_eq!([after(true), after(true)], [1, 10], "up again");
         assert_eq!([after(false), after(false), after(false)], [1, 1, 1]);
-        let urgent = |lost| Pace { down: 5 }.next(&standing, &check, lost);
-        assert_eq!(urgent(true), Duration::from_millis(250));
+        let mut pace = Pace::default();
+        let mut urgent = |lost| pace.next(&standing, &check, lost);
+        for _ in 0..20 {
+            assert_eq!(urgent(true), Duration::from_millis(250));
+        }
         assert_eq!(urgent(false), Duration::from_secs(1));
     }
 }

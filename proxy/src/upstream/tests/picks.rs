@@ -1,10 +1,11 @@
 //! Who is picked when everybody is well.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::{by, config, endpoint, pool, shares, text};
 use crate::config::Balance;
-use crate::upstream::{Lease, Pick, PickError};
+use crate::upstream::{Lease, Pick, PickError, Pool};
 
 #[test]
 fn round_robin_is_exact_over_any_number_of_threads() {
@@ -207,9 +208,13 @@ fn an_empty_pool_fails_picks_and_nothing_else() {
 
 #[test]
 fn retries_have_a_budget() {
-    let (pool, _) = pool(config(&[1, 1], Balance::RoundRobin));
-    let running: Vec<_> = (0..50).map(|_| pool.pick(&by(1)).unwrap()).collect();
-    let permits: Vec<_> = (0..20).map_while(|_| pool.retry()).collect();
-    assert!((13..=16).contains(&permits.len()), "{}", permits.len());
-    drop((permits, running));
+    let (pool, registry) = pool(config(&[1, 1], Balance::RoundRobin));
+    let retries = |pool: &Pool| (0..1000).take_while(|_| pool.may_retry()).count();
+    assert_eq!(retries(&pool), 10, "at first");
+    for _ in 0..50 {
+        pool.pick(&by(1)).unwrap().succeeded();
+    }
+    assert_eq!(retries(&pool), 10, "one for five tries");
+    registry.advance(Duration::from_secs(2));
+    assert_eq!(retries(&pool), 6, "three a second");
 }
