@@ -1,6 +1,6 @@
 """What all suites here share: processes that are gone at the end, the proxy, certificates, and a line for each case."""
 
-from .process import Program, Server, free_address, gunicorn, scratch, until
+from .process import Program, Server, addresses, free_address, gunicorn, nginx, scratch, until
 from .proxy import Proxy, certificate
 from .report import Failed, Report, equal, expect
 
@@ -10,11 +10,13 @@ __all__ = [
     "Proxy",
     "Report",
     "Server",
+    "addresses",
     "certificate",
     "equal",
     "expect",
     "free_address",
     "gunicorn",
+    "nginx",
     "scratch",
     "until",
 ]

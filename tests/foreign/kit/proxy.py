@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -74,6 +75,19 @@ telemetry: {{access-log: {{format: json}}}}
             admin.connect(str(self.admin_socket))
             admin.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
             return b"".join(iter(lambda: admin.recv(65536), b"")).decode()
+
+    def metrics(self, name):
+        """The samples of one metric, each as its labels and its value."""
+        samples = []
+        for line in self.admin("/metrics").splitlines():
+            found = re.fullmatch(r"sluicegate_(\w+)(?:\{(.*)\})? (\S+)", line)
+            if found and found[1] == name:
+                samples.append((dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', found[2] or "")), float(found[3])))
+        return samples
+
+    def metric(self, name, **labels):
+        """The sum of a metric's samples that have these labels."""
+        return sum(value for has, value in self.metrics(name) if labels.items() <= has.items())
 
     def records(self, after=0):
         """The access log so far, without its first `after` records."""

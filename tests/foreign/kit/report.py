@@ -1,6 +1,8 @@
 """A line for each case, and the closing line that sums them up."""
 
+import concurrent.futures
 import sys
+import threading
 import time
 import traceback
 
@@ -32,6 +34,7 @@ class Report:
         self.only = sys.argv[1:]
         self.passed = 0
         self.failed = 0
+        self.telling = threading.Lock()
 
     def wants(self, name):
         return not self.only or any(word in name for word in self.only)
@@ -51,15 +54,21 @@ class Report:
         else:
             self.tell(name, None, began)
 
+    def together(self, cases, at_one_time=16):
+        """Runs cases that mostly wait, each a tuple of what `case` takes, at the same time."""
+        with concurrent.futures.ThreadPoolExecutor(at_one_time) as pool:
+            list(pool.map(lambda case: self.case(*case), cases))
+
     def tell(self, name, failure, began=None):
         """Writes down how a case that ran elsewhere ended."""
         took = f"{time.monotonic() - began:.1f} s" if began else ""
-        if failure is None:
-            self.passed += 1
-            print(f"{self.suite}: ok    {name}  {took}".rstrip(), flush=True)
-        else:
-            self.failed += 1
-            print(f"{self.suite}: FAIL  {name}: {failure}  {took}".rstrip(), flush=True)
+        with self.telling:
+            if failure is None:
+                self.passed += 1
+                print(f"{self.suite}: ok    {name}  {took}".rstrip(), flush=True)
+            else:
+                self.failed += 1
+                print(f"{self.suite}: FAIL  {name}: {failure}  {took}".rstrip(), flush=True)
 
     def close(self):
         """Prints the closing line; gives the exit status. A run in which no case ran has failed."""
