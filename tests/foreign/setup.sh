@@ -103,6 +103,8 @@ need unbound unbound
 need nginx nginx-light
 need haproxy haproxy
 need socat socat
+need ncat ncat
+need openssl openssl
 need redis-server redis-server
 need redis-cli redis-tools
 need dockerd docker.io

@@ -65,6 +65,20 @@ def until(condition, what, deadline=DEADLINE):
         time.sleep(0.02)
 
 
+def until_listening(address, program):
+    """Waits until a program that does not say so accepts connections."""
+    host, port = address.rsplit(":", 1)
+
+    def accepts():
+        if not program.is_running():
+            raise SystemExit(program.said())
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            return probe.connect_ex((host, int(port))) == 0
+
+    until(accepts, f"{program.name} listens")
+
+
 _running = set()
 
 
