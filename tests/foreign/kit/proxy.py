@@ -68,13 +68,19 @@ telemetry: {{access-log: {{format: json}}}}
         except OSError:
             return False
 
-    def admin(self, path):
-        """One GET to the admin interface: the answer as text, with its head."""
+    def admin(self, path, method="GET"):
+        """One request to the admin interface: the answer as text, with its head."""
         with socket.socket(socket.AF_UNIX) as admin:
             admin.settimeout(5)
             admin.connect(str(self.admin_socket))
-            admin.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+            admin.sendall(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
             return b"".join(iter(lambda: admin.recv(65536), b"")).decode()
+
+    def reload(self):
+        """Has it take what was given to `configure`."""
+        answer = self.admin("/reload", "POST")
+        if " 200 " not in answer.split("\r\n")[0]:
+            raise RuntimeError(answer)
 
     def metrics(self, name):
         """The samples of one metric, each as its labels and its value."""
