@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the suites are made of, each once and by its version, below FOREIGN_CACHE (~/.cache/sluicegate-foreign):
-# a Python environment, the node modules, grpc-go's interoperability programs and the one of `upgrade`. Does nothing, and needs no network,
-# where all of it is present. With the argument `environment` it prints the variables that the suites are run with.
+# a Python environment, the node modules, grpc-go's interoperability programs and the one of `upgrade`; and Debian's packages of
+# the servers. Does nothing, and needs no network, where all of it is present. With the argument `environment` it prints the
+# variables that the suites are run with.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cache=${FOREIGN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sluicegate-foreign}
