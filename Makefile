@@ -30,7 +30,7 @@ conformance: setup
 	$(CARGO) build --bin sluicegate
 	./tests/conformance/run.sh
 
-## Clients and servers of others (gRPC, WebSocket, event streams, uploads) through the proxy; tests/foreign/README.md says what
+## Clients and servers of others (gRPC, WebSocket, uploads, name servers, docker and more) through the proxy; tests/foreign/README.md says what
 ## the first run fetches.
 foreign:
 	@./tests/setup.sh curl

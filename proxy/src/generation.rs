@@ -302,15 +302,7 @@ impl Worker {
 
     /// Drops kept connections to endpoints that are in none of `pools`: nobody will ask for them again.
     pub fn forget_others(&self, pools: &[Arc<Pool>]) {
-        let ids: HashSet<EndpointId> = pools
-            .iter()
-            .flat_map(|pool| {
-                pool.members()
-                    .iter()
-                    .map(|m| m.endpoint.id)
-                    .collect::<Vec<_>>()
-            })
-            .collect();
+        let ids: HashSet<EndpointId> = pools.iter().flat_map(|p| p.endpoint_ids()).collect();
         self.kept.borrow_mut().retain(|id| ids.contains(&id));
         self.unasked.borrow_mut().retain(|id| ids.contains(id));
         self.shared.retain(|id| ids.contains(&id));

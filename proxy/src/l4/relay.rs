@@ -135,13 +135,19 @@ pub async fn relay<C: Side, U: Side>(
         // A source that broke can take nothing either, so the other direction is over with it. A sink that broke may
         // have left bytes to read, so the other direction goes on to its end.
         match (up_end, down_end) {
+            // The kernel gave up a peer that took nothing for the time it was told.
+            (Poll::Ready(end), _) | (_, Poll::Ready(end)) if is_limited && end.is_timeout() => {
+                Poll::Ready(RelayEnd::Idle)
+            }
             (Poll::Ready(End::Refused), _) | (_, Poll::Ready(End::Refused)) => {
                 Poll::Ready(RelayEnd::Refused)
             }
-            (Poll::Ready(End::SourceBroke), _) => Poll::Ready(RelayEnd::ClientReset),
-            (_, Poll::Ready(End::SourceBroke)) => Poll::Ready(RelayEnd::UpstreamReset),
-            (Poll::Ready(End::SinkBroke), Poll::Ready(_)) => Poll::Ready(RelayEnd::UpstreamReset),
-            (Poll::Ready(_), Poll::Ready(End::SinkBroke)) => Poll::Ready(RelayEnd::ClientReset),
+            (Poll::Ready(End::SourceBroke(_)), _) => Poll::Ready(RelayEnd::ClientReset),
+            (_, Poll::Ready(End::SourceBroke(_))) => Poll::Ready(RelayEnd::UpstreamReset),
+            (Poll::Ready(End::SinkBroke(_)), Poll::Ready(_)) => {
+                Poll::Ready(RelayEnd::UpstreamReset)
+            }
+            (Poll::Ready(_), Poll::Ready(End::SinkBroke(_))) => Poll::Ready(RelayEnd::ClientReset),
             (Poll::Ready(End::Finished), Poll::Ready(End::Finished)) => {
                 Poll::Ready(RelayEnd::Finished)
             }
@@ -162,10 +168,16 @@ pub async fn relay<C: Side, U: Side>(
 enum End {
     /// The source's end was passed on to the sink.
     Finished,
-    SourceBroke,
-    SinkBroke,
+    SourceBroke(io::ErrorKind),
+    SinkBroke(io::ErrorKind),
     /// A piece was refused.
     Refused,
+}
+
+impl End {
+    fn is_timeout(self) -> bool {
+        matches!(self, End::SourceBroke(kind) | End::SinkBroke(kind) if kind == io::ErrorKind::TimedOut)
+    }
 }
 
 /// The bytes from one side to the other.
@@ -263,7 +275,7 @@ impl<'a> Direction<'a> {
                     End::Finished => ready!(Pin::new(&mut *sink).poll_shutdown(cx)),
                     broken => return Poll::Ready(Err(broken)),
                 };
-                return Poll::Ready(shut.map_err(|_| End::SinkBroke));
+                return Poll::Ready(shut.map_err(sink_broke));
             }
             if self.moved.get() - turn_start >= TURN_BYTES as u64 {
                 cx.waker().wake_by_ref();
@@ -281,7 +293,7 @@ impl<'a> Direction<'a> {
                 self.pipe = None;
                 if self.unflushed && !self.holds_bytes() {
                     let flushed = ready!(Pin::new(&mut *sink).poll_flush(cx));
-                    flushed.map_err(|_| End::SinkBroke)?;
+                    flushed.map_err(sink_broke)?;
                     self.unflushed = false;
                 }
                 return Poll::Pending;
@@ -324,12 +336,12 @@ impl<'a> Direction<'a> {
         }
         while let Some(pipe) = self.pipe.as_mut().filter(|pipe| pipe.held() > 0) {
             let socket = sink.socket();
-            ready!(socket.poll_write_ready(cx)).map_err(|_| End::SinkBroke)?;
+            ready!(socket.poll_write_ready(cx)).map_err(sink_broke)?;
             match socket.try_io(Interest::WRITABLE, || pipe.empty(socket)) {
-                Ok(0) => return Poll::Ready(Err(End::SinkBroke)),
+                Ok(0) => return Poll::Ready(Err(End::SinkBroke(io::ErrorKind::WriteZero))),
                 Ok(taken) => self.count(taken, sink),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return Poll::Ready(Err(End::SinkBroke)),
+                Err(error) => return Poll::Ready(Err(sink_broke(error))),
             }
         }
         Poll::Ready(Ok(()))
@@ -344,7 +356,7 @@ impl<'a> Direction<'a> {
         pipes: &Pipes,
     ) -> Poll<Result<(), End>> {
         loop {
-            ready!(source.poll_read_ready(cx)).map_err(|_| End::SourceBroke)?;
+            ready!(source.poll_read_ready(cx)).map_err(|error| End::SourceBroke(error.kind()))?;
             let Some(pipe) = self.pipe.take().or_else(|| pipes.take()) else {
                 self.bulk = false;
                 return Poll::Ready(Ok(()));
@@ -357,7 +369,7 @@ impl<'a> Direction<'a> {
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                     self.unspliceable = true;
                 }
-                Err(_) => return Poll::Ready(Err(End::SourceBroke)),
+                Err(error) => return Poll::Ready(Err(End::SourceBroke(error.kind()))),
             }
             return Poll::Ready(Ok(()));
         }
@@ -438,7 +450,7 @@ fn poll_read<S: Side>(
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 return Poll::Ready(Some(End::Finished));
             }
-            Poll::Ready(Err(_)) => return Poll::Ready(Some(End::SourceBroke)),
+            Poll::Ready(Err(error)) => return Poll::Ready(Some(End::SourceBroke(error.kind()))),
             Poll::Ready(Ok(())) if buffer.filled().len() == before => {
                 return Poll::Ready(Some(End::Finished));
             }
@@ -458,8 +470,13 @@ fn poll_write<K: Side>(
     match ready!(Pin::new(sink).poll_write(cx, bytes)) {
         // Never more than was offered, whatever a stream says.
         Ok(taken) if taken > 0 => Poll::Ready(Ok(taken.min(bytes.len()))),
-        _ => Poll::Ready(Err(End::SinkBroke)),
+        Ok(_) => Poll::Ready(Err(End::SinkBroke(io::ErrorKind::WriteZero))),
+        Err(error) => Poll::Ready(Err(sink_broke(error))),
     }
+}
+
+fn sink_broke(error: io::Error) -> End {
+    End::SinkBroke(error.kind())
 }
 
 #[cfg(test)]

@@ -147,14 +147,21 @@ impl Pool {
             Some(previous) => Arc::clone(&previous.lineage),
             None => Lineage::new(Arc::clone(registry)),
         };
-        let (names, before) = previous.map(|p| p.carried_over()).unwrap_or_default();
+        let (names, mut before) = previous.map(|p| p.carried_over()).unwrap_or_default();
         let roster = Roster::new(assemble(config, &names, &before, &lineage));
         let resolved = hosts.iter().all(|host| names.contains_key(host));
-        let survives = |m: &Member| before.iter().any(|b| b.endpoint.id == m.endpoint.id);
+        let is_of = |members: &[Member], id| members.iter().any(|m| m.endpoint.id == id);
+        let survives = |m: &Member| is_of(&before, m.endpoint.id);
         let checks = |p: &Arc<Pool>| p.config.check.as_ref().map(|c| c.kind.clone());
         let set = EndpointSet::new(&roster, admission(config));
         // A pool that can serve from what it took over keeps nobody waiting.
         let serves = !set.eligible.is_empty() && roster.members.iter().any(survives);
+        // Addresses of its names that may be answered again.
+        before.retain(|was| {
+            let host = was.endpoint.host();
+            let is_named = host.is_some_and(|host| hosts.iter().any(|h| **h == *host));
+            is_named && !is_of(&roster.members, was.endpoint.id)
+        });
         let comebacks = Comebacks::new(&set, previous.map(|p| &p.comebacks));
         let pool = Self {
             check_is_new: previous
@@ -170,7 +177,7 @@ impl Pool {
             plan: Mutex::new(Plan {
                 roster,
                 names,
-                absent: Vec::new(),
+                absent: before,
                 resolved,
             }),
             retries: RetryBudget::default(),
@@ -432,9 +439,17 @@ impl Pool {
         self.set.load().roster.has_maglev()
     }
 
-    fn carried_over(&self) -> (Names, Arc<[Member]>) {
+    /// What the names resolved to, and all members that were heard of, absent ones too.
+    fn carried_over(&self) -> (Names, Vec<Member>) {
         let plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
-        (plan.names.clone(), Arc::clone(&plan.roster.members))
+        let members = plan.roster.members.iter().chain(&plan.absent);
+        (plan.names.clone(), members.cloned().collect())
+    }
+
+    /// The endpoints whose connections are worth keeping: the members, and those whose addresses a name may answer again.
+    pub fn endpoint_ids(&self) -> Vec<EndpointId> {
+        let (_, members) = self.carried_over();
+        members.iter().map(|m| m.endpoint.id).collect()
     }
 
     fn settle_if_decided(&self, plan: &Plan) {

@@ -48,6 +48,12 @@ def free_address():
         return f"{ip}:{port}"
 
 
+def addresses(count):
+    """Loopback addresses, 31 at most, that belong to this process and that `free_address` does not give."""
+    ip = f"127.{192 + (os.getpid() >> 11 & 63)}.{os.getpid() >> 3 & 255}"
+    return [f"{ip}.{(os.getpid() & 7) * 32 + number}" for number in range(1, count + 1)]
+
+
 def until(condition, what, deadline=DEADLINE):
     """Waits until `condition` gives something that is true, and returns it."""
     ends = time.monotonic() + deadline
@@ -67,6 +73,20 @@ def accepts(address):
     except OSError:
         return False
     return True
+
+
+def until_listening(address, program):
+    """Waits until a program that does not say so accepts connections."""
+    host, port = address.rsplit(":", 1)
+
+    def accepts():
+        if not program.is_running():
+            raise SystemExit(program.said())
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            return probe.connect_ex((host, int(port))) == 0
+
+    until(accepts, f"{program.name} listens")
 
 
 _running = set()
@@ -198,4 +218,23 @@ def gunicorn(folder, *arguments, bind="127.0.0.1:0"):
         return lines and lines[0].split("http://")[1].split(" ")[0]
 
     server.address = until(listening, "gunicorn listens")
+    return server
+
+
+def nginx(configuration, name="nginx"):
+    """Debian's nginx in the foreground, with what is given inside of `http`."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="nginx-", dir=scratch()))
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    (folder / "nginx.conf").write_text(
+        f"daemon off; master_process off; pid {folder}/pid; error_log stderr notice; events {{}}\n"
+        + "http { access_log off;\n"
+        + "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
+        + configuration
+        + "\n}\n"
+    )
+    server = Program(["nginx", "-e", "stderr", "-p", folder, "-c", folder / "nginx.conf"], name=name)
+    # It says so when its addresses are bound.
+    until(lambda: not server.is_running() or "using the" in server.stderr(), "nginx starts")
+    if not server.is_running():
+        raise SystemExit(server.said())
     return server

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -67,13 +68,32 @@ telemetry: {{access-log: {{format: json}}}}
         except OSError:
             return False
 
-    def admin(self, path):
-        """One GET to the admin interface: the answer as text, with its head."""
+    def admin(self, path, method="GET"):
+        """One request to the admin interface: the answer as text, with its head."""
         with socket.socket(socket.AF_UNIX) as admin:
             admin.settimeout(5)
             admin.connect(str(self.admin_socket))
-            admin.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+            admin.sendall(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
             return b"".join(iter(lambda: admin.recv(65536), b"")).decode()
+
+    def reload(self):
+        """Has it take what was given to `configure`."""
+        answer = self.admin("/reload", "POST")
+        if " 200 " not in answer.split("\r\n")[0]:
+            raise RuntimeError(answer)
+
+    def metrics(self, name):
+        """The samples of one metric, each as its labels and its value."""
+        samples = []
+        for line in self.admin("/metrics").splitlines():
+            found = re.fullmatch(r"sluicegate_(\w+)(?:\{(.*)\})? (\S+)", line)
+            if found and found[1] == name:
+                samples.append((dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', found[2] or "")), float(found[3])))
+        return samples
+
+    def metric(self, name, **labels):
+        """The sum of a metric's samples that have these labels."""
+        return sum(value for has, value in self.metrics(name) if labels.items() <= has.items())
 
     def records(self, after=0):
         """The access log so far, without its first `after` records."""

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import sys
+import threading
 import time
 import traceback
 
@@ -33,6 +34,7 @@ class Report:
         self.only = sys.argv[1:]
         self.passed = 0
         self.failed = 0
+        self.telling = threading.Lock()
 
     def wants(self, name):
         return not self.only or any(word in name for word in self.only)
@@ -43,10 +45,10 @@ class Report:
             return
         self._tell(name, *self._outcome(run, arguments))
 
-    def together(self, cases):
+    def together(self, cases, at_one_time=None):
         """Runs cases that mostly wait at one time: of each its name, `run` and arguments. They are told in their order."""
         wanted = [case for case in cases if self.wants(case[0])]
-        with concurrent.futures.ThreadPoolExecutor(len(wanted) or 1) as threads:
+        with concurrent.futures.ThreadPoolExecutor(at_one_time or len(wanted) or 1) as threads:
             running = [(name, threads.submit(self._outcome, run, arguments)) for name, run, *arguments in wanted]
             for name, outcome in running:
                 self._tell(name, *outcome.result())
