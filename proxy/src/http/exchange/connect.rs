@@ -95,6 +95,7 @@ impl<C: ClientSide> Exchange<'_, C> {
                         Ok(None) => continue,
                         Ok(Some(reason)) => return Err(Failed::to_connect(reason)),
                         Err(_) if elsewhere => {
+                            lease.failed(Failure::Connect);
                             return Err(Failed::to_connect(Reason::ConnectTimeout));
                         }
                         Err(_) if doubted => {

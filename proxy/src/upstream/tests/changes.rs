@@ -113,6 +113,14 @@ fn names_become_endpoints() {
     let next = reload(&pool, &registry, |c| c.retries = 0);
     assert!(next.is_settled(), "the addresses were taken over");
     assert_eq!(texts(&next), texts(&pool));
+    // A reload while one is absent loses nothing of it.
+    next.resolved(&app, &ips(&["10.0.1.2"]), &ips(&["10.0.1.1"]));
+    let after = reload(&next, &registry, |c| c.retries = 1);
+    assert!(after.endpoint_ids().contains(&first));
+    after.resolved(&app, &ips(&["10.0.1.1", "10.0.1.2"]), &[]);
+    assert_eq!(endpoint(&after, 1).id, first);
+    let without = reload(&after, &registry, |c| c.endpoints.truncate(1));
+    assert!(!without.endpoint_ids().contains(&first));
 }
 
 /// A request began before a reload, and its pool lost its endpoint: the one that replaced it learns that it is back.
