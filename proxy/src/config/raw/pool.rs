@@ -12,8 +12,8 @@ use super::{
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 #[schemars(rename = "Pool", extend("required" = ["endpoints"]))]
 pub(in crate::config) struct RawPool {
-    /// The backends: `192.0.2.1:80`, `[2001:db8::1]:80`, `backend.internal:80` (every address the name resolves to is
-    /// an endpoint), `wasm:./hello.wasm` (a wasi:http component that the proxy runs), or a map with `address` and
+    /// The backends: `192.0.2.1:80`, `[2001:db8::1]:80`, `backend.internal:80` (every IPv4 address of the name is
+    /// an endpoint, or every IPv6 address if it has no other), `wasm:./hello.wasm` (a wasi:http component that the proxy runs), or a map with `address` and
     /// `weight`.
     #[schemars(length(min = 1))]
     pub endpoints: Vec<RawEndpoint>,
