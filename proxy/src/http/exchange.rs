@@ -8,13 +8,13 @@ mod ends;
 mod final_recipient;
 mod pipeline;
 mod record;
+mod repeat;
 mod response;
 mod suspended;
 mod tries;
 mod tunnel;
 mod upload;
 
-pub use behind::Told;
 pub use call::call;
 pub use connect::{allowed_upgrade, body_framing, host_for};
 pub use record::record_refused;
@@ -24,11 +24,12 @@ use crate::connection::Connection;
 use crate::error::Reason;
 use crate::generation::{RequestId, Service};
 use crate::head::{Fields, RequestHead, ResponseHead};
-use crate::http::client_address::Client;
+use crate::http::client::Client;
 use crate::http::client_side::{ClientSide, ResponseBody};
 use crate::http::forward::{self, Arrived, Hop};
 use crate::http::h1::framing::Framing;
 use crate::http::h1::parse::ParsedResponse;
+use crate::http::inner::InnerJournal;
 use crate::http::upstream::Upstream;
 use crate::io::timer::Timer;
 use crate::upstream::{Lease, Pool};
@@ -102,7 +103,7 @@ struct Exchange<'a, C: ClientSide> {
     journal: Journal,
     kind: Kind,
     /// What the exchanges behind middleware tell.
-    told: Option<Rc<RefCell<Told>>>,
+    inner: Option<Rc<RefCell<InnerJournal>>>,
     /// The response filters have run.
     responded: bool,
     ended: bool,
@@ -115,7 +116,7 @@ enum Kind {
     /// The proxy itself, for a filter.
     Call,
     /// Middleware before the chain; what its record is to tell goes to the client's exchange.
-    Behind(Rc<RefCell<Told>>),
+    Behind(Rc<RefCell<InnerJournal>>),
 }
 
 /// What the record of the exchange tells.
@@ -210,7 +211,7 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
             },
             head: incoming.head,
             kind: Kind::Client,
-            told: None,
+            inner: None,
             responded: false,
             ended: false,
         }
@@ -309,7 +310,7 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
             // Boxed, so that other exchanges do not carry the state of this.
             let (upstream, response) = Box::pin(self.through(behind)).await?;
             self.journal.answered = self.journal.started.elapsed();
-            self.tell_endpoint();
+            self.publish_endpoint();
             return Ok((upstream, response, None));
         }
         let pool = self.pool()?;
@@ -318,7 +319,7 @@ impl<'a, C: ClientSide> Exchange<'a, C> {
         }
         self.write_forwarding_fields();
         let (upstream, response, lease) = self.upstream_response(&pool).await?;
-        self.tell_endpoint();
+        self.publish_endpoint();
         Ok((upstream, response, Some(lease)))
     }
 

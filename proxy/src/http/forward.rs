@@ -1,6 +1,6 @@
 //! What a proxy does to fields: hop-by-hop removal, the client address, forwarding fields (RFC 9110 §7.6, RFC 7239).
 
-use super::client_address::Client;
+use super::client::Client;
 use super::client_origin::Origin;
 use super::h1::framing::trim;
 use crate::config::{Forwarded, HttpOptions};

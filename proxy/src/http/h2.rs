@@ -5,6 +5,7 @@
 
 mod allowance;
 mod body;
+mod frames;
 mod request;
 mod stream;
 mod unaccepted;
@@ -14,7 +15,7 @@ use crate::config::{ListenerLimits, Timeouts};
 use crate::connection::Connection;
 use crate::error;
 use crate::generation::{Idle, ServiceSlot};
-use crate::head::{Fields, Version};
+use crate::head::Version;
 use crate::http::exchange;
 use crate::http::h1::parse::Refusal;
 use crate::io::DropBounds;
@@ -25,8 +26,7 @@ use allowance::Allowance;
 use bytes::Bytes;
 use h2::server::{Builder, SendResponse};
 use h2::{Ping, PingPong, Reason, RecvStream};
-use hyper::header::{HeaderName, HeaderValue};
-use hyper::{HeaderMap, Request};
+use hyper::Request;
 use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::rc::Rc;
@@ -153,19 +153,6 @@ fn settings(limits: &ListenerLimits) -> Builder {
 
 fn cancelled_burst(streams: u32) -> u32 {
     CANCELLED_BURST.max(streams.saturating_mul(2))
-}
-
-/// Fields that were checked already; what `http` refuses all the same is left out.
-pub(super) fn header_map(fields: &Fields) -> HeaderMap {
-    let mut map = HeaderMap::with_capacity(fields.len() + 1);
-    for (name, value) in fields.iter() {
-        if let (Ok(name), Ok(value)) =
-            (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
-        {
-            map.append(name, value);
-        }
-    }
-    map
 }
 
 /// Reports the GOAWAY by which the crate answers a client that breaks the protocol.

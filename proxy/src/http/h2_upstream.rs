@@ -5,11 +5,11 @@
 
 mod pulse;
 
+use super::fields::{fields, header_map};
 use super::h1::body::{BodyError, Pulled, Taker};
 use super::h1::chunked::TrailerLimits;
 use super::h1::framing::{self, Framing};
 use super::h1::parse::ParsedResponse;
-use super::h2::header_map;
 use crate::config::PingSettings;
 use crate::error::Reason;
 use crate::generation::Multiplexed;
@@ -545,14 +545,6 @@ fn is_over(lines: &HeaderMap, bytes: usize, fields: usize) -> bool {
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len() + 4);
     lines.len() > fields || sizes.sum::<usize>() > bytes
-}
-
-pub(super) fn fields(lines: &HeaderMap) -> Fields {
-    let mut fields = Fields::from_arena(Vec::with_capacity(512));
-    for (name, value) in lines {
-        fields.append(name.as_str().as_bytes(), value.as_bytes());
-    }
-    fields
 }
 
 #[cfg(test)]

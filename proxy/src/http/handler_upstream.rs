@@ -1,11 +1,11 @@
 //! A handler while it serves one exchange: the endpoint is a component, and nothing is connected to.
 
-use super::exchange::Told;
+use super::fields::{fields, header_map};
 use super::h1::body::{BodyError, Pulled, Taker};
 use super::h1::framing::Framing;
 use super::h1::parse::ParsedResponse;
-use super::h2::header_map;
 use super::h2_upstream::{self, Target};
+use super::inner::InnerJournal;
 use crate::chain::Passage;
 use crate::error::Reason;
 use crate::head::{Fields, HeadLimits, RequestHead, Version};
@@ -49,7 +49,7 @@ struct Behind {
     asked: Onwards,
     begin: Begin,
     running: Vec<Running>,
-    told: Rc<RefCell<Told>>,
+    told: Rc<RefCell<InnerJournal>>,
     _passage: Passage,
 }
 
@@ -95,7 +95,7 @@ impl Upstream {
         head: &RequestHead,
         target: &Target<'_>,
         begin: Begin,
-        told: Rc<RefCell<Told>>,
+        told: Rc<RefCell<InnerJournal>>,
     ) -> Option<Self> {
         let request = h2_upstream::request(head, target)?;
         let middleware = passage.middleware();
@@ -227,7 +227,7 @@ impl Upstream {
                     take(cx, &data);
                     return Poll::Ready(Ok(Pulled::Data(data.len())));
                 }
-                Ok(Piece::Trailers(lines)) => self.trailers = Some(h2_upstream::fields(&lines)),
+                Ok(Piece::Trailers(lines)) => self.trailers = Some(fields(&lines)),
                 Ok(Piece::End) if self.promised.unwrap_or(0) > 0 => {
                     return Poll::Ready(Err(self.broken(Reason::HandlerFault)));
                 }

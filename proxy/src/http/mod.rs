@@ -1,17 +1,20 @@
 //! HTTP from the client's bytes to the upstream and back. `exchange` shows every phase in order; the rest are its steps.
 
 pub mod call;
+pub mod client;
 pub mod client_address;
 pub mod client_origin;
 pub mod client_side;
 pub mod effects;
 pub mod exchange;
+mod fields;
 pub mod forward;
 pub mod grpc;
 pub mod h1;
 pub mod h2;
 pub mod h2_upstream;
 mod handler_upstream;
+mod inner;
 pub mod respond;
 pub mod suspended;
 pub mod upstream;

@@ -1,7 +1,6 @@
 //! Filters on the way of a relayed stream.
 
-use super::session::decided;
-use crate::chain::{Chain, ExchangeState, Piece, StreamFacts};
+use crate::chain::{Chain, ExchangeState, Piece, StreamFacts, StreamOutcome};
 use crate::error::Reason;
 use crate::wasm::Phase;
 use std::cell::{Cell, RefCell};
@@ -95,5 +94,16 @@ impl Pieces for Filtered<'_> {
 impl std::fmt::Debug for Filtered<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Filtered").finish_non_exhaustive()
+    }
+}
+
+
+pub(super) fn decided(outcome: StreamOutcome) -> Result<(), Reason> {
+    match outcome {
+        StreamOutcome::Continue => Ok(()),
+        StreamOutcome::Drop => Err(Reason::FilterDrop),
+        StreamOutcome::Reset => Err(Reason::FilterReset),
+        // The rules of these phases have no suspending.
+        StreamOutcome::Suspend(_) | StreamOutcome::Fault { .. } => Err(Reason::FilterFault),
     }
 }

@@ -351,17 +351,6 @@ fn facts_of(connection: &Connection) -> StreamFacts<'_> {
         offered_alpn: None,
     }
 }
-
-pub(super) fn decided(outcome: StreamOutcome) -> Result<(), Reason> {
-    match outcome {
-        StreamOutcome::Continue => Ok(()),
-        StreamOutcome::Drop => Err(Reason::FilterDrop),
-        StreamOutcome::Reset => Err(Reason::FilterReset),
-        // The rules of these phases have no suspending.
-        StreamOutcome::Suspend(_) | StreamOutcome::Fault { .. } => Err(Reason::FilterFault),
-    }
-}
-
 /// Reads until `wanted` bytes are there, the client ends, or `deadline` passes.
 async fn read_at_least(
     io: &mut Io,

@@ -7,42 +7,26 @@ use crate::connection::Connection;
 use crate::error::Reason;
 use crate::generation::{Behind, RequestId, Service};
 use crate::head::{Fields, RequestHead, ResponseHead, Version};
-use crate::http::client_address::Client;
+use crate::http::client::Client;
 use crate::http::client_side::{ClientSide, ResponseBody};
+use crate::http::fields::{fields, header_map};
 use crate::http::forward::{self, Arrived, Hop};
 use crate::http::h1::body::{BodyError, Pulled, Taker};
 use crate::http::h1::framing::Framing;
 use crate::http::h1::parse::ParsedResponse;
-use crate::http::h2::header_map;
-use crate::http::h2_upstream::{self, Target};
+use crate::http::inner::InnerJournal;
+use crate::http::h2_upstream::Target;
 use crate::http::handler_upstream;
 use crate::http::upstream::Upstream;
 use crate::io::timer::Timer;
-use crate::upstream::Pool;
 use crate::wasm::{Onward, OnwardBody, OnwardReply, Piece};
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
-
-/// What the exchanges behind middleware tell the client's, whose record is the only one.
-#[derive(Default)]
-pub struct Told {
-    pub pool: Option<Arc<Pool>>,
-    pub endpoint: Option<Arc<str>>,
-    pub tries: u32,
-    pub upstream_time: Duration,
-    pub filter_time: Duration,
-    pub filter_wait: Duration,
-    /// Why the last of them ended otherwise than by being finished.
-    pub reason: Option<Reason>,
-    /// A filter behind the middleware ended the connection, which is the client's.
-    pub cut: Option<Reason>,
-}
+use std::time::Instant;
 
 /// What they take over from it.
 struct Origin {
@@ -56,9 +40,9 @@ struct Origin {
     version: Version,
     asked_authority: Vec<u8>,
     received_authority: Vec<u8>,
-    /// What the middleware was told.
+    /// What the middleware was inner.
     authority: Vec<u8>,
-    told: Rc<RefCell<Told>>,
+    inner: Rc<RefCell<InnerJournal>>,
 }
 
 impl<C: ClientSide> Exchange<'_, C> {
@@ -70,8 +54,8 @@ impl<C: ClientSide> Exchange<'_, C> {
         self.continue_now();
         self.head.fields.remove(b"content-length");
         let passage = behind.middleware.enter().ok_or(Reason::Overload)?;
-        let told = Rc::<RefCell<Told>>::default();
-        self.told = Some(told.clone());
+        let inner = Rc::<RefCell<InnerJournal>>::default();
+        self.inner = Some(inner.clone());
         let origin = Rc::new(Origin {
             service: behind.service.clone(),
             connection: self.connection.clone(),
@@ -84,7 +68,7 @@ impl<C: ClientSide> Exchange<'_, C> {
             asked_authority: self.head.asked_authority().to_vec(),
             authority: self.head.authority().to_vec(),
             received_authority: self.head.received_authority().to_vec(),
-            told: told.clone(),
+            inner: inner.clone(),
         });
         let begin = Box::new(move |onward| {
             Box::pin(serve(origin.clone(), onward)) as handler_upstream::Running
@@ -105,10 +89,10 @@ impl<C: ClientSide> Exchange<'_, C> {
             trailers: self.hop.trailers,
         };
         let upstream =
-            handler_upstream::Upstream::through(passage, &self.head, &target, begin, told);
+            handler_upstream::Upstream::through(passage, &self.head, &target, begin, inner);
         let mut upstream = Upstream::Handler(Box::new(upstream.ok_or(Reason::BadRequest)?));
         let answer = self.ask(&mut upstream).await;
-        self.hear();
+        self.adopt_inner();
         Ok((upstream, answer?))
     }
 
@@ -128,48 +112,48 @@ impl<C: ClientSide> Exchange<'_, C> {
     }
 
     /// Takes down which endpoint answered behind the middleware.
-    fn hear(&mut self) {
-        if let Some(told) = &self.told {
-            let told = told.borrow();
-            self.journal.pool = told.pool.clone();
-            self.journal.endpoint = told.endpoint.clone();
+    fn adopt_inner(&mut self) {
+        if let Some(inner) = &self.inner {
+            let inner = inner.borrow();
+            self.journal.pool = inner.pool.clone();
+            self.journal.endpoint = inner.endpoint.clone();
         }
     }
 
     /// At the end, before the record is written: what happened behind the middleware is this exchange's.
-    pub(super) fn hear_all(&mut self) {
-        self.hear();
-        if let Some(told) = self.told.take() {
-            let told = told.borrow();
-            self.journal.tries += told.tries;
-            self.journal.upstream_time += told.upstream_time;
-            self.journal.reason = self.journal.reason.or(told.reason);
-            self.state.filter_time += told.filter_time;
-            self.state.filter_wait += told.filter_wait;
+    pub(super) fn adopt_all(&mut self) {
+        self.adopt_inner();
+        if let Some(inner) = self.inner.take() {
+            let inner = inner.borrow();
+            self.journal.tries += inner.tries;
+            self.journal.upstream_time += inner.upstream_time;
+            self.journal.reason = self.journal.reason.or(inner.reason);
+            self.state.filter_time += inner.filter_time;
+            self.state.filter_wait += inner.filter_wait;
         }
     }
 
     /// Tells the exchange before the middleware what came of this one, at its end.
-    pub(super) fn tell(&self, to: &RefCell<Told>) {
-        let mut told = to.borrow_mut();
+    pub(super) fn publish(&self, to: &RefCell<InnerJournal>) {
+        let mut inner = to.borrow_mut();
         if self.journal.pool.is_some() {
-            told.pool = self.journal.pool.clone();
-            told.endpoint = self.journal.endpoint.clone();
+            inner.pool = self.journal.pool.clone();
+            inner.endpoint = self.journal.endpoint.clone();
         }
-        told.tries += self.journal.tries;
-        told.upstream_time += self.journal.upstream_time;
-        told.filter_time += self.state.filter_time;
-        told.filter_wait += self.state.filter_wait;
+        inner.tries += self.journal.tries;
+        inner.upstream_time += self.journal.upstream_time;
+        inner.filter_time += self.state.filter_time;
+        inner.filter_wait += self.state.filter_wait;
         // That middleware did not want the response to its end is no failure.
-        told.reason = (self.journal.reason).filter(|&reason| reason != Reason::ClientGone);
+        inner.reason = (self.journal.reason).filter(|&reason| reason != Reason::ClientGone);
     }
 
     /// Tells it which endpoint answers.
-    pub(super) fn tell_endpoint(&self) {
-        if let Kind::Behind(told) = &self.kind {
-            let mut told = told.borrow_mut();
-            told.pool = self.journal.pool.clone();
-            told.endpoint = self.journal.endpoint.clone();
+    pub(super) fn publish_endpoint(&self) {
+        if let Kind::Behind(inner) = &self.kind {
+            let mut inner = inner.borrow_mut();
+            inner.pool = self.journal.pool.clone();
+            inner.endpoint = self.journal.endpoint.clone();
         }
     }
 }
@@ -188,7 +172,7 @@ async fn serve(origin: Rc<Origin>, onward: Onward) {
     let Ok(framing) = side.framing(&head).await else {
         return;
     };
-    let mut fields = h2_upstream::fields(&head.headers);
+    let mut fields = fields(&head.headers);
     forward::strip_hop_by_hop(&mut fields);
     fields.retain_lines(|name, _| !matches!(name, b"host" | b"content-length" | b"expect"));
     let target = head
@@ -223,13 +207,13 @@ async fn serve(origin: Rc<Origin>, onward: Onward) {
     };
     let (service, connection) = (&origin.service, &origin.connection);
     let mut exchange = Exchange::of(service, connection, &timer, &mut side, incoming, arrived);
-    exchange.kind = Kind::Behind(origin.told.clone());
+    exchange.kind = Kind::Behind(origin.inner.clone());
     exchange.state.route = origin.route.clone();
     exchange.journal.started = origin.started;
     let ending = exchange.phases().await;
     exchange.ended = true;
     if matches!(ending, Ending::Drop | Ending::Reset) {
-        origin.told.borrow_mut().cut = exchange.journal.reason;
+        origin.inner.borrow_mut().cut = exchange.journal.reason;
     }
 }
 
@@ -255,7 +239,7 @@ impl Guest {
         } else if !matches!(head.method.as_str(), "POST" | "PUT" | "PATCH") {
             match poll_fn(|cx| self.body.poll_piece(cx)).await {
                 Ok(Piece::Data(data)) => self.ahead = Some(data),
-                Ok(Piece::Trailers(lines)) => self.trailers = Some(h2_upstream::fields(&lines)),
+                Ok(Piece::Trailers(lines)) => self.trailers = Some(fields(&lines)),
                 Ok(Piece::End) => self.done = true,
                 Err(_) => return Err(Reason::ClientGone),
             }
@@ -285,7 +269,7 @@ impl ClientSide for Guest {
                     take(cx, &data);
                     return Poll::Ready(Ok(Pulled::Data(data.len())));
                 }
-                Ok(Piece::Trailers(lines)) => self.trailers = Some(h2_upstream::fields(&lines)),
+                Ok(Piece::Trailers(lines)) => self.trailers = Some(fields(&lines)),
                 Ok(Piece::End) => self.done = true,
                 Err(_) => return Poll::Ready(Err(BodyError::Truncated(None))),
             }

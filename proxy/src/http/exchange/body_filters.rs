@@ -8,7 +8,7 @@ use crate::error::Reason;
 use crate::generation::Service;
 use crate::head::{Fields, ResponseHead, Version};
 use crate::http::call::Caller;
-use crate::http::client_address::Client;
+use crate::http::client::Client;
 use crate::http::client_side::{ClientSide, ResponseBody};
 use crate::http::forward;
 use crate::http::h1::body::{BodyError, Pulled, Taker};

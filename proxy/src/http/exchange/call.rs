@@ -5,7 +5,7 @@ use super::{Ending, Exchange, Incoming, Kind};
 use crate::error::Reason;
 use crate::head::{RequestHead, Version};
 use crate::http::call::{CallError, CallRequest, CallResponse, Caller, MemoryClient};
-use crate::http::client_address::Client;
+use crate::http::client::Client;
 use crate::http::client_side::ResponseBody;
 use crate::http::forward::{self, Arrived, Hop};
 use crate::http::h1::framing::Framing;

@@ -1,7 +1,7 @@
 //! A connection for one try: kept, shared or dialled, with the request's head on its way.
 
 use super::Exchange;
-use super::tries::{Failed, is_idempotent};
+use super::repeat::{Failed, is_idempotent};
 use crate::config::{HostPolicy, HttpOptions, PoolConfig, PoolProtocol};
 use crate::error::Reason;
 use crate::generation::Multiplexed;

@@ -170,11 +170,11 @@ impl<C: ClientSide> Exchange<'_, C> {
                 self.journal.status = Reason::ClientGone.status();
             }
         }
-        self.hear_all();
+        self.adopt_all();
         let duration = self.journal.started.elapsed();
         self.tell_filters(duration);
         match &self.kind {
-            Kind::Behind(told) => self.tell(told),
+            Kind::Behind(inner) => self.publish(inner),
             _ => self.record(duration),
         }
     }

@@ -1,6 +1,7 @@
 //! Endpoint after endpoint until one answers: asking, and whether a failed try may be repeated.
 
 use super::connect::allowed_upgrade;
+use super::repeat::{Failed, Retry, is_dialling, is_idempotent};
 use super::{Exchange, Upload};
 use crate::error::Reason;
 use crate::head::{HeadLimits, ResponseHead, Version};
@@ -18,47 +19,6 @@ use std::time::{Duration, Instant};
 
 /// Informational responses of one upstream that are relayed; more are a malfunction.
 const INFORMATIONAL_MAX: u32 = 16;
-
-/// Why a try at an endpoint failed, and whether another may be made.
-pub(super) struct Failed {
-    pub(super) reason: Reason,
-    retry: Retry,
-    /// What was asked for is to blame, not who answered.
-    is_answer: bool,
-}
-
-impl Failed {
-    /// Nothing was sent, so that any request may go elsewhere; but not when the whole exchange is out of time.
-    pub(super) fn to_connect(reason: Reason) -> Self {
-        let retry = match reason {
-            Reason::TotalTimeout => Retry::No,
-            _ => Retry::Elsewhere,
-        };
-        Self {
-            reason,
-            retry,
-            is_answer: false,
-        }
-    }
-
-    /// Another endpoint would not help.
-    pub(super) fn at_all(reason: Reason) -> Self {
-        Self {
-            reason,
-            retry: Retry::No,
-            is_answer: false,
-        }
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Retry {
-    No,
-    /// At another endpoint first.
-    Elsewhere,
-    /// The kept connection had died: at the same endpoint on a fresh connection.
-    Fresh,
-}
 
 impl<C: ClientSide> Exchange<'_, C> {
     /// Asks endpoint after endpoint until one answers with a response head.
@@ -377,20 +337,4 @@ impl<C: ClientSide> Exchange<'_, C> {
             },
         }
     }
-}
-
-/// The connection did not come about: nothing of the request was sent.
-fn is_dialling(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::ConnectRefused | Reason::ConnectTimeout | Reason::UpstreamTls
-    )
-}
-
-/// Methods that may be repeated (RFC 9110 §9.2.2).
-pub(super) fn is_idempotent(method: &[u8]) -> bool {
-    matches!(
-        method,
-        b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE"
-    )
 }

@@ -1,14 +1,15 @@
 //! One stream: the client's side of its exchange, pushed into and pulled from the h2 crate within the exchange's own task.
 
 use super::body::RequestBody;
+use super::request;
 use super::wire::{DATA_MIN, Payments};
-use super::{header_map, request};
 use crate::chain::Reply;
 use crate::connection::Connection;
 use crate::generation::Service;
 use crate::head::{Fields, HeadLimits, ResponseHead, Version};
 use crate::http::client_side::{ClientSide, ResponseBody};
 use crate::http::exchange::{self, Ending};
+use crate::http::fields::header_map;
 use crate::http::h1::body::{BodyError, Pulled, Taker};
 use crate::http::h1::parse::{self, Refusal};
 use crate::http::{grpc, respond};

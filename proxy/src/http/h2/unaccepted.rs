@@ -1,7 +1,7 @@
 //! Requests that the h2 crate ends before anybody sees them: malformed ones, whose streams it resets, and heads larger than
 //! was announced, which it answers with 431. The frames on the wire show both, so that they get a record like any other.
 
-use super::wire::{Frame, HEADERS, RST_STREAM};
+use super::frames::{Frame, HEADERS, RST_STREAM};
 use crate::error::Reason;
 use std::collections::VecDeque;
 
