@@ -97,7 +97,6 @@ impl std::fmt::Debug for Filtered<'_> {
     }
 }
 
-
 pub(super) fn decided(outcome: StreamOutcome) -> Result<(), Reason> {
     match outcome {
         StreamOutcome::Continue => Ok(()),

@@ -1,4 +1,4 @@
-//! Requests that wait for an endpoint to come back, when nothing else is left and one may be back at any moment.
+//! What a pool that has lost its last endpoint knows of it, and the patience of requests that wait for one to come back.
 //!
 //! A pool whose endpoints are restarted one after the other is without any for moments only: one has just gone, another
 //! listens already and is about to be probed. A pool that has been without endpoints for longer keeps nobody waiting.
@@ -9,10 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::endpoint::Operator;
-use super::pool::Pool;
-use super::retry::backoff;
-use super::set::{EndpointSet, Member};
+use super::set::EndpointSet;
 
 /// How long one request waits, in all.
 const WAIT_MAX: Duration = Duration::from_secs(1);
@@ -21,7 +18,7 @@ const WAITERS_MAX: usize = 4096;
 /// A pool that lost its last endpoint is waited for that long.
 const HOPE_MS: u64 = 3000;
 /// `hope_ends` while there are endpoints.
-const NOT_LOST: u64 = u64::MAX;
+pub(super) const NOT_LOST: u64 = u64::MAX;
 /// Times one request goes on after waiting.
 const ROUNDS_MAX: u32 = 16;
 
@@ -29,17 +26,17 @@ const ROUNDS_MAX: u32 = 16;
 #[derive(Debug, Default)]
 pub struct Patience {
     ends: Option<Instant>,
-    rounds: u32,
+    pub(super) rounds: u32,
 }
 
 impl Patience {
-    fn left(&mut self) -> Duration {
+    pub(super) fn left(&mut self) -> Duration {
         let now = Instant::now();
         let ends = *self.ends.get_or_insert(now + WAIT_MAX);
         ends.saturating_duration_since(now)
     }
 
-    fn again(&mut self) -> bool {
+    pub(super) fn again(&mut self) -> bool {
         self.rounds += 1;
         self.rounds <= ROUNDS_MAX
     }
@@ -49,15 +46,15 @@ impl Patience {
 #[derive(Debug)]
 pub(super) struct Comebacks {
     /// Until when the loss of the last endpoint is news, in the registry's milliseconds.
-    hope_ends: AtomicU64,
+    pub(super) hope_ends: AtomicU64,
     /// An endpoint was sound since the last loss. Without, there is nothing that could come back.
     was_sound: AtomicBool,
-    waiting: AtomicUsize,
+    pub(super) waiting: AtomicUsize,
     /// A probe has ended, or other endpoints may be picked.
-    news: watch::Sender<()>,
+    pub(super) news: watch::Sender<()>,
 }
 
-struct Seat<'a>(&'a AtomicUsize);
+pub(super) struct Seat<'a>(&'a AtomicUsize);
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
@@ -103,86 +100,10 @@ impl Comebacks {
         self.news.send_replace(());
     }
 
-    fn sit(&self) -> Option<Seat<'_>> {
+    pub(super) fn sit(&self) -> Option<Seat<'_>> {
         let more = |n: usize| (n < WAITERS_MAX).then_some(n + 1);
         let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
         let seated = self.waiting.fetch_update(set, fetch, more);
         seated.is_ok().then_some(Seat(&self.waiting))
-    }
-}
-
-impl Pool {
-    /// The last endpoint was lost a moment ago.
-    pub(super) fn is_just_lost(&self) -> bool {
-        let ends = self.comebacks.hope_ends.load(Ordering::Relaxed);
-        ends != NOT_LOST && self.lineage.registry.now_ms() < ends
-    }
-
-    /// A probe has ended.
-    pub(super) fn probed(&self) {
-        if self.comebacks.waiting.load(Ordering::Relaxed) != 0 {
-            self.comebacks.news.send_replace(());
-        }
-    }
-
-    /// Nothing can be picked: waits for an endpoint to come up, a second at most and only while a probe is due within
-    /// that. True when it is worth to pick again.
-    pub async fn come_back(&self, patience: &mut Patience) -> bool {
-        let mut news = self.comebacks.news.subscribe();
-        if self.is_available() {
-            return patience.again();
-        }
-        let left = patience.left();
-        if !self.may_come_back(left) {
-            return false;
-        }
-        let Some(_seat) = self.comebacks.sit() else {
-            return false;
-        };
-        loop {
-            let left = patience.left();
-            if left.is_zero() || !self.may_come_back(left) {
-                return false;
-            }
-            if tokio::time::timeout(left, news.changed()).await.is_err() {
-                // Nobody brings news to a pool that a reload has replaced; its endpoints are known all the same.
-                return self.is_available() && patience.again();
-            }
-            if self.is_available() {
-                return patience.again();
-            }
-        }
-    }
-
-    /// Every endpoint that was tried refused the connection: waits for a probe to end, or a moment; as
-    /// [`Pool::come_back`] for what bounds it. True when it is worth to try all again.
-    pub async fn hold_on(&self, patience: &mut Patience) -> bool {
-        let left = patience.left();
-        if left.is_zero() || !self.may_come_back(left) {
-            return false;
-        }
-        let Some(_seat) = self.comebacks.sit() else {
-            return false;
-        };
-        let mut news = self.comebacks.news.subscribe();
-        let pause = backoff(patience.rounds + 1).min(left);
-        let _ = tokio::time::timeout(pause, news.changed()).await;
-        patience.again()
-    }
-
-    /// A probe that may bring an endpoint back is due within `left`, and the pool has not been lost for long.
-    fn may_come_back(&self, left: Duration) -> bool {
-        let now = self.lineage.registry.now_ms();
-        if self.config.check.is_none() || now >= self.comebacks.hope_ends.load(Ordering::Relaxed) {
-            return false;
-        }
-        let by = now + u64::try_from(left.as_millis()).unwrap_or_default();
-        let is_due = |m: &Member| {
-            let endpoint = &m.endpoint;
-            m.weight > 0
-                && endpoint.operator() == Operator::Enabled
-                && endpoint.standing.schedule.is_due(by)
-        };
-        self.members().iter().any(is_due)
     }
 }

@@ -5,11 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use super::health::{Note, Standing, Verdict};
-use super::registry::Lineage;
-
-/// Unique in the process and never used again; an endpoint that survives a reload keeps it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct EndpointId(pub u64);
+use super::registry::{EndpointId, Lineage};
 
 /// Failed handshakes with one endpoint are told no more often than this.
 const TLS_TOLD_EVERY_MS: u64 = 10_000;

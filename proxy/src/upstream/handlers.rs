@@ -39,7 +39,7 @@ pub(super) fn members(
     lineage: &Arc<Lineage>,
 ) -> Vec<Member> {
     let mut members: Vec<Member> = Vec::new();
-    for endpoint in config.endpoints.iter().take(super::roster::MEMBERS_MAX) {
+    for endpoint in config.endpoints.iter().take(super::set::MEMBERS_MAX) {
         let EndpointAddress::Handler { text, .. } = &endpoint.address else {
             continue;
         };

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::{Duration, Instant};
 
-use super::endpoint::EndpointId;
+use super::registry::EndpointId;
 
 /// The shortest rest, for connections that should be left alone for a while; see [`Kept::put_to_rest`].
 pub const REST: Duration = Duration::from_millis(100);

@@ -19,20 +19,20 @@ mod retry;
 mod roster;
 mod set;
 mod shared;
+mod waiting;
 
 pub use comeback::Patience;
 pub use connect::{ConnectError, connect};
-pub use endpoint::{Endpoint, EndpointId, Offence, Operator};
+pub use endpoint::{Endpoint, Offence, Operator};
 pub use handlers::Handlers;
 pub use health::{Checks, Note, Verdict};
 pub use kept::{Kept, REST};
 pub use lease::{Failure, Lease};
 pub use pool::{Pick, PickError, Pool};
-pub use registry::{Registry, Wire};
+pub use registry::{EndpointId, Registry, Wire};
 pub use report::{EndpointReport, State};
 pub use retry::backoff;
-pub use roster::MEMBERS_MAX;
-pub use set::Member;
+pub use set::{MEMBERS_MAX, Member};
 pub use shared::{Belief, Dialling, Line, Seat, Shared, Turn};
 
 #[cfg(test)]

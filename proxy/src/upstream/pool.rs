@@ -10,11 +10,11 @@ use tokio::sync::watch;
 
 use super::balance::{self, Claim};
 use super::comeback::Comebacks;
-use super::endpoint::{Endpoint, EndpointId, Operator};
+use super::endpoint::{Endpoint, Operator};
 use super::handlers::Handlers;
 use super::health::{EJECTION_FALL, Verdict, ejection};
 use super::lease::{Lease, PassiveRule};
-use super::registry::{Lineage, Registry, Wire};
+use super::registry::{EndpointId, Lineage, Registry, Wire};
 use super::retry::RetryBudget;
 use super::roster::{Names, assemble, host_names};
 use super::set::{Admission, EndpointSet, Member, Roster};

@@ -5,8 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::endpoint::EndpointId;
 use super::health::NameState;
+
+/// Unique in the process and never used again; an endpoint that survives a reload keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EndpointId(pub u64);
 
 /// What connections of a pool are like: its TLS and its protocol. Connections that are kept are of use only to a pool of
 /// the same wire, since a reload may change both for endpoints that stay.

@@ -6,11 +6,8 @@ use std::sync::Arc;
 
 use super::endpoint::Endpoint;
 use super::registry::Lineage;
-use super::set::Member;
+use super::set::{MEMBERS_MAX, Member};
 use crate::config::{EndpointAddress, PoolConfig};
-
-/// Endpoints of one pool at most; what names resolve to beyond is left out, with a warning.
-pub const MEMBERS_MAX: usize = 16 * 1024;
 
 /// What each host name resolved to last.
 pub(super) type Names = HashMap<Arc<str>, Arc<[IpAddr]>>;

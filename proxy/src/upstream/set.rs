@@ -7,6 +7,9 @@ use super::endpoint::{Endpoint, Operator};
 use super::health::Verdict;
 use crate::config::Panic;
 
+/// Endpoints of one pool at most; what names resolve to beyond is left out, with a warning.
+pub const MEMBERS_MAX: usize = 16 * 1024;
+
 /// An endpoint in a pool. The weight is the pool's, so that a reload that fails has changed nothing.
 #[derive(Debug, Clone)]
 pub struct Member {
@@ -18,7 +21,7 @@ pub struct Member {
 /// The members and what depends on them alone, not on their health.
 #[derive(Debug, Clone)]
 pub(super) struct Roster {
-    /// At most [`super::roster::MEMBERS_MAX`], so that an index fits `u16`.
+    /// At most [`MEMBERS_MAX`], so that an index fits `u16`.
     pub members: Arc<[Member]>,
     /// Built when a sticky key first needs it.
     maglev: Arc<OnceLock<Maglev>>,

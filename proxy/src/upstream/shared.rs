@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::endpoint::EndpointId;
+use super::registry::EndpointId;
 use super::registry::Wire;
 use crate::error::Reason;
 

@@ -1,6 +1,6 @@
 //! The same key, the same endpoint.
 
-use super::Claim;
+use super::claim::Claim;
 
 pub fn choose(claim: &mut Claim<'_>, key: u64) -> Option<u16> {
     let set = claim.set;

@@ -1,7 +1,7 @@
 //! Fewest running exchanges in proportion to weight. A failure counts as a running exchange for some seconds, or an
 //! endpoint that refuses at once would look idle and attract everything.
 
-use super::{Claim, DRAWS_MAX};
+use super::claim::{Claim, DRAWS_MAX};
 use crate::upstream::health::LOAD_UNIT;
 use crate::upstream::set::Member;
 

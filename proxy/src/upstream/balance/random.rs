@@ -1,6 +1,6 @@
 //! A turn drawn by lot; weights are in the schedule.
 
-use super::{Claim, DRAWS_MAX};
+use super::claim::{Claim, DRAWS_MAX};
 
 pub fn choose(claim: &mut Claim<'_>) -> Option<u16> {
     let set = claim.set;

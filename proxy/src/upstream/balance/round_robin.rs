@@ -1,6 +1,6 @@
 //! Everybody in turn. One cursor for all workers makes it exact: the n-th pick takes the n-th turn.
 
-use super::{Claim, DRAWS_MAX};
+use super::claim::{Claim, DRAWS_MAX};
 
 pub fn choose(claim: &mut Claim<'_>) -> Option<u16> {
     let set = claim.set;

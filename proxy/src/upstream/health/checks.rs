@@ -10,14 +10,13 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::http::Request;
 use super::names::NameWatch;
 use super::pace::Pace;
+use super::probe::Probe;
 use super::{Verdict, announce, http, tcp};
 use crate::config::{CheckConfig, CheckKind};
 use crate::discovery::{Resolve, SystemResolver};
-use crate::upstream::endpoint::{Endpoint, EndpointId, Operator};
+use crate::upstream::endpoint::{Endpoint, Operator};
 use crate::upstream::pool::Pool;
-
-/// What a probe found: nothing wrong, or what.
-pub type Probe = Result<(), String>;
+use crate::upstream::registry::EndpointId;
 
 /// Probes of one pool that are out at one time.
 const PROBES_MAX: usize = 256;

@@ -2,7 +2,7 @@
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::checks::Probe;
+use super::probe::Probe;
 use super::tcp::dial;
 use crate::config::PoolProtocol;
 use crate::io::Io;

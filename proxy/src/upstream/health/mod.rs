@@ -5,13 +5,15 @@ pub(super) mod ejection;
 mod http;
 mod names;
 mod pace;
+mod probe;
 mod row;
 mod schedule;
+mod sightings;
 mod standing;
 mod tcp;
 
 pub use checks::Checks;
-pub(super) use names::NameState;
+pub(super) use sightings::NameState;
 pub(super) use standing::{EJECTION_FALL, LOAD_UNIT, Standing, Turn};
 pub use standing::{Note, Verdict};
 

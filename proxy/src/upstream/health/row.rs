@@ -40,7 +40,7 @@ impl Row {
 
     /// A connection did not come about.
     pub fn dial_failed(&self) {
-        super::standing::count(&self.dials);
+        count(&self.dials);
     }
 
     /// An exchange of `client` failed at `now`, in the registry's milliseconds.
@@ -99,6 +99,16 @@ fn network(client: IpAddr) -> IpAddr {
         IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) >> 80 << 80).into()),
         ip => ip,
     }
+}
+
+/// Adds one without ever wrapping to zero; answers the new count.
+pub(super) fn count(counter: &AtomicU32) -> u32 {
+    let before = counter
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+            Some(n.saturating_add(1))
+        })
+        .unwrap_or_default();
+    before.saturating_add(1)
 }
 
 #[cfg(test)]

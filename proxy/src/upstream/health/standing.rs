@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 
-use super::row::Row;
+use super::row::{Row, count};
 use super::schedule::Schedule;
 
 /// Doubts in a row beyond which they last no longer.
@@ -337,16 +337,6 @@ impl Standing {
             error,
         }));
     }
-}
-
-/// Adds one without ever wrapping to zero; answers the new count.
-pub(super) fn count(counter: &AtomicU32) -> u32 {
-    let before = counter
-        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
-            Some(n.saturating_add(1))
-        })
-        .unwrap_or_default();
-    before.saturating_add(1)
 }
 
 /// 32 bits of ticks last 17 years; wrapping would only make one old penalty fade late.

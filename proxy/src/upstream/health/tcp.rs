@@ -2,7 +2,7 @@
 
 use tokio::net::TcpStream;
 
-use super::checks::Probe;
+use super::probe::Probe;
 use crate::io::Io;
 use crate::tls::{ClientTls, Offer};
 use crate::upstream::Endpoint;
