@@ -1,9 +1,9 @@
 //! `sluicegate check`: everything a start would do short of opening sockets.
 
-use super::CONFIG;
 use super::config::SourceArgs;
 use super::output;
-use super::report::{self, Format};
+use super::report::{self, CONFIG, Format};
+use super::surroundings;
 use crate::config::{ModuleSource, quoted, render};
 use crate::error::why;
 use crate::generation::{Generation, Member};
@@ -25,7 +25,7 @@ pub fn run(args: CheckArgs) -> u8 {
             return report::fail(format_args!("cannot read standard input: {}", why(&error)));
         }
     };
-    let mut builder = match super::builder(inputs) {
+    let mut builder = match surroundings::builder(inputs) {
         Ok(builder) => builder,
         Err(error) => {
             return report::fail(format_args!(

@@ -1,5 +1,6 @@
 //! `sluicegate demo`: backends, listeners and filters in one process on free loopback ports, and the commands to try.
 
+use super::surroundings;
 use super::{output, report, run};
 use crate::app::{Ready, RunOptions};
 use crate::config::Input;
@@ -35,7 +36,7 @@ pub fn run(args: DemoArgs) -> u8 {
         name: "demo.yaml".into(),
         text: text.clone(),
     }];
-    let builder = match super::builder(inputs) {
+    let builder = match surroundings::builder(inputs) {
         Ok(builder) => builder,
         Err(error) => {
             return report::fail(format_args!("cannot tell the working directory: {error}"));
@@ -79,7 +80,7 @@ pub fn run(args: DemoArgs) -> u8 {
     drop(place);
     match *failed.lock().unwrap_or_else(PoisonError::into_inner) {
         Some(0) | None => code,
-        Some(_) => super::FAILED,
+        Some(_) => report::FAILED,
     }
 }
 

@@ -1,10 +1,12 @@
 //! `sluicegate explain`: what would become of a request, without sending it.
 
+use super::surroundings;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::config::SourceArgs;
-use super::{CONFIG, output, report};
+use super::report::CONFIG;
+use super::{output, report};
 use crate::config::Severity;
 use crate::error::why;
 use crate::explain::{self, Asked, Explanation, Scheme, Url};
@@ -72,7 +74,7 @@ fn explained(args: &ExplainArgs, asked: &Asked) -> u8 {
             return report::fail(format_args!("cannot read standard input: {}", why(&error)));
         }
     };
-    let mut builder = match super::builder(inputs) {
+    let mut builder = match surroundings::builder(inputs) {
         Ok(builder) => builder,
         Err(error) => {
             return report::fail(format_args!(

@@ -8,7 +8,8 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use serde_json::{Value as Json, json};
 
-use super::{finish, output};
+use super::output;
+use super::report::finish;
 use crate::wasm::{Form, Host, HostOptions, MODULE_BYTES_MAX, Module, Phase, tame_lines};
 
 /// Bytes of the words that a module gives its settings and that are shown.

@@ -4,9 +4,9 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use clap::{Command, CommandFactory};
+use clap::Command;
 
-use super::{Cli, output, report};
+use super::{output, report};
 
 #[derive(Debug, clap::Args)]
 pub struct CompletionArgs {
@@ -70,7 +70,8 @@ where modules with a relative path are looked for
 the admin interface of the running server
 "#;
 
-pub fn completion(args: &CompletionArgs) -> u8 {
+/// Writes the completions of `command`.
+pub fn completion(args: &CompletionArgs, mut command: Command) -> u8 {
     use clap_complete::Shell as Known;
     let shell = match args.shell {
         Shell::Bash => Known::Bash,
@@ -78,12 +79,13 @@ pub fn completion(args: &CompletionArgs) -> u8 {
         Shell::Zsh => Known::Zsh,
     };
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "sluicegate", &mut script);
+    clap_complete::generate(shell, &mut command, "sluicegate", &mut script);
     report::written(output::stdout().write_all(&script))
 }
 
-pub fn man(args: &ManArgs) -> u8 {
-    let command = whole();
+/// Writes the manual pages of `command`.
+pub fn man(args: &ManArgs, command: Command) -> u8 {
+    let command = whole(command);
     match &args.folder {
         None => report::written(page(&command).and_then(|page| output::stdout().write_all(&page))),
         Some(folder) => match write_pages(&command, folder) {
@@ -98,8 +100,8 @@ pub fn man(args: &ManArgs) -> u8 {
 }
 
 /// The command with everything that clap works out when it is run; a page for `help` says nothing.
-fn whole() -> Command {
-    let mut command = Cli::command().disable_help_subcommand(true);
+fn whole(command: Command) -> Command {
+    let mut command = command.disable_help_subcommand(true);
     command.build();
     command
 }
@@ -138,6 +140,8 @@ fn page_name(command: &Command) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::Cli;
+    use clap::CommandFactory;
 
     /// Every verb with the long flags it has.
     fn verbs(command: &Command) -> Vec<(String, Vec<String>)> {
@@ -153,8 +157,8 @@ mod tests {
     #[test]
     fn every_verb_and_flag_has_a_page() {
         let folder = tempfile::tempdir().expect("a folder");
-        write_pages(&whole(), folder.path()).expect("pages");
-        let verbs = verbs(&whole());
+        write_pages(&whole(Cli::command()), folder.path()).expect("pages");
+        let verbs = verbs(&whole(Cli::command()));
         assert!(verbs.len() > 10, "{verbs:?}");
         for (verb, flags) in &verbs {
             let path = folder.path().join(format!("{verb}.1"));
@@ -176,7 +180,7 @@ mod tests {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "sluicegate", &mut script);
             let script = String::from_utf8(script).expect("text");
-            for (verb, flags) in verbs(&whole()) {
+            for (verb, flags) in verbs(&whole(Cli::command())) {
                 let word = verb.split('-').next_back().expect("a word");
                 assert!(script.contains(word), "{shell}: {verb}");
                 for flag in flags {

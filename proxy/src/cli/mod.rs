@@ -16,18 +16,13 @@ mod proxy;
 mod reload;
 mod report;
 mod run;
+mod surroundings;
 
-use crate::config::{Environment, Input};
 use crate::error::why;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::io::Write;
 use std::process::ExitCode;
-
-/// Exit codes that verbs share.
-const FAILED: u8 = 1;
-const USAGE: u8 = 2;
-const CONFIG: u8 = 78;
 
 /// A load-balancing proxy programmed with WebAssembly filters.
 #[derive(Debug, Parser)]
@@ -82,9 +77,9 @@ pub fn main() -> ExitCode {
         Verb::Proxy(args) => proxy::run(args),
         Verb::Config(args) => print_config(&args),
         Verb::Filter(args) => args.run(),
-        Verb::Cert(args) => finish(args.run(&mut output::stdout())),
-        Verb::Completion(args) => manual::completion(&args),
-        Verb::Man(args) => manual::man(&args),
+        Verb::Cert(args) => report::finish(args.run(&mut output::stdout())),
+        Verb::Completion(args) => manual::completion(&args, Cli::command()),
+        Verb::Man(args) => manual::man(&args, Cli::command()),
         Verb::Version => version(),
     };
     ExitCode::from(code)
@@ -105,17 +100,9 @@ fn with_tip(mut error: clap::Error) -> clap::Error {
     error
 }
 
-/// The exit code of a verb that either did its work or says why not.
-fn finish(outcome: anyhow::Result<()>) -> u8 {
-    match outcome {
-        Ok(()) => 0,
-        Err(error) => report::fail(format_args!("{error:#}")),
-    }
-}
-
 fn print_config(args: &config::ConfigArgs) -> u8 {
     let vars = |name: &str| std::env::var(name).ok();
-    let outcome = environment(&vars)
+    let outcome = surroundings::environment(&vars)
         .map_err(anyhow::Error::from)
         .and_then(|env| {
             let modules = if args.wants_modules() {
@@ -153,7 +140,7 @@ fn reload_running(args: &reload::ReloadArgs) -> u8 {
         return reload::run(args, &default, &mut out, &mut err);
     }
     let vars = |name: &str| std::env::var(name).ok();
-    let Ok(env) = environment(&vars) else {
+    let Ok(env) = surroundings::environment(&vars) else {
         return report::fail(format_args!("cannot tell the working directory"));
     };
     let inputs = match args.sources.inputs() {
@@ -196,26 +183,4 @@ fn version() -> u8 {
         crate::builtin::names().join(", ")
     );
     report::written(output::stdout().write_all(text.as_bytes()))
-}
-
-/// A builder for the configuration `inputs`, with the real environment.
-fn builder(inputs: Vec<Input>) -> std::io::Result<crate::app::Builder> {
-    let vars: crate::app::Vars = Box::new(|name| std::env::var(name).ok());
-    Ok(crate::app::Builder::new(
-        inputs,
-        vars,
-        std::env::current_dir()?,
-    ))
-}
-
-fn environment(vars: &dyn Fn(&str) -> Option<String>) -> std::io::Result<Environment<'_>> {
-    Ok(Environment {
-        vars,
-        builtins: crate::builtin::names()
-            .iter()
-            .map(|name| name.to_string())
-            .collect(),
-        cwd: std::env::current_dir()?,
-        processors: std::thread::available_parallelism().map_or(1, usize::from),
-    })
 }

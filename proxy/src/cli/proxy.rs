@@ -1,5 +1,6 @@
 //! `sluicegate proxy`: a balancer from the command line alone.
 
+use super::surroundings;
 use super::{report, run};
 use crate::app::{Builder, RunOptions};
 use crate::config::Input;
@@ -34,7 +35,7 @@ pub fn run(args: ProxyArgs) -> u8 {
         name: report::COMMAND_LINE.into(),
         text,
     }];
-    match super::builder(inputs) {
+    match surroundings::builder(inputs) {
         Ok(builder) => serve(builder),
         Err(error) => report::fail(format_args!(
             "cannot tell the working directory: {}",

@@ -4,6 +4,11 @@ use std::io::{self, IsTerminal, Write};
 
 use crate::config::{Diagnostic, Rejected, Sources, render};
 
+/// Exit codes that verbs share.
+pub const FAILED: u8 = 1;
+pub const USAGE: u8 = 2;
+pub const CONFIG: u8 = 78;
+
 /// The exit code for a configuration that is invalid (`EX_CONFIG`): no restart mends it.
 pub const EXIT_CONFIG: u8 = 78;
 
@@ -97,10 +102,18 @@ pub fn error(message: std::fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "error: {message}");
 }
 
+/// The exit code of a verb that either did its work or says why not.
+pub fn finish(outcome: anyhow::Result<()>) -> u8 {
+    match outcome {
+        Ok(()) => 0,
+        Err(error) => fail(format_args!("{error:#}")),
+    }
+}
+
 /// The exit code of something that failed at run time, which is told.
 pub fn fail(message: std::fmt::Arguments<'_>) -> u8 {
     error(message);
-    super::FAILED
+    FAILED
 }
 
 /// The exit code of a verb whose output was written, or could not be, which is told.
@@ -114,7 +127,7 @@ pub fn written(outcome: io::Result<()>) -> u8 {
 /// The exit code of a command line that makes no sense, which is told.
 pub fn usage(message: std::fmt::Arguments<'_>) -> u8 {
     error(message);
-    super::USAGE
+    USAGE
 }
 
 /// Colour on a terminal, unless `NO_COLOR` is set to something.

@@ -1,7 +1,9 @@
 //! `sluicegate run`: the server, in the foreground.
 
 use super::config::SourceArgs;
-use super::{CONFIG, FAILED, report};
+use super::report;
+use super::report::{CONFIG, FAILED};
+use super::surroundings;
 use crate::app::{self, Builder, RunError, RunOptions};
 use crate::error::why;
 use crate::telemetry::log;
@@ -22,7 +24,7 @@ pub fn run(args: RunArgs) -> u8 {
             return report::fail(format_args!("cannot read standard input: {}", why(&error)));
         }
     };
-    match super::builder(inputs) {
+    match surroundings::builder(inputs) {
         Ok(builder) => serve(
             builder,
             RunOptions {

@@ -6,6 +6,7 @@
 //! of mistakes are reported together.
 
 mod diagnostic;
+mod environment;
 mod interpolate;
 mod model;
 mod node;
@@ -27,6 +28,7 @@ mod validate;
 use std::path::{Path, PathBuf};
 
 pub use diagnostic::{Diagnostic, Problem, Severity, quoted};
+pub use environment::Environment;
 pub use model::*;
 pub use node::{Kind, Location, Node};
 pub use reference::reference;
@@ -37,30 +39,6 @@ pub use store::{RedisConfig, StoreConfig};
 use serde_json::Value as Json;
 
 use raw::RawConfig;
-
-/// What the world contributes to a configuration. Passed in, never looked up.
-pub struct Environment<'a> {
-    /// Environment variables.
-    pub vars: &'a dyn Fn(&str) -> Option<String>,
-    /// Names of the builtin modules, without `builtin:`.
-    pub builtins: Vec<String>,
-    /// Absolute; what relative inputs start from.
-    pub cwd: PathBuf,
-    /// What `workers: auto` means.
-    pub processors: usize,
-}
-
-impl<'a> Environment<'a> {
-    /// This process's surroundings.
-    pub fn of_process(builtins: Vec<String>) -> std::io::Result<Environment<'a>> {
-        Ok(Environment {
-            vars: &|name| std::env::var(name).ok(),
-            builtins,
-            cwd: std::env::current_dir()?,
-            processors: std::thread::available_parallelism().map_or(1, usize::from),
-        })
-    }
-}
 
 /// A configuration without an error.
 #[derive(Debug)]

@@ -13,8 +13,8 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Environment;
 use super::diagnostic::{Diagnostic, Severity, closest, is_full, quoted, ticked};
+use super::environment::Environment;
 use super::model::{Config, ConfigPath};
 use super::node::{Location, Node};
 use super::paths::clean;

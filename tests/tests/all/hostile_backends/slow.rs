@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sluicegate_tests::backend::{Backend, response};
 use sluicegate_tests::client::Raw;
+use sluicegate_tests::sockets::is_connected_to;
 use sluicegate_tests::wait::{DEADLINE, eventually};
 
 use crate::rig::Plan;
@@ -26,6 +27,8 @@ fn an_upload_nobody_reads_is_504_and_held_back() {
         .listener("timeouts: {body-idle: 400ms}\nlimits: {linger-bytes: 1MiB}")
         .run();
     assert_eq!(rig.get("/next").text(), "next");
+    // The end of that connection may come late, and a request that is sent before it is lost.
+    assert!(eventually(DEADLINE, || !is_connected_to(backend.address())));
     let before = peak(rig.proxy.pid());
     for (target, framing) in [
         ("/length", "Content-Length: 1073741824"),

@@ -220,7 +220,9 @@ fn the_byte_that_was_refused_is_in_the_record() {
 fn every_request_refused_over_http2_has_its_record() {
     let backend = backend();
     for (tls, version) in [("", "--http2-prior-knowledge"), (TLS, "--http2")] {
+        // Records of several workers come in any order.
         let rig = Plan::new(&[backend.address()])
+            .top("workers: 1")
             .listener(tls)
             .run_with(with_certificate(Start::new()));
         let url = match tls {
