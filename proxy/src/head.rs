@@ -3,6 +3,8 @@
 //! The arena is the buffer the head was parsed from, so that parsing copies nothing, reading a field is a slice, and
 //! forwarding the head is one pass. Edits push bytes at the arena's end and mark what they replace as gone.
 
+pub mod target;
+
 /// One field line: ranges of the arena.
 #[derive(Debug, Clone, Copy)]
 struct Entry {

@@ -12,6 +12,7 @@ use router::Router;
 use sluicegate::config::{
     self, Capabilities, ConfigPath, Environment, FilterLimits, Input, render,
 };
+use sluicegate::head::target::{is_authority, is_origin_form};
 use sluicegate::head::{Fields, HeadLimits};
 use sluicegate::http::forward;
 use sluicegate::http::h1::chunked::{Decoder, Step, TrailerLimits};
@@ -21,7 +22,7 @@ use sluicegate::http::h1::write::{self, BodyFraming};
 use sluicegate::tls;
 use sluicegate::wasm::{
     BodyMode, Effect, Effects, Facts, Host, HostOptions, InstanceOptions, Op, Phase, Rules, Shown,
-    Verdict, is_authority, is_target,
+    Verdict,
 };
 use sluicegate_sdk::testing::{Harness, TestRequest, TestResponse, TestStream};
 use sluicegate_sdk::{Exports, Filter, Head, Phase as Wanted, Record, Request, Response, Stream};
@@ -153,12 +154,12 @@ pub fn verdict(data: &[u8]) {
                 fields.remove(name);
                 assert!(!fields.contains(name));
             }
-            Op::Target(target) => assert!(is_target(target)),
+            Op::Target(target) => assert!(is_origin_form(target)),
             Op::Authority(authority) => assert!(is_authority(authority)),
             Op::Pool(pool) => assert!(pool < pools),
             Op::Status(status) => assert!((200..=999).contains(&status)),
             Op::Effect(Effect::Call(call)) => {
-                assert!(call.pool < pools && is_target(call.target));
+                assert!(call.pool < pools && is_origin_form(call.target));
                 call.fields()
                     .for_each(|(name, value)| fields.set(name, value));
             }

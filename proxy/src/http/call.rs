@@ -3,10 +3,10 @@
 use super::client_origin::Origin;
 use super::client_side::{ClientSide, ResponseBody};
 use super::h1::body::{BodyError, Pulled, Taker};
-use super::h1::parse::{is_authority, is_target};
 use crate::connection::Connection;
 use crate::error::Reason;
 use crate::generation::Service;
+use crate::head::target::{is_authority, is_target};
 use crate::head::{Fields, ResponseHead, is_field_value, is_token};
 use crate::upstream::Pool;
 use bytes::Bytes;

@@ -6,9 +6,9 @@
 //! right end of its list as the address is in its own.
 
 use super::client_address::{self, Kinds, elements, parameter};
-use super::h1::parse::{is_authority, split_port};
 use crate::config::HttpOptions;
 use crate::connection::Connection;
+use crate::head::target::{is_authority, split_port};
 use crate::head::{Fields, RequestHead};
 use std::borrow::Cow;
 

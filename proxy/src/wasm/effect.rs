@@ -1,8 +1,9 @@
 //! Effects that a suspended call asks for (PACKED.md, "Suspend and resume"), as they lie in its verdict.
 
 use super::bad_verdict::BadVerdict;
-use super::verdict::{RawOp, field, is_authority, is_target};
+use super::verdict::{RawOp, field};
 use crate::head::is_token;
+use crate::head::target::{is_authority, is_origin_form};
 
 /// Effects of one suspended call.
 pub const EFFECTS_MAX: usize = 16;
@@ -117,7 +118,7 @@ impl<'a> Call<'a> {
             }
             seen |= bit;
             match raw.code {
-                16 if is_target(raw.value) => call.target = raw.value,
+                16 if is_origin_form(raw.value) => call.target = raw.value,
                 17 if is_authority(raw.value) => call.authority = Some(raw.value),
                 32 => {
                     let index = raw.number()? as usize;

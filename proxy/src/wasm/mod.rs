@@ -61,5 +61,5 @@ pub const CONTRACT_VERSION: &str = "0.1.0";
 pub use bad_verdict::BadVerdict;
 pub use effect::{Call, EFFECTS_MAX, Effect};
 pub use results::{EffectError, EffectResult, Resumed, flags_of, pack_results};
-pub use verdict::{Kind, Op, Rules, Verdict, is_authority, is_target};
+pub use verdict::{Kind, Op, Rules, Verdict};
 pub use words::{tame, tame_lines};

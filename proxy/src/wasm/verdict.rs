@@ -1,5 +1,6 @@
 //! Reads what a guest answers (PACKED.md, "Verdict"). A verdict is checked as a whole before anything of it is used.
 
+use crate::head::target::{is_authority, is_origin_form};
 use crate::head::{is_field_value, is_host_owned, is_token};
 
 use super::bad_verdict::BadVerdict;
@@ -12,8 +13,6 @@ const STICKY_BYTES_MAX: usize = 1024;
 const ENDPOINT_BYTES_MAX: usize = 64;
 /// Operations of one verdict: applying them is the worker's time, not the guest's.
 pub(super) const OPERATIONS_MAX: usize = 1024;
-/// A host name, brackets and a port.
-const AUTHORITY_BYTES_MAX: usize = 264;
 
 /// What becomes of the exchange or connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -273,54 +272,6 @@ impl Verdict {
     }
 }
 
-/// True for what may stand as request target in origin form.
-pub fn is_target(bytes: &[u8]) -> bool {
-    bytes.first() == Some(&b'/') && bytes.iter().all(|&b| b.is_ascii_graphic() && b != b'#')
-}
-
-/// True for a host with an optional port (RFC 3986 §3.2.2, §3.2.3).
-pub fn is_authority(bytes: &[u8]) -> bool {
-    if bytes.len() > AUTHORITY_BYTES_MAX {
-        return false;
-    }
-    let port_at = if bytes.first() == Some(&b'[') {
-        match memchr::memchr(b']', bytes) {
-            Some(end) if end > 1 => {
-                if !bytes[1..end]
-                    .iter()
-                    .all(|&b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'))
-                {
-                    return false;
-                }
-                end + 1
-            }
-            _ => return false,
-        }
-    } else {
-        let end = memchr::memchr(b':', bytes).unwrap_or(bytes.len());
-        let is_name = end > 0
-            && bytes[..end]
-                .iter()
-                .all(|&b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&b));
-        if !is_name {
-            return false;
-        }
-        end
-    };
-    match bytes[port_at..].split_first() {
-        None => true,
-        Some((b':', port)) => {
-            port.len() <= 5
-                && port.iter().all(u8::is_ascii_digit)
-                && port
-                    .iter()
-                    .fold(0u32, |n, digit| n * 10 + u32::from(digit - b'0'))
-                    <= 65535
-        }
-        Some(_) => false,
-    }
-}
-
 /// One operation as it lies in the block.
 pub(super) struct RawOp<'a> {
     pub(super) code: u8,
@@ -358,7 +309,7 @@ impl<'a> RawOp<'a> {
                 true
             }
             _ if !self.name.is_empty() => false,
-            16 => is_target(self.value),
+            16 => is_origin_form(self.value),
             17 => is_authority(self.value),
             33 => (1..=STICKY_BYTES_MAX).contains(&self.value.len()),
             34 => (1..=ENDPOINT_BYTES_MAX).contains(&self.value.len()),
@@ -557,6 +508,7 @@ mod tests {
             (op(16, b"", b"x"), request, Bad::Argument(16)),
             (op(16, b"", b"/a b"), request, Bad::Argument(16)),
             (op(16, b"", b"/a#b"), request, Bad::Argument(16)),
+            (op(16, b"", b"/a<b"), request, Bad::Argument(16)),
             (op(16, b"n", b"/"), request, Bad::Argument(16)),
             (op(17, b"", b"a/b"), request, Bad::Argument(17)),
             (
@@ -595,19 +547,6 @@ mod tests {
         let block = op(4, &name, b"");
         let verdict = Verdict::read(block, &Rules::new(Phase::Request, 0)).unwrap();
         assert_eq!(verdict.ops().collect::<Vec<_>>(), [Op::Remove(&name)]);
-    }
-
-    #[test]
-    fn authorities() {
-        for good in ["a", "a.b:80", "10.0.0.1", "[::1]", "[::1]:8080", "x:"] {
-            assert!(is_authority(good.as_bytes()), "{good}");
-        }
-        for bad in [
-            "", ":80", "a:b", "a:65536", "a:000080", "[::1", "[]", "[x]", "a@b", "a b", "[::1]x",
-            "a/b", "a:1:2",
-        ] {
-            assert!(!is_authority(bad.as_bytes()), "{bad}");
-        }
     }
 
     fn phases() -> impl Strategy<Value = Phase> {

@@ -2,10 +2,10 @@
 
 use crate::config::HttpOptions;
 use crate::error::Reason;
+use crate::head::target::{is_authority, is_origin_form};
 use crate::head::{Fields, HeadLimits, RequestHead, Version};
 use crate::http::exchange::Incoming;
 use crate::http::h1::framing::{self, Framing};
-use crate::http::h1::parse;
 use crate::http::websocket;
 use http::request::Parts;
 use hyper::header::{COOKIE, HOST, HeaderValue};
@@ -40,8 +40,8 @@ pub(super) fn accept(parts: &Parts, ended: bool, limits: &HeadLimits) -> Result<
         return Err(Reason::HeadersTooLarge);
     }
     let authority = authority(parts)?;
-    let target_ok = target == "*" && parts.method == Method::OPTIONS
-        || target.starts_with('/') && parse::is_target(target.as_bytes());
+    let target_ok =
+        target == "*" && parts.method == Method::OPTIONS || is_origin_form(target.as_bytes());
     if !target_ok {
         return Err(Reason::BadRequest);
     }
@@ -135,7 +135,7 @@ fn authority(parts: &Parts) -> Result<&[u8], Reason> {
         (None, host) => host,
     };
     chosen
-        .filter(|authority| further.is_none() && parse::is_authority(authority))
+        .filter(|authority| further.is_none() && is_authority(authority))
         .ok_or(Reason::BadRequest)
 }
 

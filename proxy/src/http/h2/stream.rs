@@ -6,12 +6,13 @@ use super::wire::{DATA_MIN, Payments};
 use crate::chain::Reply;
 use crate::connection::Connection;
 use crate::generation::Service;
+use crate::head::target;
 use crate::head::{Fields, HeadLimits, ResponseHead, Version};
 use crate::http::client_side::{ClientSide, ResponseBody};
 use crate::http::exchange::{self, Ending};
 use crate::http::fields::header_map;
 use crate::http::h1::body::{BodyError, Pulled, Taker};
-use crate::http::h1::parse::{self, Refusal};
+use crate::http::h1::parse::Refusal;
 use crate::http::{grpc, respond};
 use crate::io::timer::Timer;
 use bytes::{Bytes, BytesMut};
@@ -123,7 +124,7 @@ async fn answer(
                 .map_or("", |target| target.as_str());
             let refusal = Refusal {
                 reason,
-                byte: parse::bad_byte(target.as_bytes()),
+                byte: target::bad_byte(target.as_bytes()),
             };
             exchange::record_refused(&service, &connection, Version::Http2, refusal);
             let via = &service.listener.config.http.via;
