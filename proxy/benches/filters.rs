@@ -99,7 +99,7 @@ fn with_plan(guest: &str, plan: &str) -> String {
 
 fn load(host: &Host, text: &str) -> Arc<Module> {
     let bytes = wat::parse_str(text).expect("valid text");
-    host.load("bench", &bytes).expect("a filter")
+    Module::load(&host, "bench", &bytes).expect("a filter")
 }
 
 fn limits() -> FilterLimits {
@@ -150,7 +150,10 @@ fn isolated(module: Arc<Module>, settings: serde_json::Value, isolation: Isolati
 /// One of the standard filters, with settings.
 fn standard(host: &Host, name: &str, settings: serde_json::Value) -> Link {
     let bytes = sluicegate::builtin::builtin(name).expect("a standard filter");
-    link(host.load(name, bytes).expect("it loads"), settings)
+    link(
+        Module::load(&host, name, bytes).expect("it loads"),
+        settings,
+    )
 }
 
 /// Rules of which the last matches what [`request`] asks for.

@@ -21,8 +21,8 @@ use sluicegate::http::h1::parse::{self, HeadEnd};
 use sluicegate::http::h1::write::{self, BodyFraming};
 use sluicegate::tls;
 use sluicegate::wasm::{
-    BodyMode, Effect, Effects, Facts, Host, HostOptions, InstanceOptions, Op, Phase, Rules, Shown,
-    Verdict,
+    BodyMode, Effect, Effects, Facts, Host, HostOptions, InstanceOptions, Module, Op, Phase, Rules,
+    Shown, Verdict,
 };
 use sluicegate_sdk::testing::{Harness, TestRequest, TestResponse, TestStream};
 use sluicegate_sdk::{Exports, Filter, Head, Phase as Wanted, Record, Request, Response, Stream};
@@ -448,7 +448,7 @@ pub fn module(data: &[u8]) {
     }
     static HOST: OnceLock<Host> = OnceLock::new();
     let host = HOST.get_or_init(|| Host::new(HostOptions::default()).expect("a host"));
-    let module = match host.load("fuzz", data) {
+    let module = match Module::load(&host, "fuzz", data) {
         Ok(module) => module,
         Err(error) => {
             assert!(error.to_string().len() < 16 * 1024);

@@ -366,7 +366,7 @@ impl Builder {
         if let Some(module) = self.modules.get(&digest).and_then(Weak::upgrade) {
             return Ok(module);
         }
-        let module = host.load(name, bytes)?;
+        let module = Module::load(host, name, bytes)?;
         self.modules.retain(|_, module| module.strong_count() > 0);
         self.modules.insert(digest, Arc::downgrade(&module));
         Ok(module)

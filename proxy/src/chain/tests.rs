@@ -19,7 +19,7 @@ use crate::config::{
 use crate::connection::Connection;
 use crate::head::{Fields, RequestHead, ResponseHead, Version};
 use crate::wasm::wat::Guest;
-use crate::wasm::{FaultKind, Host, HostOptions, Kind, Phase, Writer};
+use crate::wasm::{FaultKind, Host, HostOptions, Kind, Module, Phase, Writer};
 
 fn config(name: &str) -> FilterConfig {
     FilterConfig {
@@ -75,7 +75,7 @@ fn pools() -> Vec<Arc<PoolConfig>> {
 
 fn load_as(guest: &Guest, config: FilterConfig) -> Result<Arc<Filter>, Vec<Problem>> {
     let host = Host::new(HostOptions::default()).unwrap();
-    let module = host.load("test", &guest.build()).unwrap();
+    let module = Module::load(&host, "test", &guest.build()).unwrap();
     Filter::load(module, Arc::new(config), 1, Arc::new(|_| {}))
 }
 
@@ -521,12 +521,12 @@ fn a_memory_of_the_guest_survives_calls_but_not_faults() {
 fn the_stock_is_asked_for_once_and_refilled() {
     let asked = Arc::new(AtomicUsize::new(0));
     let host = Host::new(HostOptions::default()).unwrap();
-    let module = host
-        .load(
-            "test",
-            &Guest::running(Phase::Request, "unreachable").build(),
-        )
-        .unwrap();
+    let module = Module::load(
+        &host,
+        "test",
+        &Guest::running(Phase::Request, "unreachable").build(),
+    )
+    .unwrap();
     let refill: Refill = {
         let asked = asked.clone();
         Arc::new(move |_| {
@@ -727,9 +727,7 @@ fn an_empty_chain_does_nothing() {
 /// The standard filters, as the proxy carries them.
 fn builtin(name: &str, settings: serde_json::Value) -> Result<Arc<Filter>, Vec<Problem>> {
     let host = Host::new(HostOptions::default()).unwrap();
-    let module = host
-        .load(name, crate::builtin::builtin(name).unwrap())
-        .unwrap();
+    let module = Module::load(&host, name, crate::builtin::builtin(name).unwrap()).unwrap();
     assert!(module.schema().unwrap().is_some_and(|s| s.starts_with('{')));
     let mut config = config(name);
     config.limits.memory = 16 * 1024 * 1024;

@@ -51,9 +51,8 @@ fn inspect(args: &InspectArgs, out: &mut impl Write) -> anyhow::Result<()> {
 fn look(name: &str) -> anyhow::Result<Json> {
     let bytes = read(name)?;
     let host = Host::new(HostOptions::default())?;
-    let module = host
-        .load(name, &bytes)
-        .with_context(|| format!("\"{name}\" is no filter"))?;
+    let module =
+        Module::load(&host, name, &bytes).with_context(|| format!("\"{name}\" is no filter"))?;
     let schema = match module.schema() {
         Ok(None) => Json::Null,
         Ok(Some(text)) => serde_json::from_str(&text)

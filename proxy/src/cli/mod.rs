@@ -125,7 +125,7 @@ fn builtin_schemas() -> anyhow::Result<Vec<crate::config::ModuleSchema>> {
     for name in crate::builtin::names() {
         let module = format!("builtin:{name}");
         let bytes = crate::builtin::builtin(name).unwrap_or_default();
-        if let Some(schema) = host.load(&module, bytes)?.schema()? {
+        if let Some(schema) = crate::wasm::Module::load(&host, &module, bytes)?.schema()? {
             schemas.push((module, serde_json::from_str(&schema)?));
         }
     }

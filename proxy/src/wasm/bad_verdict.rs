@@ -1,7 +1,32 @@
 //! Why what a filter answered is no verdict, in words that its author can use.
 
-use super::effect::EFFECTS_MAX;
-use super::verdict::{Kind, OPERATIONS_MAX};
+/// Effects of one suspended call.
+pub const EFFECTS_MAX: usize = 16;
+/// Operations of one verdict: applying them is the worker's time, not the guest's.
+pub(super) const OPERATIONS_MAX: usize = 1024;
+
+/// What becomes of the exchange or connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Next,
+    Reply,
+    Drop,
+    Reset,
+    /// Perform effects, then resume.
+    Suspend,
+}
+
+impl Kind {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Kind::Next => "next",
+            Kind::Reply => "reply",
+            Kind::Drop => "drop",
+            Kind::Reset => "reset",
+            Kind::Suspend => "suspend",
+        }
+    }
+}
 
 /// Why a verdict is none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -6,10 +6,11 @@ use wasmtime::component::{
 };
 
 use super::bindings::{Diagnostic, Field, Plan, ReadableFacts, RequestVerdict, ResponseVerdict};
+use super::context::Context;
+use super::contract::{Form, Phase};
 use super::facts::{Facts, Shown};
 use super::handover::{Restore, Save};
-use super::instance::Context;
-use super::module::{Exports, Form, Phase};
+use super::module::Exports;
 use super::{packed, readable};
 
 /// The functions of one instance.

@@ -8,11 +8,11 @@ use wasmparser::{Parser, Payload};
 use wasmtime::{Linker, Memory, Store, TypedFunc};
 
 use super::bindings::{Diagnostic, Plan};
+use super::context::{Context, PLAN_BYTES_MAX};
+use super::contract::{ModuleError, PACKAGE, Phase, check_version, newest};
 use super::engine::Host;
-use super::fault::{Fault, FaultKind};
+use super::fault::{Fault, FaultKind, too_much};
 use super::host;
-use super::instance::{Context, PLAN_BYTES_MAX};
-use super::module::{ModuleError, PACKAGE, Phase};
 
 const BLOCK: &str = "sluicegate:one-crossing@0.1.0#block";
 const CONFIGURE: &str = "sluicegate:one-crossing@0.1.0#configure";
@@ -131,7 +131,7 @@ impl Linked {
             .filter_map(|name| Some(name.split_once('#')?.0.to_owned()))
             .collect();
         for interface in &interfaces {
-            super::module::check_version(interface)?;
+            check_version(interface)?;
         }
         let ours = interfaces.iter().filter(|name| name.starts_with(PACKAGE));
         let exports = |interface: &str, function: &str| {
@@ -148,12 +148,12 @@ impl Linked {
         imports.sort_unstable();
         imports.dedup();
         for import in &imports {
-            super::module::check_version(import)?;
-            host::link_core(&mut linker, import).map_err(invalid)?;
+            check_version(import)?;
+            host::link_core(&mut linker, import, &Context::CAPABILITIES).map_err(invalid)?;
         }
         let wanted = imports.iter().filter_map(|import| host::capability(import));
         Ok(Self {
-            built: super::module::newest(&ours.collect::<Vec<_>>()),
+            built: newest(&ours.collect::<Vec<_>>()),
             has_schema: module.get_export_index(SCHEMA).is_some(),
             can_resume: exports("resume", "on-resume"),
             phases,
@@ -331,7 +331,7 @@ impl Direct {
     ) -> Result<&'s [u8], Fault> {
         let (at, length) = (packed as u32 as usize, (packed as u64 >> 32) as usize);
         if length > max {
-            let message = super::instance::too_much(length, max);
+            let message = too_much(length, max);
             return Err(Fault::new(FaultKind::Output, message));
         }
         let memory = self.memory.data(store);

@@ -81,7 +81,7 @@ fn host() -> Host {
 }
 
 fn configured(parts: &Parts<'_>) -> Result<(Instance, Plan), ConfigureError> {
-    let module = host().load("test", &parts.build()).expect("loads");
+    let module = Module::load(&host(), "test", &parts.build()).expect("loads");
     assert!(module.is_direct());
     let mut instance = module.instantiate(&options()).expect("instantiates");
     let plan = instance.configure("null", Duration::from_secs(1))?;
@@ -216,7 +216,7 @@ fn other_imports_take_the_way_of_components() {
         imports: r#"(import "env" "f" (func))"#,
         ..Parts::default()
     };
-    let error = host().load("test", &parts.build()).unwrap_err();
+    let error = Module::load(&host(), "test", &parts.build()).unwrap_err();
     assert_eq!(error, ModuleError::UnknownImport("env".into()));
 }
 
@@ -253,5 +253,9 @@ fn the_wrapping_of_a_direct_module_is_seen_through() {
         .and_then(|mut encoder| encoder.encode())
         .unwrap();
     assert_ne!(component, core);
-    assert!(host().load("test", &component).unwrap().is_direct());
+    assert!(
+        Module::load(&host(), "test", &component)
+            .unwrap()
+            .is_direct()
+    );
 }

@@ -1,12 +1,10 @@
 //! Effects that a suspended call asks for (PACKED.md, "Suspend and resume"), as they lie in its verdict.
 
 use super::bad_verdict::BadVerdict;
-use super::verdict::{RawOp, field};
+use super::raw_op::{RawOp, field};
 use crate::head::is_token;
 use crate::head::target::{is_authority, is_origin_form};
 
-/// Effects of one suspended call.
-pub const EFFECTS_MAX: usize = 16;
 const SLEEP_MS_MAX: u32 = 60_000;
 const CALL_MS_MAX: u32 = 60_000;
 const CALL_MS_DEFAULT: u32 = 1000;

@@ -10,8 +10,8 @@ use wasmparser::{Parser, Payload};
 use wit_component::{ComponentEncoder, StringEncoding};
 use wit_parser::Resolve;
 
+use super::contract::{ModuleError, PACKAGE, check_version};
 use super::host;
-use super::module::{ModuleError, PACKAGE};
 
 /// The contract, as published.
 const CONTRACT: &str = include_str!("../../../wit/filter.wit");
@@ -129,7 +129,7 @@ fn describe(bytes: &[u8], outline: &Outline) -> Result<Vec<u8>, ModuleError> {
         });
     }
     for name in exports.iter().copied().chain(&outline.imports) {
-        super::module::check_version(name)?;
+        check_version(name)?;
     }
     // Without a world nothing says what types other imports have.
     let unknown = |name: &&String| host::capability(name).is_none();

@@ -3,15 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use wasmtime::component::Linker;
 use wasmtime::{
     Cache, CacheConfig, Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig,
 };
 
 use super::deadline::{Pulse, Ticker};
-use super::instance::Context;
 use super::log::LogSink;
-use super::module::{Module, ModuleError};
 
 /// Instances alive at one time, over all filters, workers and generations that still drain.
 const INSTANCES_MAX: u32 = 4096;
@@ -48,7 +45,7 @@ pub enum HostError {
     Thread(#[source] std::io::Error),
 }
 
-/// Compiles modules and keeps what their instances share. Cheap to clone; lives as long as the last instance.
+/// What modules are compiled with and their instances share. Cheap to clone; lives as long as the last instance.
 #[derive(Clone)]
 pub struct Host {
     shared: Arc<Shared>,
@@ -76,12 +73,6 @@ impl Host {
         })
     }
 
-    /// Compiles a component, or a core module that is made into one, and looks at what it is. Takes from
-    /// milliseconds to seconds of processor time: for the control thread. `name` is for messages.
-    pub fn load(&self, name: &str, bytes: &[u8]) -> Result<Arc<Module>, ModuleError> {
-        Module::load(self, name, bytes).map(Arc::new)
-    }
-
     /// False when address space was too short for the pool: instances then cost more to make, calls the same.
     pub fn is_pooled(&self) -> bool {
         self.shared.pooled
@@ -89,10 +80,6 @@ impl Host {
 
     pub(super) fn engine(&self) -> &Engine {
         &self.shared.engine
-    }
-
-    pub(super) fn linker(&self) -> Linker<Context> {
-        Linker::new(&self.shared.engine)
     }
 
     pub(super) fn pulse(&self) -> &Arc<Pulse> {

@@ -174,3 +174,8 @@ impl std::error::Error for Fault {}
 fn is_output_limit(cause: &str) -> bool {
     cause.contains("fuel allocated for hostcalls")
 }
+
+/// The message of an answer that is larger than it may be.
+pub(super) fn too_much(length: usize, max: usize) -> String {
+    format!("answered with {length} bytes, more than the {max} of its `limits.output`")
+}

@@ -1,65 +1,32 @@
 //! One instance of a module: a store with its limits, and the functions of its exports.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use wasmtime::{Memory, ResourceLimiter, Store, UpdateDeadline};
+use wasmtime::Store;
 
 use super::bindings::{Diagnostic, Plan};
 use super::canonical::Canonical;
-use super::deadline::{Budget, Pulse};
+use super::context::{Context, InstanceOptions, PLAN_BYTES_MAX};
+use super::contract::Phase;
+use super::deadline::Budget;
 use super::direct::{self, Direct};
 use super::facts::{Facts, Shown};
-use super::fault::{Fault, FaultKind};
-use super::host::{Clock, FilterMetrics, Log, Metrics, Random};
-use super::hostcalls::HostCalls;
-use super::log::LogSink;
-use super::module::{Module, Phase, Way};
+use super::fault::{Fault, FaultKind, too_much};
+use super::module::{Module, Way};
 use super::{handover, packed};
-use crate::config::{Capabilities, FilterLimits};
+use crate::config::FilterLimits;
 
 /// Settings are larger than this in no sane configuration.
 pub const SETTINGS_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// What one call may copy out of a guest at least: a log line must fit, whatever the output limit is.
 const COPIED_BYTES_MIN: usize = 64 * 1024;
-/// What the answer to `configure`, or a schema, may take.
-pub(super) const PLAN_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes shown of a guest's reason not to take a state.
 const REASON_SHOWN: usize = 256;
 /// Bytes shown of what a guest panicked with.
 const PANIC_SHOWN: usize = 1024;
-const TABLE_ELEMENTS_MAX: usize = 20_000;
-const CORE_INSTANCES_MAX: usize = 32;
-const MEMORIES_MAX: usize = 8;
 /// Handles of resources at one time. The tables are the host's memory, which the limit of the guest's does not cover.
 const HANDLES_MAX: usize = 1024;
-const TABLES_MAX: usize = 32;
-
-/// How an instance is bounded, and what it is called in logs.
-#[derive(Debug, Clone)]
-pub struct InstanceOptions {
-    pub filter: Arc<str>,
-    pub limits: FilterLimits,
-    pub capabilities: Capabilities,
-    /// Shared by the filter's instances.
-    pub metrics: Arc<FilterMetrics>,
-}
-
-impl InstanceOptions {
-    /// For looking at a module outside of any filter: everything granted, usual limits.
-    pub fn for_inspection(name: Arc<str>) -> Self {
-        Self {
-            filter: name,
-            limits: FilterLimits {
-                memory: 64 * 1024 * 1024,
-                deadline: Duration::from_millis(100),
-                ..FilterLimits::default()
-            },
-            capabilities: Capabilities::ALL,
-            metrics: Arc::default(),
-        }
-    }
-}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConfigureError {
@@ -362,10 +329,6 @@ fn within(answer: &[u8], max: usize) -> Result<(), Fault> {
     Err(Fault::new(FaultKind::Output, too_much(answer.len(), max)))
 }
 
-pub(super) fn too_much(length: usize, max: usize) -> String {
-    format!("answered with {length} bytes, more than the {max} of its `limits.output`")
-}
-
 fn late(limit: &str, deadline: Duration) -> String {
     format!("ran longer than its deadline, the {deadline:?} of `{limit}`")
 }
@@ -379,95 +342,27 @@ fn with_fuel<T>(store: &mut Store<Context>, f: impl FnOnce(&mut Store<Context>) 
     answer
 }
 
-/// The host's side of an instance.
-pub(super) struct Context {
-    pub(super) born: Instant,
-    /// To be counted down first by every function that a guest may call.
-    pub(super) host_calls: HostCalls,
-    filter: Arc<str>,
-    /// Of a guest that is called in one crossing, for its host functions.
-    pub(super) memory: Option<Memory>,
-    pub(super) log: Log,
-    pub(super) metrics: Metrics,
-    pub(super) clock: Clock,
-    pub(super) random: Random,
-    memory_max: usize,
-    memory_used: usize,
-    /// Memory was denied during the running call.
-    memory_refused: bool,
-    budget: Budget,
-    pulse: Arc<Pulse>,
-}
+impl Module {
+    /// A new instance that was not configured yet.
+    pub fn instantiate(self: &Arc<Self>, options: &InstanceOptions) -> Result<Instance, Fault> {
+        self.instantiate_within(options, options.limits.configure_deadline)
+    }
 
-impl Context {
-    fn new(options: &InstanceOptions, log: LogSink, pulse: Arc<Pulse>) -> Self {
-        Self {
-            born: Instant::now(),
-            host_calls: HostCalls::new(options.limits.host_calls),
-            filter: options.filter.clone(),
-            memory: None,
-            log: Log::new(
-                options.filter.clone(),
-                options.capabilities.log.then_some(log),
-            ),
-            metrics: Metrics::new(options.metrics.clone()),
-            clock: Clock::new(),
-            random: Random::new(),
-            memory_max: options.limits.memory,
-            memory_used: 0,
-            memory_refused: false,
-            budget: Budget::new(options.limits.configure_deadline),
-            pulse,
+    /// As [`Module::instantiate`], with a deadline for what the module does at its start.
+    pub fn instantiate_within(
+        self: &Arc<Self>,
+        options: &InstanceOptions,
+        deadline: Duration,
+    ) -> Result<Instance, Fault> {
+        Instance::new(self.clone(), options, deadline)
+    }
+
+    /// The JSON Schema of its settings, from an instance made for this; none when it has none.
+    pub fn schema(self: &Arc<Self>) -> Result<Option<String>, Fault> {
+        if !self.has_schema() {
+            return Ok(None);
         }
-    }
-
-    /// The epoch deadline of the running call was reached.
-    fn late(&mut self) -> UpdateDeadline {
-        self.pulse.arm();
-        match self.budget.extend() {
-            Some(ticks) => UpdateDeadline::Continue(ticks),
-            None => UpdateDeadline::Interrupt,
-        }
-    }
-}
-
-impl ResourceLimiter for Context {
-    fn memory_growing(
-        &mut self,
-        current: usize,
-        desired: usize,
-        _maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        let total = self
-            .memory_used
-            .saturating_sub(current)
-            .saturating_add(desired);
-        if total > self.memory_max {
-            self.memory_refused = true;
-            return Ok(false);
-        }
-        self.memory_used = total;
-        Ok(true)
-    }
-
-    fn table_growing(
-        &mut self,
-        _current: usize,
-        desired: usize,
-        _maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        Ok(desired <= TABLE_ELEMENTS_MAX)
-    }
-
-    fn instances(&self) -> usize {
-        CORE_INSTANCES_MAX
-    }
-
-    fn tables(&self) -> usize {
-        TABLES_MAX
-    }
-
-    fn memories(&self) -> usize {
-        MEMORIES_MAX
+        let options = InstanceOptions::for_inspection(self.name().into());
+        self.instantiate(&options)?.schema()
     }
 }

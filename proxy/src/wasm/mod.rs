@@ -9,6 +9,8 @@
 mod bad_verdict;
 mod bindings;
 mod canonical;
+mod context;
+mod contract;
 mod deadline;
 mod direct;
 mod effect;
@@ -24,6 +26,7 @@ mod instance;
 mod log;
 mod module;
 mod packed;
+mod raw_op;
 mod readable;
 mod results;
 mod verdict;
@@ -41,6 +44,8 @@ pub use bindings::{
     BodyMode, Diagnostic, Effects, FactSet, Interest, OverCap, Phases, Plan, PoolUse, Test,
     WholeBody,
 };
+pub use context::InstanceOptions;
+pub use contract::{Form, ModuleError, Phase};
 pub use deadline::processor_time;
 pub use engine::{Host, HostError, HostOptions};
 pub use facts::{Fact, Facts, Shown, ShownFacts, ShownFields};
@@ -50,16 +55,16 @@ pub use handler::{
     HandlerHost, ONWARD_MAX, Onward, OnwardBody, OnwardReply, Onwards, Piece, is_middleware,
 };
 pub use host::{FilterMetrics, MetricKind, MetricLabels, MetricValue};
-pub use instance::{ConfigureError, Instance, InstanceOptions, SETTINGS_BYTES_MAX};
+pub use instance::{ConfigureError, Instance, SETTINGS_BYTES_MAX};
 pub use log::{Level, LogSink};
-pub use module::{Form, MODULE_BYTES_MAX, Module, ModuleError, Phase};
+pub use module::{MODULE_BYTES_MAX, Module};
 #[cfg(test)]
 pub(crate) use verdict::Writer;
 /// The version of the filter contract this build serves.
 pub const CONTRACT_VERSION: &str = "0.1.0";
 
-pub use bad_verdict::BadVerdict;
-pub use effect::{Call, EFFECTS_MAX, Effect};
+pub use bad_verdict::{BadVerdict, EFFECTS_MAX, Kind};
+pub use effect::{Call, Effect};
 pub use results::{EffectError, EffectResult, Resumed, flags_of, pack_results};
-pub use verdict::{Kind, Op, Rules, Verdict};
+pub use verdict::{Op, Rules, Verdict};
 pub use words::{tame, tame_lines};

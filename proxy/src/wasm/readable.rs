@@ -1,11 +1,12 @@
 //! The readable phases: facts as records, answers as records. An answer is rewritten into the packed form, so that
 //! both forms are checked and applied by the same code.
 
+use super::bad_verdict::Kind;
 use super::bindings::{
     Field, FieldEdit, ReadableFacts, Reply, RequestVerdict, ResponseVerdict, Route, TlsFacts,
 };
 use super::facts::{Fact, Facts, Shown};
-use super::verdict::{Kind, Writer};
+use super::verdict::Writer;
 
 /// Strings of the component model are Unicode: bytes that are not UTF-8 show as U+FFFD.
 pub(super) fn facts(facts: &Facts<'_>) -> ReadableFacts {

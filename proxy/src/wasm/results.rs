@@ -142,7 +142,7 @@ fn operation(block: &mut Vec<u8>, code: u8, name: &[u8], value: impl FnOnce(&mut
 
 #[cfg(test)]
 mod tests {
-    use super::super::verdict::RawOp;
+    use super::super::raw_op::RawOp;
     use super::*;
 
     fn ops(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>, Vec<u8>)> {

@@ -29,7 +29,7 @@ fn options() -> InstanceOptions {
 }
 
 fn instance(guest: &Guest) -> Instance {
-    let module = host().load("test", &guest.build()).expect("loads");
+    let module = Module::load(&host(), "test", &guest.build()).expect("loads");
     let mut instance = module.instantiate(&options()).expect("instantiates");
     instance
         .configure("null", Duration::from_secs(1))
@@ -46,8 +46,7 @@ fn fault(guest: &Guest) -> Fault {
 }
 
 fn load_error(bytes: &[u8]) -> String {
-    host()
-        .load("test", bytes)
+    Module::load(&host(), "test", bytes)
         .expect_err("is refused")
         .to_string()
 }
@@ -92,7 +91,7 @@ fn the_plan_comes_back() {
         .matching_prefix("/api")
         .pool("web", "/routes/0/pool")
         .first_bytes(7);
-    let module = host().load("test", &guest.build()).unwrap();
+    let module = Module::load(&host(), "test", &guest.build()).unwrap();
     let mut instance = module.instantiate(&options()).unwrap();
     let plan = instance.configure("{}", Duration::from_secs(1)).unwrap();
     assert_eq!(
@@ -124,7 +123,7 @@ fn the_plan_comes_back() {
 #[test]
 fn diagnostics_come_back() {
     let guest = Guest::answering(Phase::Request, &[]).refusing("/deny/0", "is no name", "quote it");
-    let module = host().load("test", &guest.build()).unwrap();
+    let module = Module::load(&host(), "test", &guest.build()).unwrap();
     let mut instance = module.instantiate(&options()).unwrap();
     assert_eq!(
         instance.configure("{}", Duration::from_secs(1)),
@@ -145,7 +144,7 @@ fn a_schema_is_read() {
            (i32.store (i32.const 512) (i32.const {at})) (i32.store (i32.const 516) (i32.const {length}))
            i32.const 512)"
     ));
-    let module = host().load("test", &guest.build()).unwrap();
+    let module = Module::load(&host(), "test", &guest.build()).unwrap();
     assert_eq!(module.schema(), Ok(Some("{\"type\":\"null\"}".to_owned())));
 }
 
@@ -187,7 +186,7 @@ fn an_endless_loop_meets_its_deadline() {
 #[test]
 fn an_endless_configure_meets_its_deadline() {
     let guest = Guest::answering(Phase::Request, &[]).configure("(loop $l br $l) i32.const 0");
-    let module = host().load("test", &guest.build()).unwrap();
+    let module = Module::load(&host(), "test", &guest.build()).unwrap();
     let mut instance = module.instantiate(&options()).unwrap();
     match instance.configure("{}", Duration::from_millis(20)) {
         Err(ConfigureError::Fault(fault)) => assert_eq!(fault.kind, FaultKind::Deadline),
@@ -221,8 +220,7 @@ fn instructions_over_much_memory_are_interrupted() {
             each.repeat(2000)
         );
         let module = Guest::running(Phase::Request, &body).build();
-        let mut instance = host()
-            .load("test", &module)
+        let mut instance = Module::load(&host(), "test", &module)
             .unwrap()
             .instantiate(&options)
             .unwrap();
@@ -238,7 +236,7 @@ fn instructions_over_much_memory_are_interrupted() {
 #[test]
 fn a_module_that_begins_over_the_limit_is_refused() {
     let guest = Guest::answering(Phase::Request, &[]).pages(100);
-    let module = host().load("test", &guest.build()).unwrap();
+    let module = Module::load(&host(), "test", &guest.build()).unwrap();
     let fault = module.instantiate(&options()).expect_err("too large");
     assert_eq!(fault.kind, FaultKind::Memory);
     assert!(fault.message.contains("limit of 1024 KiB"), "{fault}");
@@ -278,9 +276,12 @@ fn output_is_bounded() {
 #[test]
 fn output_is_bounded_below_what_is_always_copied() {
     let body = "(i32.store (i32.const 512) (i32.const 1024)) (i32.store (i32.const 516) (i32.const 200)) i32.const 512";
-    let module = host()
-        .load("test", &Guest::running(Phase::Request, body).build())
-        .unwrap();
+    let module = Module::load(
+        &host(),
+        "test",
+        &Guest::running(Phase::Request, body).build(),
+    )
+    .unwrap();
     let mut options = options();
     options.limits.output = 100;
     let mut instance = module.instantiate(&options).unwrap();
@@ -305,9 +306,7 @@ fn a_lying_allocator_is_a_fault() {
     let text = Guest::answering(Phase::Request, &[])
         .text()
         .replace("(local.get $at))", "(i32.const -1))");
-    let module = host()
-        .load("test", &::wat::parse_str(&text).unwrap())
-        .unwrap();
+    let module = Module::load(&host(), "test", &::wat::parse_str(&text).unwrap()).unwrap();
     let mut instance = module.instantiate(&options()).unwrap();
     assert!(matches!(
         instance.configure("{}", Duration::from_secs(1)),
@@ -335,7 +334,7 @@ fn log_is_a_capability() {
              (i64.store (i32.const 512) (i64.const 0)) i32.const 512"
         ),
     );
-    let module = host.load("test", &guest.build()).unwrap();
+    let module = Module::load(&host, "test", &guest.build()).unwrap();
     assert_eq!(module.wanted_capabilities(), ["log"]);
     let fault = module.instantiate(&options()).expect_err("not granted");
     assert!(fault.message.contains("imports log"), "{fault}");
@@ -370,7 +369,7 @@ fn captured() -> (Lines, LogSink) {
 fn what_is_no_filter_is_refused_by_name() {
     let good = Guest::answering(Phase::Request, &[]).build();
     for cut in [9, good.len() / 2, good.len() - 1] {
-        let error = host().load("test", &good[..cut]).expect_err("truncated");
+        let error = Module::load(&host(), "test", &good[..cut]).expect_err("truncated");
         assert!(matches!(error, ModuleError::Truncated { .. }), "{error}");
     }
     let other = ::wat::parse_str("(module (func (export \"other:pkg/iface@1.0.0#f\")))").unwrap();
@@ -434,7 +433,7 @@ const READABLE_REQUEST: &str = r#"
 #[test]
 fn the_readable_form_takes_the_same_way() {
     let guest = Guest::new().item(READABLE_REQUEST);
-    let module = host().load("test", &guest.build()).unwrap();
+    let module = Module::load(&host(), "test", &guest.build()).unwrap();
     assert_eq!(module.phase(Phase::Request), Some(Form::Readable));
     let mut instance = module.instantiate(&options()).unwrap();
     let mut fields = Fields::default();
@@ -519,7 +518,7 @@ fn wasi_is_there_and_says_no() {
         "wasi:cli/stdout@0.2.3",
         "wasi:sockets/instance-network@0.2.3",
     ];
-    let module = host.load("test", &wasi_guest(&imports, &guest)).unwrap();
+    let module = Module::load(&host, "test", &wasi_guest(&imports, &guest)).unwrap();
     assert!(module.uses_wasi());
     assert!(module.wanted_capabilities().is_empty());
 
@@ -563,8 +562,7 @@ fn handles_are_bounded() {
     let mut options = options();
     options.limits.deadline = Duration::from_secs(10);
     options.limits.host_calls = 100_000;
-    let mut instance = host()
-        .load("test", &bytes)
+    let mut instance = Module::load(&host(), "test", &bytes)
         .unwrap()
         .instantiate(&options)
         .unwrap();
@@ -591,7 +589,7 @@ fn calls_into_the_host_are_counted_for_each_call() {
         let bytes = wasi_guest(&["wasi:random/random@0.2.3"], &guest);
         let mut options = options();
         options.limits.deadline = Duration::from_secs(10);
-        let module = host().load("test", &bytes).unwrap();
+        let module = Module::load(&host(), "test", &bytes).unwrap();
         module.instantiate(&options).unwrap()
     };
     let mut instance = of(1000);
@@ -624,7 +622,7 @@ fn compiled_code_is_cached() {
     })
     .unwrap();
     let module = Guest::answering(Phase::Request, &[2]).build();
-    host.load("test", &module).unwrap();
+    Module::load(&host, "test", &module).unwrap();
     let mut cached = instance_of(&host, &module);
     assert_eq!(request(&mut cached).unwrap(), [2]);
     assert!(
@@ -651,7 +649,7 @@ fn a_cache_that_cannot_be_used_is_done_without() {
 }
 
 fn instance_of(host: &Host, module: &[u8]) -> Instance {
-    host.load("test", module)
+    Module::load(&host, "test", module)
         .unwrap()
         .instantiate(&options())
         .unwrap()
@@ -668,9 +666,12 @@ fn instances_move_between_threads() {
 
 #[test]
 fn a_thousand_instances_come_and_go() {
-    let module = host()
-        .load("test", &Guest::answering(Phase::Request, &[2]).build())
-        .unwrap();
+    let module = Module::load(
+        &host(),
+        "test",
+        &Guest::answering(Phase::Request, &[2]).build(),
+    )
+    .unwrap();
     assert!(module.host().is_pooled());
     for _ in 0..100 {
         let mut held: Vec<_> = (0..10)

@@ -1,42 +1,15 @@
 //! Reads what a guest answers (PACKED.md, "Verdict"). A verdict is checked as a whole before anything of it is used.
 
 use crate::head::target::{is_authority, is_origin_form};
-use crate::head::{is_field_value, is_host_owned, is_token};
 
-use super::bad_verdict::BadVerdict;
+use super::bad_verdict::{BadVerdict, EFFECTS_MAX, Kind, OPERATIONS_MAX};
 use super::bindings::{BodyMode, Effects};
-use super::effect::{EFFECTS_MAX, Effect};
-use super::module::Phase;
+use super::contract::Phase;
+use super::effect::Effect;
+use super::raw_op::{RawOp, field};
 
-const HEADER: usize = 8;
 const STICKY_BYTES_MAX: usize = 1024;
 const ENDPOINT_BYTES_MAX: usize = 64;
-/// Operations of one verdict: applying them is the worker's time, not the guest's.
-pub(super) const OPERATIONS_MAX: usize = 1024;
-
-/// What becomes of the exchange or connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    Next,
-    Reply,
-    Drop,
-    Reset,
-    /// Perform effects, then resume.
-    Suspend,
-}
-
-impl Kind {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Kind::Next => "next",
-            Kind::Reply => "reply",
-            Kind::Drop => "drop",
-            Kind::Reset => "reset",
-            Kind::Suspend => "suspend",
-        }
-    }
-}
-
 /// One checked operation. Names may be in upper case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op<'a> {
@@ -272,32 +245,7 @@ impl Verdict {
     }
 }
 
-/// One operation as it lies in the block.
-pub(super) struct RawOp<'a> {
-    pub(super) code: u8,
-    pub(super) name: &'a [u8],
-    pub(super) value: &'a [u8],
-}
-
 impl<'a> RawOp<'a> {
-    /// One operation off the front, and the rest.
-    pub(super) fn split(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), BadVerdict> {
-        let (header, rest) = bytes
-            .split_first_chunk::<HEADER>()
-            .ok_or(BadVerdict::Overrun)?;
-        let name_len = usize::from(u16::from_le_bytes([header[2], header[3]]));
-        let value_len = u32::from_le_bytes([header[4], header[5], header[6], header[7]]) as usize;
-        let (name, rest) = rest.split_at_checked(name_len).ok_or(BadVerdict::Overrun)?;
-        let (value, rest) = rest
-            .split_at_checked(value_len)
-            .ok_or(BadVerdict::Overrun)?;
-        let code = header[0];
-        if header[1] != 0 {
-            return Err(BadVerdict::Argument(code));
-        }
-        Ok((Self { code, name, value }, rest))
-    }
-
     /// What it says, if that may be said.
     fn checked(&self, called: &[bool]) -> Result<Op<'a>, BadVerdict> {
         let code = self.code;
@@ -322,13 +270,6 @@ impl<'a> RawOp<'a> {
             Op::Pool(index) if index >= pools => Err(BadVerdict::Pool { index, pools }),
             Op::Status(status) if !(200..=999).contains(&status) => Err(BadVerdict::Status(status)),
             op => Ok(op),
-        }
-    }
-
-    pub(super) fn number(&self) -> Result<u32, BadVerdict> {
-        match <[u8; 4]>::try_from(self.value) {
-            Ok(bytes) => Ok(u32::from_le_bytes(bytes)),
-            Err(_) => Err(BadVerdict::Argument(self.code)),
         }
     }
 
@@ -360,20 +301,6 @@ impl<'a> RawOp<'a> {
             other => return Err(BadVerdict::UnknownOperation(other)),
         })
     }
-}
-
-pub(super) fn field(name: &[u8], value: &[u8]) -> Result<(), BadVerdict> {
-    let text = || String::from_utf8_lossy(&name[..name.len().min(80)]).into_owned();
-    if !is_token(name) {
-        return Err(BadVerdict::Name(text()));
-    }
-    if is_host_owned(name) {
-        return Err(BadVerdict::HostOwned(text()));
-    }
-    if !is_field_value(value) {
-        return Err(BadVerdict::Value(text()));
-    }
-    Ok(())
 }
 
 /// Writes operations; for the readable form, whose answers take the same way as packed ones, and for tests.

@@ -11,8 +11,8 @@ use wasmtime::StoreContextMut;
 use wasmtime::component::types::{ComponentInstance, ComponentItem};
 use wasmtime::component::{Linker, Resource, ResourceAny, ResourceType, Val};
 
+use super::context::Context;
 use super::engine::Host;
-use super::instance::Context;
 
 /// Packages whose interfaces are linked; a component that imports another one of `wasi:` is refused.
 const PACKAGES: [&str; 6] = [

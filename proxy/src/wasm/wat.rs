@@ -1,6 +1,6 @@
 //! Hand-written guests for tests: core modules in the text format, without any SDK, around a fixed plan.
 
-use super::module::Phase;
+use super::contract::Phase;
 
 /// Where data of the guest begins; the heap follows a page later.
 const DATA: u32 = 1024;

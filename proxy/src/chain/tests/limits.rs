@@ -118,7 +118,7 @@ fn no_more_instances_are_alive_than_may_be() {
 
     let guest = Guest::answering(Phase::Request, &[]);
     let host = Host::new(HostOptions::default()).unwrap();
-    let module = host.load("test", &guest.build()).unwrap();
+    let module = Module::load(&host, "test", &guest.build()).unwrap();
     let refused = Filter::load(module, Arc::new(config), 2, Arc::new(|_| {})).unwrap_err();
     assert_eq!(refused[0].code, "too-few-instances");
     assert_eq!(refused[0].at.0, "/filters/bad/limits/instances");

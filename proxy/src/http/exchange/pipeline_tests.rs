@@ -17,7 +17,7 @@ use crate::config::{
 use crate::connection::Connection;
 use crate::head::{RequestHead, Version};
 use crate::wasm::wat::Guest;
-use crate::wasm::{EffectResult, Host, HostOptions, Kind, WholeBody, Writer};
+use crate::wasm::{EffectResult, Host, HostOptions, Kind, Module, WholeBody, Writer};
 
 /// What one call may answer.
 const OUTPUT_BYTES_MAX: usize = 1 << 20;
@@ -167,7 +167,7 @@ impl Bench {
                 isolation: Isolation::Worker,
                 handler: None,
             });
-            let module = host.load("test", &act.guest().build()).unwrap();
+            let module = Module::load(&host, "test", &act.guest().build()).unwrap();
             let filter = Filter::load(module, config, 1, Arc::new(|_| {})).unwrap();
             Link {
                 slot: Slot::new(filter.clone(), 0),

@@ -10,7 +10,8 @@ use wasmtime_wasi_http::{p2, p3};
 use super::super::log::LogSink;
 use super::engine::{HandlerHost, Lane, Version};
 use super::guest::Guest;
-use crate::wasm::module::{ModuleError, sniff};
+use crate::wasm::contract::ModuleError;
+use crate::wasm::module::sniff;
 use crate::wasm::words::{tame, tame_lines};
 
 const HTTP: &str = "wasi:http/";

@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use wasmtime::component::Linker;
 use wasmtime::{Caller, Linker as CoreLinker, StoreContextMut};
 
-use super::super::instance::Context;
+use super::access::Access;
 
 /// One instance's clocks.
 pub(in crate::wasm) struct Clock {
@@ -36,29 +36,33 @@ fn nanoseconds(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-pub(super) fn link_component(linker: &mut Linker<Context>, import: &str) -> wasmtime::Result<()> {
+pub(super) fn link_component<T: 'static>(
+    linker: &mut Linker<T>,
+    import: &str,
+    access: Access<T, Clock>,
+) -> wasmtime::Result<()> {
     let mut clock = linker.instance(import)?;
-    clock.func_wrap("now", |mut store: StoreContextMut<'_, Context>, (): ()| {
-        store.data_mut().host_calls.take()?;
-        Ok((store.data().clock.now(),))
+    clock.func_wrap("now", move |mut store: StoreContextMut<'_, T>, (): ()| {
+        Ok((access.enter(store.data_mut())?.now(),))
     })?;
     clock.func_wrap(
         "monotonic",
-        |mut store: StoreContextMut<'_, Context>, (): ()| {
-            store.data_mut().host_calls.take()?;
-            Ok((store.data().clock.monotonic(),))
+        move |mut store: StoreContextMut<'_, T>, (): ()| {
+            Ok((access.enter(store.data_mut())?.monotonic(),))
         },
     )
 }
 
-pub(super) fn link_core(linker: &mut CoreLinker<Context>, import: &str) -> wasmtime::Result<()> {
-    linker.func_wrap(import, "now", |mut caller: Caller<'_, Context>| {
-        caller.data_mut().host_calls.take()?;
-        Ok(caller.data().clock.now())
+pub(super) fn link_core<T: 'static>(
+    linker: &mut CoreLinker<T>,
+    import: &str,
+    access: Access<T, Clock>,
+) -> wasmtime::Result<()> {
+    linker.func_wrap(import, "now", move |mut caller: Caller<'_, T>| {
+        Ok(access.enter(caller.data_mut())?.now())
     })?;
-    linker.func_wrap(import, "monotonic", |mut caller: Caller<'_, Context>| {
-        caller.data_mut().host_calls.take()?;
-        Ok(caller.data().clock.monotonic())
+    linker.func_wrap(import, "monotonic", move |mut caller: Caller<'_, T>| {
+        Ok(access.enter(caller.data_mut())?.monotonic())
     })?;
     Ok(())
 }

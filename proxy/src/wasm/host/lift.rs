@@ -1,9 +1,7 @@
 //! What a module that is called in one crossing passes to a host function: addresses and lengths in its memory, as the
 //! canonical ABI lays lists and texts out.
 
-use wasmtime::Caller;
-
-use super::super::instance::Context;
+use wasmtime::{Caller, Memory};
 
 /// Bytes of one text, beyond which the rest is not looked at.
 const TEXT_BYTES_MAX: usize = 64 * 1024;
@@ -11,38 +9,46 @@ const TEXT_BYTES_MAX: usize = 64 * 1024;
 const ELEMENTS_MAX: usize = 1024;
 
 /// What is no UTF-8 is replaced.
-pub(super) fn text(caller: &Caller<'_, Context>, at: i32, length: i32) -> wasmtime::Result<String> {
-    let bytes = bytes(caller, at, length as u32 as usize)?;
+pub(super) fn text<T>(
+    caller: &Caller<'_, T>,
+    memory: Option<Memory>,
+    at: i32,
+    length: i32,
+) -> wasmtime::Result<String> {
+    let bytes = bytes(caller, memory, at, length as u32 as usize)?;
     Ok(String::from_utf8_lossy(&bytes[..bytes.len().min(TEXT_BYTES_MAX)]).into_owned())
 }
 
 /// A list of texts: pairs of address and length.
-pub(super) fn texts(
-    caller: &Caller<'_, Context>,
+pub(super) fn texts<T>(
+    caller: &Caller<'_, T>,
+    memory: Option<Memory>,
     at: i32,
     count: i32,
 ) -> wasmtime::Result<Vec<String>> {
-    let pairs = elements::<8>(caller, at, count)?;
+    let pairs = elements::<T, 8>(caller, memory, at, count)?;
     let word = |pair: &[u8; 8], at: usize| {
         i32::from_le_bytes([pair[at], pair[at + 1], pair[at + 2], pair[at + 3]])
     };
     pairs
         .iter()
-        .map(|pair| text(caller, word(pair, 0), word(pair, 4)))
+        .map(|pair| text(caller, memory, word(pair, 0), word(pair, 4)))
         .collect()
 }
 
-pub(super) fn numbers(
-    caller: &Caller<'_, Context>,
+pub(super) fn numbers<T>(
+    caller: &Caller<'_, T>,
+    memory: Option<Memory>,
     at: i32,
     count: i32,
 ) -> wasmtime::Result<Vec<f64>> {
-    let all = elements::<8>(caller, at, count)?;
+    let all = elements::<T, 8>(caller, memory, at, count)?;
     Ok(all.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect())
 }
 
-fn elements<const N: usize>(
-    caller: &Caller<'_, Context>,
+fn elements<T, const N: usize>(
+    caller: &Caller<'_, T>,
+    memory: Option<Memory>,
     at: i32,
     count: i32,
 ) -> wasmtime::Result<Vec<[u8; N]>> {
@@ -52,17 +58,18 @@ fn elements<const N: usize>(
             "a list has {count} elements, more than {ELEMENTS_MAX}"
         )));
     }
-    let (all, _) = bytes(caller, at, count * N)?.as_chunks::<N>();
+    let (all, _) = bytes(caller, memory, at, count * N)?.as_chunks::<N>();
     Ok(all.to_vec())
 }
 
-fn bytes<'c>(
-    caller: &'c Caller<'_, Context>,
+fn bytes<'c, T>(
+    caller: &'c Caller<'_, T>,
+    memory: Option<Memory>,
     at: i32,
     length: usize,
 ) -> wasmtime::Result<&'c [u8]> {
     let at = at as u32 as usize;
-    let memory = caller.data().memory.map(|memory| memory.data(caller));
+    let memory = memory.map(|memory| memory.data(caller));
     memory
         .and_then(|memory| memory.get(at..at.checked_add(length)?))
         .ok_or_else(|| wasmtime::Error::msg("what it passes lies outside of its memory"))

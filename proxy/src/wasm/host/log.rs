@@ -6,8 +6,8 @@ use wasmtime::component::Linker;
 use wasmtime::{Caller, Linker as CoreLinker, StoreContextMut};
 
 use super::super::bindings::LogLevel;
-use super::super::instance::Context;
 use super::super::log::{Level, LogSink};
+use super::access::Access;
 use super::lift;
 
 /// Lines a guest may log in one call; further ones are dropped.
@@ -56,30 +56,36 @@ impl Log {
     }
 }
 
-pub(super) fn link_component(linker: &mut Linker<Context>, import: &str) -> wasmtime::Result<()> {
+pub(super) fn link_component<T: 'static>(
+    linker: &mut Linker<T>,
+    import: &str,
+    access: Access<T, Log>,
+) -> wasmtime::Result<()> {
     linker.instance(import)?.func_wrap(
         "log",
-        |mut store: StoreContextMut<'_, Context>, (level, message): (LogLevel, String)| {
+        move |mut store: StoreContextMut<'_, T>, (level, message): (LogLevel, String)| {
             let level = match level {
                 LogLevel::Debug => Level::Debug,
                 LogLevel::Info => Level::Info,
                 LogLevel::Warn => Level::Warn,
                 LogLevel::Error => Level::Error,
             };
-            let context = store.data_mut();
-            context.host_calls.take()?;
-            context.log.print(level, &message);
+            access.enter(store.data_mut())?.print(level, &message);
             Ok(())
         },
     )
 }
 
-pub(super) fn link_core(linker: &mut CoreLinker<Context>, import: &str) -> wasmtime::Result<()> {
+pub(super) fn link_core<T: 'static>(
+    linker: &mut CoreLinker<T>,
+    import: &str,
+    access: Access<T, Log>,
+) -> wasmtime::Result<()> {
     linker.func_wrap(
         import,
         "log",
-        |mut caller: Caller<'_, Context>, level: i32, at: i32, length: i32| {
-            caller.data_mut().host_calls.take()?;
+        move |mut caller: Caller<'_, T>, level: i32, at: i32, length: i32| {
+            access.enter(caller.data_mut())?;
             let level = match level {
                 0 => Level::Debug,
                 1 => Level::Info,
@@ -87,8 +93,8 @@ pub(super) fn link_core(linker: &mut CoreLinker<Context>, import: &str) -> wasmt
                 3 => Level::Error,
                 _ => return Err(wasmtime::Error::msg("no such level of the log")),
             };
-            let message = lift::text(&caller, at, length)?;
-            caller.data_mut().log.print(level, &message);
+            let message = lift::text(&caller, (access.memory)(caller.data()), at, length)?;
+            (access.part)(caller.data_mut()).print(level, &message);
             Ok(())
         },
     )?;

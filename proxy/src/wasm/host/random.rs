@@ -4,7 +4,7 @@
 use wasmtime::component::Linker;
 use wasmtime::{Caller, Linker as CoreLinker, StoreContextMut};
 
-use super::super::instance::Context;
+use super::access::Access;
 
 /// What is fetched at one time: one system call for 64 numbers.
 const BLOCK: usize = 512;
@@ -44,24 +44,34 @@ impl Random {
     }
 }
 
-pub(super) fn link_component(linker: &mut Linker<Context>, import: &str) -> wasmtime::Result<()> {
+pub(super) fn link_component<T: 'static>(
+    linker: &mut Linker<T>,
+    import: &str,
+    access: Access<T, Random>,
+) -> wasmtime::Result<()> {
     linker.instance(import)?.func_wrap(
         "number",
-        |mut store: StoreContextMut<'_, Context>, (): ()| Ok((number(store.data_mut())?,)),
+        move |mut store: StoreContextMut<'_, T>, (): ()| {
+            Ok((number(access.enter(store.data_mut())?)?,))
+        },
     )
 }
 
-pub(super) fn link_core(linker: &mut CoreLinker<Context>, import: &str) -> wasmtime::Result<()> {
-    linker.func_wrap(import, "number", |mut caller: Caller<'_, Context>| {
-        number(caller.data_mut())
+pub(super) fn link_core<T: 'static>(
+    linker: &mut CoreLinker<T>,
+    import: &str,
+    access: Access<T, Random>,
+) -> wasmtime::Result<()> {
+    linker.func_wrap(import, "number", move |mut caller: Caller<'_, T>| {
+        number(access.enter(caller.data_mut())?)
     })?;
     Ok(())
 }
 
-fn number(context: &mut Context) -> wasmtime::Result<u64> {
-    context.host_calls.take()?;
-    let number = context.random.number();
-    number.map_err(|error| wasmtime::Error::msg(error.to_string()))
+fn number(random: &mut Random) -> wasmtime::Result<u64> {
+    random
+        .number()
+        .map_err(|error| wasmtime::Error::msg(error.to_string()))
 }
 
 #[cfg(test)]
