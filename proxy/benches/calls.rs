@@ -10,8 +10,9 @@ use rustix::time::{ClockId, clock_gettime};
 use sluicegate::config::{self, Environment, Input};
 use sluicegate::connection::Connection;
 use sluicegate::generation::{Generation, Listener, Service, ServiceSlot, Worker};
-use sluicegate::http::call::{CallRequest, Caller, call};
+use sluicegate::http::call::{CallRequest, Caller};
 use sluicegate::http::client_origin::Origin;
+use sluicegate::http::exchange::{call, make_call};
 use sluicegate::io::Io;
 use sluicegate::telemetry::Metrics;
 use sluicegate::upstream::{Pool, Registry};
@@ -130,6 +131,7 @@ fn calls(c: &mut Criterion) {
                     connection: &connection,
                     client: connection.peer.ip(),
                     origin: Origin::of_connection(&connection),
+                    make: make_call,
                 };
                 let began = spent();
                 for _ in 0..times {

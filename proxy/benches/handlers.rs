@@ -60,7 +60,7 @@ fn requests(c: &mut Criterion) {
     let host = HandlerHost::new(None, LogSink::tracing());
     let label: Arc<str> = "bench".into();
     for (name, version) in [("handler", "0.2"), ("service", "0.3")] {
-        let handler = host.load(name, &guest(name)).expect("a handler");
+        let handler = Handler::load(&host, name, &guest(name)).expect("a handler");
         c.bench_function(&format!("a request of {version}"), |b| {
             b.iter(|| runtime.block_on(ask(&handler, &label, "/")))
         });

@@ -66,7 +66,9 @@ impl HandlerLoader {
             host: &mut self.host,
             known: &mut self.middleware,
         };
-        loaded.get(bytes, config, |host| host.load_middleware(name, bytes))
+        loaded.get(bytes, config, |host| {
+            Handler::load_middleware(host, name, bytes)
+        })
     }
 
     fn handler(
@@ -83,7 +85,7 @@ impl HandlerLoader {
             host: &mut self.host,
             known: &mut self.loaded,
         };
-        loaded.get(&bytes, config, |host| host.load(&name, &bytes))
+        loaded.get(&bytes, config, |host| Handler::load(host, &name, &bytes))
     }
 }
 

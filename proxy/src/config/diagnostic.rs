@@ -149,6 +149,10 @@ pub(super) fn closest<'a>(
         .map(|(_, candidate)| candidate)
 }
 
+pub(super) fn any_error(found: &[Diagnostic]) -> bool {
+    found.iter().any(|d| d.severity == Severity::Error)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

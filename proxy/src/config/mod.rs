@@ -27,6 +27,7 @@ mod validate;
 
 use std::path::{Path, PathBuf};
 
+use diagnostic::any_error;
 pub use diagnostic::{Diagnostic, Problem, Severity, quoted};
 pub use environment::Environment;
 pub use model::*;
@@ -268,8 +269,4 @@ fn drop_nulls(json: &mut Json) {
         Json::Array(items) => items.iter_mut().for_each(drop_nulls),
         _ => {}
     }
-}
-
-fn any_error(found: &[Diagnostic]) -> bool {
-    found.iter().any(|d| d.severity == Severity::Error)
 }

@@ -12,6 +12,7 @@ use crate::upstream::Pool;
 use bytes::Bytes;
 use std::io;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -125,23 +126,18 @@ pub struct Caller<'a> {
     pub client: IpAddr,
     /// What the client asked for: a handler is told the scheme.
     pub origin: Origin,
+    /// [`super::exchange::make_call`]; here nothing is known of exchanges.
+    pub make: MakeCall,
 }
 
-/// Asks an endpoint of `pool`, as an exchange would: balanced, over kept or shared connections, with the pool's retries.
-/// It writes no record and counts for no listener, only for the pool. Dropping the future ends it.
-pub async fn call(
-    caller: &Caller<'_>,
-    pool: &Arc<Pool>,
-    request: CallRequest,
-) -> Result<CallResponse, CallError> {
-    if !request.is_valid() {
-        return Err(CallError::Invalid);
-    }
-    super::exchange::call(caller, pool, request).await
-}
+/// Makes a call. Dropping the future ends it.
+pub type MakeCall = for<'a> fn(&'a Caller<'a>, Arc<Pool>, Box<CallRequest>) -> Calling<'a>;
+
+pub type Calling<'a> = Pin<Box<dyn Future<Output = Result<CallResponse, CallError>> + 'a>>;
 
 impl CallRequest {
-    fn is_valid(&self) -> bool {
+    /// Whether it is one of HTTP, and asks for no more than a call may.
+    pub(super) fn is_valid(&self) -> bool {
         let lower = |name: &[u8]| is_token(name) && !name.iter().any(u8::is_ascii_uppercase);
         is_token(&self.method)
             && *self.method != *b"CONNECT"

@@ -1,8 +1,9 @@
 //! Calls and effects against backends on loopback.
 
-use super::call::{CallError, CallRequest, CallResponse, Caller, call};
+use super::call::{CallError, CallRequest, CallResponse, Caller};
 use super::client_origin::Origin;
 use super::effects::{EFFECTS_MAX, Effect, EffectResult, Effects, SLEEP_MAX, perform};
+use super::exchange::{call, make_call};
 use crate::config::{self, Environment, Input, StoreConfig};
 use crate::connection::Connection;
 use crate::generation::{Generation, Listener, Service, Worker};
@@ -148,6 +149,7 @@ impl Bench {
             connection: &self.connection,
             client: self.connection.peer.ip(),
             origin: Origin::of_connection(&self.connection),
+            make: make_call,
         }
     }
 

@@ -1,13 +1,13 @@
 //! What a filter may have done while its exchange waits: operations on its store, calls, sleep.
 
-use super::call::{CallError, CallRequest, CallResponse, Caller, call};
+use super::call::{CallError, CallRequest, CallResponse, Caller, Calling};
 use crate::store::{Handle, StoreAnswer, StoreError, StoreOp};
 use crate::upstream::Pool;
 use smallvec::SmallVec;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// Effects of one answer.
@@ -61,7 +61,7 @@ pub async fn perform(caller: &Caller<'_>, store: &Handle, effects: Effects<'_>) 
     }
     if !running.is_empty() {
         std::future::poll_fn(|cx| {
-            running.retain(|each| match each.work.as_mut().poll(cx) {
+            running.retain(|each| match each.work.poll(cx) {
                 Poll::Ready(result) => {
                     if let Some(place) = results.get_mut(each.index) {
                         *place = result;
@@ -80,7 +80,19 @@ pub async fn perform(caller: &Caller<'_>, store: &Handle, effects: Effects<'_>) 
     results
 }
 
-type Work<'a> = Pin<Box<dyn Future<Output = EffectResult> + 'a>>;
+enum Work<'a> {
+    Call(Calling<'a>),
+    Other(Pin<Box<dyn Future<Output = EffectResult> + 'a>>),
+}
+
+impl Work<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<EffectResult> {
+        match self {
+            Work::Call(calling) => calling.as_mut().poll(cx).map(EffectResult::Call),
+            Work::Other(work) => work.as_mut().poll(cx),
+        }
+    }
+}
 
 enum Begun<'a> {
     Done(EffectResult),
@@ -98,18 +110,18 @@ fn begin<'a>(caller: &'a Caller<'a>, store: &'a Handle, effect: Effect<'a>) -> B
     match effect {
         Effect::Store(op) => match store.at_once(&op) {
             Some(result) => Begun::Done(EffectResult::Store(result)),
-            None => Begun::Running(Box::pin(async move {
+            None => Begun::Running(Work::Other(Box::pin(async move {
                 EffectResult::Store(store.run(&op).await)
-            })),
+            }))),
         },
-        Effect::Call { pool, request } => Begun::Running(Box::pin(async move {
-            EffectResult::Call(call(caller, &pool, *request).await)
-        })),
+        Effect::Call { pool, request } => {
+            Begun::Running(Work::Call((caller.make)(caller, pool, request)))
+        }
         Effect::Sleep(time) if time > SLEEP_MAX => Begun::Done(EffectResult::Refused),
         Effect::Sleep(time) if time.is_zero() => Begun::Done(EffectResult::Slept),
-        Effect::Sleep(time) => Begun::Running(Box::pin(async move {
+        Effect::Sleep(time) => Begun::Running(Work::Other(Box::pin(async move {
             tokio::time::sleep(time).await;
             EffectResult::Slept
-        })),
+        }))),
     }
 }

@@ -15,7 +15,7 @@ mod tries;
 mod tunnel;
 mod upload;
 
-pub use call::call;
+pub use call::{call, make_call};
 pub use connect::{allowed_upgrade, body_framing, host_for};
 pub use record::record_refused;
 

@@ -19,6 +19,7 @@ pub mod respond;
 pub mod suspended;
 pub mod upstream;
 pub mod websocket;
+pub mod without_request;
 
 #[cfg(test)]
 mod call_tests;

@@ -1,17 +1,12 @@
 //! The effects of a suspended call: from the words of the contract to those of [`effects`](super::effects), and back.
 
 use super::call::{CallError, CallRequest, CallResponse, Caller};
-use super::client_origin::Origin;
 use super::effects::{self, Effect, EffectResult, Effects};
 use crate::chain::Suspension;
-use crate::connection::Connection;
-use crate::generation::Service;
 use crate::head::Fields;
 use crate::store::{StoreAnswer, StoreError, StoreOp};
 use crate::wasm::{self, EffectError};
 use bytes::Bytes;
-use std::pin::Pin;
-use std::rc::Rc;
 use std::time::Duration;
 
 /// The results, one for each effect in order.
@@ -66,23 +61,6 @@ pub async fn perform(caller: &Caller<'_>, suspension: &Suspension) -> Results {
     }
     let results = effects::perform(caller, store, wanted).await;
     results.into_iter().map(told).collect()
-}
-
-/// The same for sessions and ticks, which know nothing of HTTP.
-pub fn perform_without_request<'a>(
-    service: &'a Rc<Service>,
-    connection: &'a Rc<Connection>,
-    suspension: &'a Suspension,
-) -> Pin<Box<dyn Future<Output = Results> + 'a>> {
-    Box::pin(async move {
-        let caller = Caller {
-            service,
-            connection,
-            client: connection.peer.ip(),
-            origin: Origin::of_connection(connection),
-        };
-        perform(&caller, suspension).await
-    })
 }
 
 /// A call as it is sent. What the contract bounds fits what calls may be.

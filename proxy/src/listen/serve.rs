@@ -28,7 +28,7 @@ pub async fn serve(slot: Rc<ServiceSlot>, stream: TcpStream, peer: SocketAddr) {
                     crate::http::serve(slot, connection, io).await;
                 }
                 Protocol::Tcp => {
-                    let perform = crate::http::suspended::perform_without_request;
+                    let perform = crate::http::without_request::perform_without_request;
                     Box::pin(crate::l4::session::serve(service, connection, io, perform)).await;
                 }
             }

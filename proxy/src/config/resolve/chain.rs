@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Diagnostic, Resolver, quoted};
+use super::resolver::Resolver;
+use crate::config::diagnostic::{Diagnostic, quoted};
 use crate::config::model::{ConfigPath, FilterConfig, ModulesConfig, PoolConfig};
 use crate::config::raw::{RawFilter, RawFilterUse, RawListener};
 

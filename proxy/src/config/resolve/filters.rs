@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Diagnostic, Resolver, clean, closest, quoted};
+use super::resolver::Resolver;
+use crate::config::diagnostic::{Diagnostic, closest, quoted};
 use crate::config::model::{
     Capabilities, ConfigPath, FilterConfig, Isolation, ModuleSource, ModulesConfig, OnError,
 };
+use crate::config::paths::clean;
 use crate::config::raw::{RawCapability, RawFilter, RawIsolation, RawModules, RawOnError, RawSize};
 use crate::config::store::{self, STORE_BYTES_MAX, STORE_BYTES_MIN, StoreConfig, StoreProblem};
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Diagnostic, Resolver};
+use super::resolver::Resolver;
+use crate::config::diagnostic::Diagnostic;
 use crate::config::model::{
     ConfigPath, EndpointAddress, EndpointConfig, HandlerLimits, ModuleSource, ModulesConfig,
 };

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Diagnostic, Resolver, key_name, quoted};
+use super::resolver::{Resolver, key_name};
+use crate::config::diagnostic::{Diagnostic, quoted};
 use crate::config::model::{ConfigPath, FaultLimit, FilterLimits};
 use crate::config::raw::{DurationOrOff, RawFaults, RawFilterLimits, RawInstances};
 use crate::config::units;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::chain::Scope;
-use super::{Diagnostic, Resolver, quoted, units};
+use super::resolver::Resolver;
+use crate::config::diagnostic::{Diagnostic, quoted};
 use crate::config::model::{
     CertificateConfig, ConfigPath, Forwarded, HttpOptions, ListenerConfig, ListenerLimits,
     ModulesConfig, Protocol, TcpOptions, Timeouts, TlsConfig, TlsVersion,
@@ -16,6 +17,7 @@ use crate::config::raw::{
     DurationOrOff, HTTP_ONLY, HTTP_ONLY_LIMITS, HTTP_ONLY_TIMEOUTS, RawForwarded, RawLimits,
     RawListener, RawProtocol, RawTcp, RawTimeouts, RawTls,
 };
+use crate::config::units;
 use crate::error::why;
 
 impl Resolver<'_> {

@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Diagnostic, Resolver, Severity, is_full, quoted, units};
+use super::resolver::Resolver;
+use crate::config::diagnostic::{Diagnostic, Severity, is_full, quoted};
 use crate::config::model::{
     Balance, CertificateConfig, CheckConfig, CheckKind, ConfigPath, EndpointAddress,
     EndpointConfig, HostPolicy, ModulesConfig, Panic, PingSettings, PoolConfig, PoolLimits,
@@ -15,6 +16,7 @@ use crate::config::raw::{
     DurationOrOff, OneOrMany, RawBalance, RawCheck, RawEndpoint, RawHttpCheck, RawPanic, RawPool,
     RawPoolHttp2, RawPoolLimits, RawPoolProtocol, RawPoolTls, RawStatus,
 };
+use crate::config::units;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 

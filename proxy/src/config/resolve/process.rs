@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Diagnostic, Resolver, quoted};
+use super::resolver::Resolver;
+use crate::config::diagnostic::{Diagnostic, quoted};
 use crate::config::model::{
     AccessLogConfig, AdminBind, AdminConfig, ConfigPath, DrainConfig, LogFormat, LogTarget,
     TelemetryConfig,

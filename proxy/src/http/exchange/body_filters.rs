@@ -1,5 +1,6 @@
 //! Bodies and trailers that filters want to see: waiting for what holds a head back, and the pieces of what passes.
 
+use super::call::make_call;
 use super::pipeline::{Effects, Halt, Pipeline, Source, Walk};
 use super::{Ending, Exchange, Journal, Upload, is_bodiless, request_facts};
 use crate::chain::{Message, Outcome, ResponseFacts, Suspension};
@@ -521,6 +522,7 @@ fn performing<'a>(
                 connection: &connection,
                 client,
                 origin,
+                make: make_call,
             };
             let results = perform(&caller, &suspension).await;
             (suspension, results)

@@ -4,7 +4,7 @@
 use super::{Ending, Exchange, Incoming, Kind};
 use crate::error::Reason;
 use crate::head::{RequestHead, Version};
-use crate::http::call::{CallError, CallRequest, CallResponse, Caller, MemoryClient};
+use crate::http::call::{CallError, CallRequest, CallResponse, Caller, Calling, MemoryClient};
 use crate::http::client::Client;
 use crate::http::client_side::ResponseBody;
 use crate::http::forward::{self, Arrived, Hop};
@@ -13,12 +13,25 @@ use crate::io::timer::Timer;
 use crate::upstream::Pool;
 use std::sync::Arc;
 
-/// Sends `request`, which is valid, to an endpoint of `pool`.
+/// [`call`], for those who know nothing of exchanges.
+pub fn make_call<'a>(
+    caller: &'a Caller<'a>,
+    pool: Arc<Pool>,
+    request: Box<CallRequest>,
+) -> Calling<'a> {
+    Box::pin(async move { call(caller, &pool, *request).await })
+}
+
+/// Asks an endpoint of `pool`, as an exchange would: balanced, over kept or shared connections, with the pool's retries.
+/// It writes no record and counts for no listener, only for the pool. Dropping the future ends it.
 pub async fn call(
     caller: &Caller<'_>,
     pool: &Arc<Pool>,
     request: CallRequest,
 ) -> Result<CallResponse, CallError> {
+    if !request.is_valid() {
+        return Err(CallError::Invalid);
+    }
     let timer = Timer::new();
     let mut side = MemoryClient::new(request.body.clone(), request.response_bytes_max);
     let arrived = Arrived {

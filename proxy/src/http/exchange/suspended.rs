@@ -1,5 +1,6 @@
 //! An exchange that waits for what its filters suspended for.
 
+use super::call::make_call;
 use super::{Exchange, request_facts};
 use crate::chain::{Outcome, ResponseFacts, Suspension};
 use crate::error::Reason;
@@ -63,6 +64,7 @@ impl<C: ClientSide> Exchange<'_, C> {
             connection: self.connection,
             client: self.client.ip,
             origin: self.client.origin,
+            make: make_call,
         };
         let mut work = pin!(perform(&caller, suspension));
         let (timer, side) = (self.timer, &mut *self.side);

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderMap, Request, response};
 use hyper::body::Body;
 use tokio::sync::oneshot;
@@ -19,6 +18,7 @@ use super::guest::Guest;
 use super::module::{Handler, World};
 use super::onward::{Asker, Onwards, onwards};
 use super::output::Output;
+use super::piece::{Answer, Piece};
 use super::upload::{Upload, upload};
 use super::{proxy, service};
 use crate::config::HandlerLimits;
@@ -38,17 +38,7 @@ pub enum HandlerFault {
     Busy,
 }
 
-/// What comes of a response's body.
-pub enum Piece {
-    Data(Bytes),
-    Trailers(HeaderMap),
-    End,
-}
-
 type Running = Pin<Box<dyn Future<Output = wasmtime::Result<()>> + Send>>;
-/// What a guest answers: a response, or the name of its error.
-pub(super) type Answer = Result<http::Response<WasiBody>, String>;
-
 pub struct HandlerCall {
     /// The guest, until it has returned or was ended.
     running: Option<Running>,

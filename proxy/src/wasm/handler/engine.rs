@@ -11,8 +11,8 @@ use super::super::deadline::{Pulse, Ticker};
 use super::super::engine::{HostError, open_cache};
 use super::super::log::LogSink;
 use super::guest::Guest;
-use super::module::{Handler, HandlerError, Use};
-use super::onward;
+use super::imports;
+use super::version::Version;
 
 /// Instances of one [`Version`] alive at one time, over all handlers, workers and generations that still drain.
 pub const HANDLER_INSTANCES_MAX: u32 = 1024;
@@ -27,16 +27,7 @@ const STACK_BYTES: usize = 512 * 1024;
 /// How long the epochs go on after a guest was last polled: longer than a slice, after which it is polled again.
 const SLICE_MAX: Duration = Duration::from_millis(50);
 
-/// The version of `wasi:http` that a component is built for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Version {
-    /// `wasi:http/proxy@0.2`: one function, which waits where it stands.
-    V2,
-    /// `wasi:http/service@0.3`: tasks, streams and futures of the component model.
-    V3,
-}
-
-/// Compiles handlers and keeps what their instances share. Cheap to clone; lives as long as the last of them.
+/// What handlers are compiled with and their instances share. Cheap to clone; lives as long as the last of them.
 #[derive(Clone)]
 pub struct HandlerHost {
     shared: Arc<Shared>,
@@ -70,17 +61,6 @@ impl HandlerHost {
         }
     }
 
-    /// Compiles a component and looks at what it is. Takes from milliseconds to seconds of processor time: for the
-    /// control thread. `name` is for messages.
-    pub fn load(&self, name: &str, bytes: &[u8]) -> Result<Arc<Handler>, HandlerError> {
-        Handler::load(self, Use::Endpoint, name, bytes).map(Arc::new)
-    }
-
-    /// The same of a component that [`is_middleware`](super::is_middleware).
-    pub fn load_middleware(&self, name: &str, bytes: &[u8]) -> Result<Arc<Handler>, HandlerError> {
-        Handler::load(self, Use::Middleware, name, bytes).map(Arc::new)
-    }
-
     pub(super) fn lane(&self, version: Version) -> Result<&Arc<Lane>, HostError> {
         let slot = match version {
             Version::V2 => &self.shared.v2,
@@ -111,7 +91,7 @@ impl Lane {
                 Version::V2 => Ok(()),
                 Version::V3 => wasmtime_wasi::p3::add_to_linker(&mut linker)
                     .and_then(|()| wasmtime_wasi_http::p3::add_to_linker(&mut linker))
-                    .and_then(|()| onward::add_to_linker(&mut linker)),
+                    .and_then(|()| imports::add_to_linker(&mut linker)),
             });
         linked.map_err(|e| HostError::Engine(format!("{e:#}")))?;
         Ok(Self {

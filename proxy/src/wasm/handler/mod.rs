@@ -13,14 +13,18 @@
 mod call;
 mod engine;
 mod guest;
+mod imports;
 mod module;
 mod onward;
 mod output;
+mod piece;
 mod proxy;
 mod service;
 mod upload;
+mod version;
 
-pub use call::{HandlerCall, HandlerFault, Piece};
+pub use call::{HandlerCall, HandlerFault};
 pub use engine::{HANDLER_INSTANCES_MAX, HandlerHost};
 pub use module::{Handler, HandlerError, is_middleware};
 pub use onward::{BrokenOff, ONWARD_MAX, Onward, OnwardBody, OnwardReply, Onwards};
+pub use piece::Piece;

@@ -8,8 +8,9 @@ use wasmtime::component::Component;
 use wasmtime_wasi_http::{p2, p3};
 
 use super::super::log::LogSink;
-use super::engine::{HandlerHost, Lane, Version};
+use super::engine::{HandlerHost, Lane};
 use super::guest::Guest;
+use super::version::Version;
 use crate::wasm::contract::ModuleError;
 use crate::wasm::module::sniff;
 use crate::wasm::words::{tame, tame_lines};
@@ -72,7 +73,7 @@ pub struct Handler {
 
 /// What a component is loaded for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Use {
+enum Use {
     Endpoint,
     /// It may import the handler behind it.
     Middleware,
@@ -85,7 +86,22 @@ pub(super) enum World {
 }
 
 impl Handler {
-    pub(super) fn load(
+    /// Compiles a component and looks at what it is. Takes from milliseconds to seconds of processor time: for the
+    /// control thread. `name` is for messages.
+    pub fn load(host: &HandlerHost, name: &str, bytes: &[u8]) -> Result<Arc<Self>, HandlerError> {
+        Self::compile(host, Use::Endpoint, name, bytes).map(Arc::new)
+    }
+
+    /// The same of a component that [`is_middleware`](super::is_middleware).
+    pub fn load_middleware(
+        host: &HandlerHost,
+        name: &str,
+        bytes: &[u8],
+    ) -> Result<Arc<Self>, HandlerError> {
+        Self::compile(host, Use::Middleware, name, bytes).map(Arc::new)
+    }
+
+    fn compile(
         host: &HandlerHost,
         wanted: Use,
         name: &str,
@@ -126,7 +142,7 @@ impl Handler {
         })
     }
 
-    /// As it was given to [`HandlerHost::load`].
+    /// As it was given to [`Handler::load`].
     pub fn name(&self) -> &str {
         &self.name
     }

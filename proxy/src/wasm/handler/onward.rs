@@ -7,12 +7,10 @@ use std::task::{Context, Poll};
 use http::{HeaderMap, Request, Response};
 use hyper::body::Body;
 use tokio::sync::{mpsc, oneshot};
-use wasmtime::component::{Accessor, Linker, Resource};
 use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
-use wasmtime_wasi_http::{Error, WasiBody, p3};
+use wasmtime_wasi_http::{Error, WasiBody};
 
-use super::call::Piece;
-use super::guest::Guest;
+use super::piece::Piece;
 use super::upload::{Upload, UploadBody, upload};
 
 /// Requests that middleware may make while it answers one.
@@ -54,6 +52,36 @@ pub(super) fn onwards() -> (Asker, Onwards) {
         left: ONWARD_MAX,
     };
     (asker, Onwards(asked))
+}
+
+impl Asker {
+    /// Passes a request of the guest on, and gives what its response comes by; `sent` learns how its body ended.
+    pub(super) fn ask(
+        &mut self,
+        request: Request<WasiBody>,
+        sent: Sent,
+    ) -> Result<oneshot::Receiver<Response<UploadBody>>, ErrorCode> {
+        if self.left == 0 {
+            return Err(ErrorCode::HttpRequestDenied);
+        }
+        self.left -= 1;
+        let (answer, answered) = oneshot::channel();
+        let onward = Onward {
+            request: request.map(|body| OnwardBody {
+                body,
+                sent: Some(sent),
+            }),
+            reply: OnwardReply {
+                answer: Some(answer),
+                pieces: None,
+            },
+        };
+        // There is room for as many as it may ask for.
+        match self.asks.try_send(onward) {
+            Ok(()) => Ok(answered),
+            Err(_) => Err(ErrorCode::ConnectionTerminated),
+        }
+    }
 }
 
 impl Onwards {
@@ -139,68 +167,4 @@ impl OnwardReply {
             (None, None) => Poll::Pending,
         }
     }
-}
-
-/// Offers the imported `handle`. Guests without anything behind them are refused when they are loaded.
-pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
-    linker
-        .instance("wasi:http/handler@0.3.0")?
-        .func_wrap_concurrent(
-            "handle",
-            |accessor, (request,): (Resource<p3::Request>,)| {
-                Box::pin(async move { Ok((handle(accessor, request).await?,)) })
-            },
-        )
-}
-
-/// One call of the import, from the request's resource to the response's.
-async fn handle(
-    accessor: &Accessor<Guest>,
-    request: Resource<p3::Request>,
-) -> wasmtime::Result<Result<Resource<p3::Response>, ErrorCode>> {
-    type Asked = Result<oneshot::Receiver<Response<UploadBody>>, ErrorCode>;
-    let asked = accessor.with(|mut store| -> wasmtime::Result<Asked> {
-        let request = store.data_mut().table().delete(request)?;
-        let (sent, outcome) = oneshot::channel();
-        let outcome = async { outcome.await.unwrap_or(Err(Error::ConnectionTerminated)) };
-        let request = match request.into_http(&mut store, outcome) {
-            Ok((request, _)) => request,
-            Err(error) => return Ok(Err(error.downcast()?)),
-        };
-        let Some(asker) = store.data_mut().asker() else {
-            return Ok(Err(ErrorCode::HttpRequestDenied));
-        };
-        if asker.left == 0 {
-            return Ok(Err(ErrorCode::HttpRequestDenied));
-        }
-        asker.left -= 1;
-        let (answer, answered) = oneshot::channel();
-        let onward = Onward {
-            request: request.map(|body| OnwardBody {
-                body,
-                sent: Some(sent),
-            }),
-            reply: OnwardReply {
-                answer: Some(answer),
-                pieces: None,
-            },
-        };
-        // There is room for as many as it may ask for.
-        match asker.asks.try_send(onward) {
-            Ok(()) => Ok(Ok(answered)),
-            Err(_) => Ok(Err(ErrorCode::ConnectionTerminated)),
-        }
-    })?;
-    let answered = match asked {
-        Ok(answered) => answered.await,
-        Err(code) => return Ok(Err(code)),
-    };
-    let Ok(response) = answered else {
-        return Ok(Err(ErrorCode::ConnectionTerminated));
-    };
-    accessor.with(|mut store| {
-        let (hooks, table) = store.data_mut().hooks_and_table();
-        let (response, _) = p3::Response::from_http(hooks, response);
-        Ok(Ok(table.push(response)?))
-    })
 }

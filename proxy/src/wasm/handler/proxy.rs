@@ -7,8 +7,8 @@ use wasmtime_wasi_http::WasiHttpView;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 
-use super::call::Answer;
 use super::guest::Guest;
+use super::piece::Answer;
 use super::upload::UploadBody;
 
 /// From the instance to the end of its function; the response goes through `answers` in between.

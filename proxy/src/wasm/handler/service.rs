@@ -7,8 +7,8 @@ use wasmtime_wasi_http::WasiHttpView;
 use wasmtime_wasi_http::p3::Request;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
-use super::call::Answer;
 use super::guest::Guest;
+use super::piece::Answer;
 use super::upload::UploadBody;
 
 /// From the instance to the end of its function, and then for as long as it is polled: the tasks that write the response's
