@@ -8,6 +8,8 @@ mod bodies;
 mod capabilities;
 #[path = "all/check.rs"]
 mod check;
+#[path = "all/circles.rs"]
+mod circles;
 #[path = "all/cli.rs"]
 mod cli;
 #[path = "all/client_origin.rs"]

@@ -116,7 +116,7 @@ fn the_proxy_and_the_sdk_never_meet() {
 #[test]
 fn the_reader_of_uses_sees_what_rust_sees() {
     let check = |code: &str, expected: &[&str]| {
-        let found: Vec<String> = uses(&without_comments(code))
+        let found: Vec<String> = uses(&code_without_comments(code))
             .into_iter()
             .map(|(_, room)| room)
             .collect();
@@ -163,7 +163,7 @@ fn sources() -> Vec<(PathBuf, String, String)> {
                 let room = inside.iter().next().expect("a name").to_string_lossy();
                 let room = room.trim_end_matches(".rs").to_owned();
                 let text = std::fs::read_to_string(&path).expect("a source file");
-                let code = without_comments(&text);
+                let code = code_without_comments(&text);
                 let end = code.find("#[cfg(test)]\nmod tests {");
                 found.push((path, room, code[..end.unwrap_or(code.len())].to_owned()));
             }
@@ -176,7 +176,7 @@ fn sources() -> Vec<(PathBuf, String, String)> {
     found
 }
 
-fn root() -> PathBuf {
+pub fn root() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     tests.parent().expect("the workspace").to_owned()
 }
@@ -240,7 +240,7 @@ fn has_word(text: &str, word: &str) -> bool {
 }
 
 /// `text` with comments and the inside of string literals blanked, lines kept.
-fn without_comments(text: &str) -> String {
+pub fn code_without_comments(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(c) = rest.chars().next() {
