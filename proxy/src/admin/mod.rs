@@ -2,7 +2,7 @@
 //!
 //! `GET` reads (`/ready`, `/health`, `/metrics`), `POST` changes (`/reload`). By default it is a unix socket that only
 //! its owner and group may open; over TCP it binds loopback alone and answers only requests that a browser cannot be
-//! tricked into making. It knows the process through [`Control`] and nothing else.
+//! tricked into making. It knows the process through [`Process`] and nothing else.
 
 mod bind;
 mod serve;
@@ -15,8 +15,8 @@ use crate::telemetry::Exposition;
 
 pub use bind::{Admin, AdminError};
 
-/// What the admin interface asks of the process. Called on the control thread; nothing may block but [`Control::reload`].
-pub trait Control {
+/// What the admin interface asks of the process. Called on the control thread; nothing may block but [`Process::reload`].
+pub trait Process {
     fn readiness(&self) -> Readiness;
 
     /// The text of `/metrics`.

@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::bind::{Admin, Listener};
 use super::trust::Trust;
-use super::{Control, Readiness, ReloadAnswer};
+use super::{Process, Readiness, ReloadAnswer};
 use crate::telemetry::Exposition;
 
 /// Connections served at one time; more wait in the backlog.
@@ -43,7 +43,7 @@ type Answer = Response<Full<Bytes>>;
 impl Admin {
     /// Serves until the future is dropped, which closes the socket and removes its file. All of it runs where the
     /// future is polled: give it to the control runtime.
-    pub async fn serve(self, control: Rc<dyn Control>) -> io::Result<Infallible> {
+    pub async fn serve(self, control: Rc<dyn Process>) -> io::Result<Infallible> {
         match self.listener {
             Listener::Unix(listener, _removed_at_the_end) => {
                 let listener = tokio::net::UnixListener::from_std(listener)?;
@@ -62,7 +62,7 @@ impl Admin {
 async fn accept_all<S: AsyncRead + AsyncWrite + Unpin>(
     accept: impl AsyncFn() -> io::Result<S>,
     trust: Trust,
-    control: &Rc<dyn Control>,
+    control: &Rc<dyn Process>,
 ) -> ! {
     let mut connections = FuturesUnordered::new();
     loop {
@@ -83,7 +83,7 @@ async fn accept_all<S: AsyncRead + AsyncWrite + Unpin>(
 async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     trust: Trust,
-    control: &Rc<dyn Control>,
+    control: &Rc<dyn Process>,
 ) {
     let service =
         service_fn(async |request| Ok::<_, Infallible>(answer(request, trust, control).await));
@@ -99,7 +99,7 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-async fn answer(request: Request<Incoming>, trust: Trust, control: &Rc<dyn Control>) -> Answer {
+async fn answer(request: Request<Incoming>, trust: Trust, control: &Rc<dyn Process>) -> Answer {
     let (head, body) = request.into_parts();
     if let Some(objection) = trust.objection(&head.method, &head.headers) {
         return error(StatusCode::FORBIDDEN, objection);
@@ -196,12 +196,12 @@ mod tests {
     use std::cell::Cell;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    struct Process {
+    struct Fake {
         readiness: Cell<Readiness>,
         good: bool,
     }
 
-    impl Control for Process {
+    impl Process for Fake {
         fn readiness(&self) -> Readiness {
             self.readiness.get()
         }
@@ -221,8 +221,8 @@ mod tests {
     }
 
     fn serving<T>(
-        process: Process,
-        test: impl AsyncFnOnce(std::net::SocketAddr, Rc<Process>) -> T,
+        process: Fake,
+        test: impl AsyncFnOnce(std::net::SocketAddr, Rc<Fake>) -> T,
     ) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -255,8 +255,8 @@ mod tests {
         )
     }
 
-    fn process(good: bool) -> Process {
-        Process {
+    fn process(good: bool) -> Fake {
+        Fake {
             readiness: Cell::new(Readiness::Ready),
             good,
         }

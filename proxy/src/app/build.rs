@@ -572,7 +572,7 @@ impl Changes {
                 _ => false,
             }),
             pools: changed(&before.pools, &after.pools, |a, b| {
-                a.config == b.config && a.wire() == b.wire()
+                a.config == b.config && a.connection_class() == b.connection_class()
             }),
             sections: changed_sections(&before.config, &after.config),
         }

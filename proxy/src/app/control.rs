@@ -3,7 +3,7 @@
 
 use super::build::{Build, BuildError, Builder, Changes};
 use super::descriptors;
-use super::samples::Samples;
+use super::samples::ScrapeView;
 use super::sockets::Sockets;
 use super::watch::Watch;
 use super::worker::{self, Command};
@@ -96,7 +96,7 @@ struct Server {
     workers: Vec<worker::Handle>,
     generation: Arc<Generation>,
     /// The same, for the metrics, which are read at any time.
-    samples: Arc<Samples>,
+    samples: Arc<ScrapeView>,
     sockets: Sockets,
     access_log: OpenLog,
     /// The checks of the pools that serve; they stop when their guard is dropped.
@@ -113,7 +113,7 @@ struct State {
     reloads: mpsc::UnboundedSender<oneshot::Sender<ReloadAnswer>>,
 }
 
-impl admin::Control for State {
+impl admin::Process for State {
     fn readiness(&self) -> Readiness {
         self.readiness.get()
     }
@@ -190,7 +190,7 @@ async fn serve(mut builder: Builder, options: RunOptions) -> Result<(), RunError
         metrics: metrics.clone(),
         workers: Vec::with_capacity(config.workers),
         generation: build.generation.clone(),
-        samples: Samples::register(&metrics, build.generation.clone()),
+        samples: ScrapeView::register(&metrics, build.generation.clone()),
         sockets: Sockets::default(),
         access_log,
         checks: Vec::new(),

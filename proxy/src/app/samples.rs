@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::UNIX_EPOCH;
 
 /// The generation that serves, and the counts of filters that reloads replaced, so that counters only ever grow.
-pub struct Samples(Mutex<Serving>);
+pub struct ScrapeView(Mutex<Serving>);
 
 struct Serving {
     generation: Arc<Generation>,
@@ -20,7 +20,7 @@ struct Serving {
     replaced: HashMap<Arc<str>, Counts>,
 }
 
-impl Samples {
+impl ScrapeView {
     /// Makes the samples part of every scrape.
     pub fn register(metrics: &Metrics, generation: Arc<Generation>) -> Arc<Self> {
         let samples = Arc::new(Self(Mutex::new(Serving {

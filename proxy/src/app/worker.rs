@@ -69,7 +69,7 @@ pub fn start(
 }
 
 /// What a worker holds of the generation it serves.
-struct Post {
+struct WorkerState {
     worker: Rc<Worker>,
     metrics: Arc<Metrics>,
     listeners: RefCell<HashMap<SocketKey, Bound>>,
@@ -93,7 +93,7 @@ async fn serve(
     metrics: Arc<Metrics>,
     log: Option<WorkerLog>,
 ) {
-    let post = Rc::new(Post {
+    let post = Rc::new(WorkerState {
         worker: Rc::new(Worker::new(log).counting(metrics.pools())),
         metrics,
         listeners: RefCell::default(),
@@ -151,7 +151,7 @@ async fn serve(
     sweeper.abort();
 }
 
-impl Post {
+impl WorkerState {
     /// Makes the generation's services; connections that are open find them at their next exchange.
     fn adopt(
         self: &Rc<Self>,
@@ -247,7 +247,7 @@ impl Post {
 }
 
 /// Counts a connection out when its task ends, however it ends.
-struct Leaving(Rc<Post>);
+struct Leaving(Rc<WorkerState>);
 
 impl Drop for Leaving {
     fn drop(&mut self) {

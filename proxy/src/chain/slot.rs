@@ -9,7 +9,7 @@ use super::backoff::{Backoff, Client};
 use super::counters::{Shard, VerdictKind};
 use super::cpu::CpuBudget;
 use super::filter::Filter;
-use super::own::Own;
+use super::own::PrivateInstance;
 use super::plan::CheckedPlan;
 use super::predicate::{Subject, TooSlow};
 use super::seats::Seated;
@@ -115,7 +115,7 @@ impl Slot {
     /// [`Slot::lapped`] is to follow.
     pub(super) fn call(
         &self,
-        own: &mut Own,
+        own: &mut PrivateInstance,
         phase: Phase,
         facts: &Facts<'_>,
         shown: Shown<'_>,
@@ -127,7 +127,7 @@ impl Slot {
     }
 
     /// Does `work` with the exchange's instance in the place of the worker's.
-    fn with_own<T>(&self, own: &mut Own, work: impl FnOnce() -> T) -> T {
+    fn with_own<T>(&self, own: &mut PrivateInstance, work: impl FnOnce() -> T) -> T {
         let own = own.get();
         let shared = self.serial.replace(own.serial);
         std::mem::swap(&mut *self.instance.borrow_mut(), &mut own.instance);
@@ -168,7 +168,7 @@ impl Slot {
     /// `serial` is the number of the instance that waits for them. [`Slot::lapped`] is to follow.
     pub(super) fn resume(
         &self,
-        own: &mut Own,
+        own: &mut PrivateInstance,
         phase: Phase,
         serial: u64,
         block: &[u8],
@@ -225,7 +225,7 @@ impl Slot {
     }
 
     /// The number of the instance that an exchange with `own` uses.
-    pub(super) fn serial(&self, own: &Own) -> u64 {
+    pub(super) fn serial(&self, own: &PrivateInstance) -> u64 {
         own.serial().unwrap_or(self.serial.get())
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::own::Own;
+use super::own::PrivateInstance;
 use crate::head::Fields;
 
 /// What filters said about where the exchange goes. A later filter wins; what nobody said stays none.
@@ -45,7 +45,7 @@ pub(super) struct Part {
     /// It said that it does not want this body.
     pub(super) skips_request_body: bool,
     pub(super) skips_response_body: bool,
-    pub(super) own: Own,
+    pub(super) own: PrivateInstance,
 }
 
 impl ExchangeState {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::apply;
 use super::filter::Filter;
 use super::link::Link;
-use super::own::Own;
+use super::own::PrivateInstance;
 use super::slot::{Answer, Slot};
 use super::state::Part;
 use crate::wasm::{
@@ -148,7 +148,7 @@ impl Suspension {
     /// Hands the results over; what comes back is what the phase's own call would. `state` is the filter's as it is now.
     pub(super) fn resume(
         &mut self,
-        own: &mut Own,
+        own: &mut PrivateInstance,
         state: u64,
         results: &[EffectResult],
         shown: Shown<'_>,

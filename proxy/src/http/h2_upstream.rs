@@ -15,7 +15,9 @@ use crate::error::Reason;
 use crate::generation::Multiplexed;
 use crate::head::{Fields, HeadLimits, RequestHead, ResponseHead, Version, is_field_value};
 use crate::io::Io;
-use crate::upstream::{Belief, Endpoint, Line, Offence, Seat, Shared, Wire};
+use crate::upstream::{
+    Belief, ConnectionClass, Endpoint, Offence, SharedConnection, SharedConnections, StreamPermit,
+};
 use bytes::{Bytes, BytesMut};
 use h2::client::ResponseFuture;
 use h2::{RecvStream, SendStream};
@@ -60,9 +62,9 @@ const STREAMS_UNKNOWN: usize = usize::MAX - 1;
 
 /// Where a connection is shared, and with what care.
 pub struct Place<'a> {
-    pub shared: &'a Shared<Multiplexed>,
+    pub shared: &'a SharedConnections<Multiplexed>,
     pub endpoint: &'a Arc<Endpoint>,
-    pub wire: Wire,
+    pub class: ConnectionClass,
     pub idle_max: Duration,
     pub pings: &'a PingSettings,
 }
@@ -74,7 +76,7 @@ pub async fn open<D: 'static>(
     limits: &HeadLimits,
     dialling: D,
     place: Place<'_>,
-) -> Result<Seat<Multiplexed>, h2::Error> {
+) -> Result<StreamPermit<Multiplexed>, h2::Error> {
     let traffic = Traffic::default();
     // HTTP/2 counts 32 bytes more for each field. What is beyond that is no answer that could be passed on.
     let list_max = (limits.bytes + 32 * limits.fields).max(HEADER_BYTES_MIN);
@@ -100,10 +102,10 @@ pub async fn open<D: 'static>(
         used,
         asked: traffic.asked.clone(),
     };
-    let (shared, endpoint, wire) = (place.shared.clone(), place.endpoint.clone(), place.wire);
-    let seat = shared.open(endpoint.id, wire, multiplexed, place.idle_max);
+    let (shared, endpoint, class) = (place.shared.clone(), place.endpoint.clone(), place.class);
+    let permit = shared.open(endpoint.id, class, multiplexed, place.idle_max);
     let mut pulse = Pulse::new(place.pings, traffic, connection.ping_pong());
-    let line = Rc::downgrade(seat.line());
+    let line = Rc::downgrade(permit.line());
     let watched = line.clone();
     tokio::task::spawn_local(async move {
         let mut dialling = Some(dialling);
@@ -117,7 +119,7 @@ pub async fn open<D: 'static>(
                     Finding::Nothing => {}
                     Finding::Arrived => {
                         line.believe();
-                        shared.heard_from(endpoint.id, wire);
+                        shared.heard_from(endpoint.id, class);
                     }
                     Finding::Silent => {
                         tracing::info!(
@@ -145,7 +147,7 @@ pub async fn open<D: 'static>(
             line.retire();
         }
     });
-    Ok(seat)
+    Ok(permit)
 }
 
 /// Logs how a connection ended, and counts it if it was this side that ended it: that takes others' exchanges along, and
@@ -167,7 +169,7 @@ fn report(endpoint: &Endpoint, error: &h2::Error) {
 }
 
 /// Whether one more stream can be opened beside those that run. Retires a connection that is ending.
-pub fn has_room(line: &Line<Multiplexed>, running: usize) -> bool {
+pub fn has_room(line: &SharedConnection<Multiplexed>, running: usize) -> bool {
     // A clone waits for no stream of another, so that this only asks how the connection is.
     let mut send = line.connection.streams.clone();
     match send.poll_ready(&mut Context::from_waker(Waker::noop())) {
@@ -201,7 +203,7 @@ pub enum Unsent {
 }
 
 pub struct Upstream {
-    seat: Seat<Multiplexed>,
+    permit: StreamPermit<Multiplexed>,
     response: ResponseFuture,
     send: SendStream<Bytes>,
     body: Option<RecvStream>,
@@ -231,7 +233,7 @@ pub struct Upstream {
 
 impl Drop for Upstream {
     fn drop(&mut self) {
-        let line = self.seat.line();
+        let line = self.permit.line();
         if self.answered && self.done {
             return;
         }
@@ -246,27 +248,27 @@ impl Drop for Upstream {
 impl Upstream {
     /// Sends the head of a request.
     pub fn send(
-        seat: Seat<Multiplexed>,
+        permit: StreamPermit<Multiplexed>,
         reused: bool,
         head: &RequestHead,
         target: &Target<'_>,
     ) -> Result<Self, Unsent> {
         let request = request(head, target).ok_or(Unsent::Request)?;
-        let mut sender = seat.line().connection.streams.clone();
+        let mut sender = permit.line().connection.streams.clone();
         let ends = !target.framing.has_body();
-        let asked = &seat.line().connection.asked;
+        let asked = &permit.line().connection.asked;
         asked.set(asked.get().wrapping_add(1));
         let (response, send) = sender.send_request(request, ends).map_err(|error| {
             if error.is_go_away() || error.is_io() || error.is_reset() {
-                seat.line().retire();
+                permit.line().retire();
                 Unsent::Connection
             } else {
                 Unsent::Request
             }
         })?;
         Ok(Self {
-            heard: seat.line().heard(),
-            seat,
+            heard: permit.line().heard(),
+            permit,
             response,
             send,
             body: None,
@@ -315,7 +317,7 @@ impl Upstream {
             }
             let piece = self.out.split_to(room.min(self.out.len())).freeze();
             self.send.send_data(piece, false).map_err(broken)?;
-            let asked = &self.seat.line().connection.asked;
+            let asked = &self.permit.line().connection.asked;
             asked.set(asked.get().wrapping_add(1));
         }
         match self.end.take() {
@@ -384,7 +386,7 @@ impl Upstream {
             }
             match ready!(body.poll_data(cx)) {
                 Some(Ok(data)) => {
-                    self.seat.line().hear();
+                    self.permit.line().hear();
                     take(cx, &data);
                     // It is with the client's side; the endpoint may send as much again.
                     let _ = body.flow_control().release_capacity(data.len());
@@ -415,14 +417,14 @@ impl Upstream {
         let Some(body) = &mut self.body else { return };
         // An error is met again by whoever asks for more.
         while let Poll::Ready(Some(Ok(data))) = body.poll_data(cx) {
-            self.seat.line().hear();
+            self.permit.line().hear();
             self.ahead.extend_from_slice(&data);
         }
     }
 
     fn broken(&mut self, error: &h2::Error) -> BodyError {
         if !error.is_remote() {
-            self.seat.line().retire();
+            self.permit.line().retire();
         }
         // A GOAWAY speaks of the connection, and NO_ERROR of a response that is whole.
         if error.is_remote() && error.is_reset() {
@@ -447,30 +449,30 @@ impl Upstream {
 
     /// What is believed of the connection; the task is woken when it gets worse.
     pub fn belief(&self, cx: &mut Context<'_>) -> Belief {
-        self.seat.belief(cx)
+        self.permit.belief(cx)
     }
 
     /// It did not answer in time. When it answered nobody else in that time either, the connection may be dead.
     pub fn suspect(&self) {
-        if self.seat.line().heard() == self.heard {
+        if self.permit.line().heard() == self.heard {
             self.retire();
         }
     }
 
     /// The connection is for nobody else.
     pub fn retire(&self) {
-        self.seat.line().retire();
+        self.permit.line().retire();
     }
 
     fn hear(&mut self) {
-        let line = self.seat.line();
+        let line = self.permit.line();
         line.hear();
         self.heard = line.heard();
     }
 
     fn failed(&mut self, error: &h2::Error) -> Reason {
         if error.is_go_away() || error.is_io() {
-            self.seat.line().retire();
+            self.permit.line().retire();
         }
         self.refused = error.is_remote()
             && error.is_reset()

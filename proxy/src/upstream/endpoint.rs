@@ -16,7 +16,7 @@ const UNASKED_MS: u64 = 600_000;
 /// What the operator wants of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
-pub enum Operator {
+pub enum AdminState {
     Enabled = 0,
     /// Only clients that name the endpoint (a hint, such as a cookie) still reach it.
     Draining = 1,
@@ -38,7 +38,7 @@ pub struct Endpoint {
     pub pool: Arc<str>,
     pub(super) lineage: Arc<Lineage>,
     pub(super) standing: Standing,
-    operator: AtomicU8,
+    admin_state: AtomicU8,
     active: AtomicU32,
     picks: AtomicU64,
     failures: AtomicU64,
@@ -109,7 +109,7 @@ impl Endpoint {
             pool: Arc::clone(pool),
             lineage: Arc::clone(lineage),
             standing: Standing::new(),
-            operator: AtomicU8::new(Operator::Enabled as u8),
+            admin_state: AtomicU8::new(AdminState::Enabled as u8),
             active: AtomicU32::new(0),
             picks: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -222,17 +222,17 @@ impl Endpoint {
         self.standing.note()
     }
 
-    pub fn operator(&self) -> Operator {
-        match self.operator.load(Ordering::Acquire) {
-            1 => Operator::Draining,
-            2 => Operator::Disabled,
-            _ => Operator::Enabled,
+    pub fn admin_state(&self) -> AdminState {
+        match self.admin_state.load(Ordering::Acquire) {
+            1 => AdminState::Draining,
+            2 => AdminState::Disabled,
+            _ => AdminState::Enabled,
         }
     }
 
     /// Holds from the next pick on; survives reload.
-    pub fn operate(&self, operator: Operator) {
-        self.operator.store(operator as u8, Ordering::Release);
+    pub fn operate(&self, operator: AdminState) {
+        self.admin_state.store(operator as u8, Ordering::Release);
         self.lineage.changed();
         // What was known of one that was disabled is old.
         self.standing.schedule.prompt();

@@ -23,17 +23,17 @@ mod waiting;
 
 pub use comeback::Patience;
 pub use connect::{ConnectError, connect};
-pub use endpoint::{Endpoint, Offence, Operator};
+pub use endpoint::{AdminState, Endpoint, Offence};
 pub use handlers::Handlers;
 pub use health::{Checks, Note, Verdict};
 pub use kept::{Kept, REST};
 pub use lease::{Failure, Lease};
 pub use pool::{Pick, PickError, Pool};
-pub use registry::{EndpointId, Registry, Wire};
+pub use registry::{ConnectionClass, EndpointId, Registry};
 pub use report::{EndpointReport, State};
 pub use retry::backoff;
 pub use set::{MEMBERS_MAX, Member};
-pub use shared::{Belief, Dialling, Line, Seat, Shared, Turn};
+pub use shared::{Belief, DialRight, Dialling, SharedConnection, SharedConnections, StreamPermit};
 
 #[cfg(test)]
 mod tests;

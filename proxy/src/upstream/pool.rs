@@ -10,11 +10,11 @@ use tokio::sync::watch;
 
 use super::balance::{self, Claim};
 use super::comeback::Comebacks;
-use super::endpoint::{Endpoint, Operator};
+use super::endpoint::{AdminState, Endpoint};
 use super::handlers::Handlers;
 use super::health::{EJECTION_FALL, Verdict, ejection};
 use super::lease::{Lease, PassiveRule};
-use super::registry::{EndpointId, Lineage, Registry, Wire};
+use super::registry::{ConnectionClass, EndpointId, Lineage, Registry};
 use super::retry::RetryBudget;
 use super::roster::{Names, assemble, host_names};
 use super::set::{Admission, EndpointSet, Member, Roster};
@@ -39,7 +39,7 @@ const NEVER: u64 = u64::MAX;
 pub struct Pool {
     pub config: Arc<PoolConfig>,
     pub(super) tls: Option<Arc<ClientTls>>,
-    wire: Wire,
+    class: ConnectionClass,
     handlers: Handlers,
     pub(super) lineage: Arc<Lineage>,
     set: ArcSwap<EndpointSet>,
@@ -132,15 +132,15 @@ impl Pool {
             return Arc::clone(previous);
         }
         // A pool that only changes otherwise goes on with its connections and its sessions.
-        let same_wire = previous.filter(|p| {
+        let same_class = previous.filter(|p| {
             same_files
                 && p.handlers.are_same(&handlers)
                 && p.config.tls == config.tls
                 && p.config.protocol == config.protocol
         });
-        let (tls, wire) = match same_wire {
-            Some(previous) => (previous.tls.clone(), previous.wire),
-            None => (tls.map(Arc::new), registry.wire()),
+        let (tls, class) = match same_class {
+            Some(previous) => (previous.tls.clone(), previous.class),
+            None => (tls.map(Arc::new), registry.connection_class()),
         };
         let hosts = host_names(config);
         let lineage = match previous {
@@ -168,7 +168,7 @@ impl Pool {
                 .is_none_or(|p| checks(p) != config.check.as_ref().map(|c| c.kind.clone())),
             config: Arc::clone(config),
             tls,
-            wire,
+            class,
             handlers,
             seen: AtomicU64::new(lineage.version().wrapping_sub(1)),
             lineage,
@@ -236,8 +236,8 @@ impl Pool {
     }
 
     /// What its connections are like.
-    pub fn wire(&self) -> Wire {
-        self.wire
+    pub fn connection_class(&self) -> ConnectionClass {
+        self.class
     }
 
     /// [`Pool::pick`], but while the pool's first checks and first resolution are out it waits for them (bounded).
@@ -455,7 +455,8 @@ impl Pool {
     fn settle_if_decided(&self, plan: &Plan) {
         let mut members = plan.roster.members.iter();
         let undecided = |m: &Member| {
-            m.endpoint.verdict() == Verdict::Unknown && m.endpoint.operator() != Operator::Disabled
+            m.endpoint.verdict() == Verdict::Unknown
+                && m.endpoint.admin_state() != AdminState::Disabled
         };
         let checked = self.config.check.is_some();
         if !self.is_settled() && plan.resolved && !(checked && members.any(undecided)) {

@@ -12,9 +12,9 @@ use super::health::NameState;
 pub struct EndpointId(pub u64);
 
 /// What connections of a pool are like: its TLS and its protocol. Connections that are kept are of use only to a pool of
-/// the same wire, since a reload may change both for endpoints that stay.
+/// the same class, since a reload may change both for endpoints that stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Wire(u64);
+pub struct ConnectionClass(u64);
 
 /// One per process; made by `app` before the first generation.
 #[derive(Debug)]
@@ -40,8 +40,8 @@ impl Registry {
     }
 
     /// As [`Registry::endpoint_id`].
-    pub(super) fn wire(&self) -> Wire {
-        Wire(self.endpoint_id().0)
+    pub(super) fn connection_class(&self) -> ConnectionClass {
+        ConnectionClass(self.endpoint_id().0)
     }
 
     /// Milliseconds of a clock that never goes back and never says 0.

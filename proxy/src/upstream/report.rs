@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::endpoint::{Endpoint, Operator};
+use super::endpoint::{AdminState, Endpoint};
 use super::health::Verdict;
 use super::pool::Pool;
 
@@ -70,10 +70,10 @@ impl Pool {
     }
 
     pub fn state(&self, endpoint: &Endpoint) -> State {
-        match endpoint.operator() {
-            Operator::Draining => return State::Draining,
-            Operator::Disabled => return State::Disabled,
-            Operator::Enabled => {}
+        match endpoint.admin_state() {
+            AdminState::Draining => return State::Draining,
+            AdminState::Disabled => return State::Disabled,
+            AdminState::Enabled => {}
         }
         let ejected = endpoint.standing.ejected_until().is_some();
         match (self.config.check.is_some(), endpoint.verdict()) {

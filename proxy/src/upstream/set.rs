@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use super::balance::{Maglev, interleave};
-use super::endpoint::{Endpoint, Operator};
+use super::endpoint::{AdminState, Endpoint};
 use super::health::Verdict;
 use crate::config::Panic;
 
@@ -145,8 +145,9 @@ impl Open {
             each.map(|(m, &s)| s <= floor && allowed(m)).collect()
         };
         let enabled: fn(&Member) -> bool =
-            |m| m.weight > 0 && m.endpoint.operator() == Operator::Enabled;
-        let not_disabled: fn(&Member) -> bool = |m| m.endpoint.operator() != Operator::Disabled;
+            |m| m.weight > 0 && m.endpoint.admin_state() == AdminState::Enabled;
+        let not_disabled: fn(&Member) -> bool =
+            |m| m.endpoint.admin_state() != AdminState::Disabled;
         let mut floor = Soundness::Sound;
         let mut to_all = up_to(floor, enabled);
         let worst = match admission.panic {

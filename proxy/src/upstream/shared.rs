@@ -9,29 +9,29 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::registry::ConnectionClass;
 use super::registry::EndpointId;
-use super::registry::Wire;
 use crate::error::Reason;
 
 /// All of a worker's; clones share them. As many as the exchanges need: one more is dialled when the others are full,
 /// and those that lie idle too long are let go.
-pub struct Shared<T> {
+pub struct SharedConnections<T> {
     all: Rc<RefCell<All<T>>>,
     /// Some connection may be in doubt.
     doubts: Rc<Cell<bool>>,
 }
 
 struct All<T> {
-    lines: HashMap<EndpointId, Vec<Rc<Line<T>>>>,
+    lines: HashMap<EndpointId, Vec<Rc<SharedConnection<T>>>>,
     dials: HashMap<EndpointId, Rc<Dial>>,
     /// Endpoints that were asked and take one exchange at a time.
-    single: HashSet<(EndpointId, Wire)>,
+    single: HashSet<(EndpointId, ConnectionClass)>,
 }
 
 /// One connection.
-pub struct Line<T> {
+pub struct SharedConnection<T> {
     pub connection: T,
-    wire: Wire,
+    class: ConnectionClass,
     running: Cell<usize>,
     /// Takes no new exchange.
     retired: Cell<bool>,
@@ -54,7 +54,7 @@ pub enum Belief {
     Stalled,
 }
 
-impl<T> Line<T> {
+impl<T> SharedConnection<T> {
     /// Something came from the endpoint.
     pub fn hear(&self) {
         self.heard.set(self.heard.get().wrapping_add(1));
@@ -93,13 +93,13 @@ impl<T> Line<T> {
 }
 
 /// The place of one exchange on a connection.
-pub struct Seat<T> {
-    line: Rc<Line<T>>,
+pub struct StreamPermit<T> {
+    line: Rc<SharedConnection<T>>,
     key: usize,
 }
 
-impl<T> Seat<T> {
-    pub fn line(&self) -> &Rc<Line<T>> {
+impl<T> StreamPermit<T> {
+    pub fn line(&self) -> &Rc<SharedConnection<T>> {
         &self.line
     }
 
@@ -113,7 +113,7 @@ impl<T> Seat<T> {
     }
 }
 
-impl<T> Drop for Seat<T> {
+impl<T> Drop for StreamPermit<T> {
     fn drop(&mut self) {
         let line = &*self.line;
         line.waiting.borrow_mut().remove(self.key);
@@ -123,7 +123,7 @@ impl<T> Drop for Seat<T> {
 }
 
 /// Who dials when there is no room: one for all.
-pub enum Turn<T> {
+pub enum DialRight<T> {
     Mine(Dialling<T>),
     /// Somebody does already.
     Theirs(Rc<Dial>),
@@ -148,7 +148,7 @@ impl Dial {
 
 /// A dial in progress, as who dials has it. Over when it is dropped.
 pub struct Dialling<T> {
-    shared: Shared<T>,
+    shared: SharedConnections<T>,
     endpoint: EndpointId,
     dial: Rc<Dial>,
 }
@@ -173,7 +173,7 @@ impl<T> Drop for Dialling<T> {
     }
 }
 
-impl<T> Shared<T> {
+impl<T> SharedConnections<T> {
     pub fn new() -> Self {
         Self {
             all: Rc::new(RefCell::new(All {
@@ -189,10 +189,10 @@ impl<T> Shared<T> {
     pub fn take(
         &self,
         endpoint: EndpointId,
-        wire: Wire,
-        room: impl Fn(&Line<T>, usize) -> bool,
-    ) -> Option<Seat<T>> {
-        self.place(endpoint, wire, |line, running| {
+        class: ConnectionClass,
+        room: impl Fn(&SharedConnection<T>, usize) -> bool,
+    ) -> Option<StreamPermit<T>> {
+        self.place(endpoint, class, |line, running| {
             !line.is_doubted() && room(line, running)
         })
     }
@@ -201,42 +201,43 @@ impl<T> Shared<T> {
     pub fn take_doubted(
         &self,
         endpoint: EndpointId,
-        wire: Wire,
-        room: impl Fn(&Line<T>, usize) -> bool,
-    ) -> Option<Seat<T>> {
-        self.place(endpoint, wire, room)
+        class: ConnectionClass,
+        room: impl Fn(&SharedConnection<T>, usize) -> bool,
+    ) -> Option<StreamPermit<T>> {
+        self.place(endpoint, class, room)
     }
 
     fn place(
         &self,
         endpoint: EndpointId,
-        wire: Wire,
-        room: impl Fn(&Line<T>, usize) -> bool,
-    ) -> Option<Seat<T>> {
+        class: ConnectionClass,
+        room: impl Fn(&SharedConnection<T>, usize) -> bool,
+    ) -> Option<StreamPermit<T>> {
         let mut all = self.all.borrow_mut();
         let lines = all.lines.get_mut(&endpoint)?;
         lines.retain(|line| !line.retired.get());
-        let fits = |line: &&Rc<Line<T>>| line.wire == wire && room(line, line.running.get());
-        lines.iter().find(fits).map(Self::seat)
+        let fits =
+            |line: &&Rc<SharedConnection<T>>| line.class == class && room(line, line.running.get());
+        lines.iter().find(fits).map(Self::permit)
     }
 
     /// The endpoint did not answer on `line` in time.
-    pub fn doubt(&self, line: &Line<T>) {
+    pub fn doubt(&self, line: &SharedConnection<T>) {
         line.disbelieve(Belief::Doubted);
         self.doubts.set(true);
     }
 
     /// A connection to the endpoint is in doubt.
-    pub fn is_doubted(&self, endpoint: EndpointId, wire: Wire) -> bool {
+    pub fn is_doubted(&self, endpoint: EndpointId, class: ConnectionClass) -> bool {
         self.doubts.get() && {
             let all = self.all.borrow();
             let mut lines = all.lines.get(&endpoint).into_iter().flatten();
-            lines.any(|line| line.wire == wire && line.is_doubted())
+            lines.any(|line| line.class == class && line.is_doubted())
         }
     }
 
     /// Something came from the endpoint on one of its connections: those that are in doubt are stalled.
-    pub fn heard_from(&self, endpoint: EndpointId, wire: Wire) {
+    pub fn heard_from(&self, endpoint: EndpointId, class: ConnectionClass) {
         if !self.doubts.get() {
             return;
         }
@@ -244,7 +245,7 @@ impl<T> Shared<T> {
         let mut doubts = false;
         for (&of, lines) in &all.lines {
             for line in lines {
-                let same = of == endpoint && line.wire == wire;
+                let same = of == endpoint && line.class == class;
                 if same && line.belief.get() == Belief::Doubted {
                     line.disbelieve(Belief::Stalled);
                 }
@@ -258,13 +259,13 @@ impl<T> Shared<T> {
     pub fn open(
         &self,
         endpoint: EndpointId,
-        wire: Wire,
+        class: ConnectionClass,
         connection: T,
         idle_max: Duration,
-    ) -> Seat<T> {
-        let line = Rc::new(Line {
+    ) -> StreamPermit<T> {
+        let line = Rc::new(SharedConnection {
             connection,
-            wire,
+            class,
             running: Cell::new(0),
             retired: Cell::new(false),
             idle_since: Cell::new(Instant::now()),
@@ -274,15 +275,15 @@ impl<T> Shared<T> {
             waiting: RefCell::default(),
         });
         let mut all = self.all.borrow_mut();
-        all.single.remove(&(endpoint, wire));
+        all.single.remove(&(endpoint, class));
         all.lines.entry(endpoint).or_default().push(line.clone());
-        Self::seat(&line)
+        Self::permit(&line)
     }
 
-    pub fn turn(&self, endpoint: EndpointId) -> Turn<T> {
+    pub fn dial_right(&self, endpoint: EndpointId) -> DialRight<T> {
         let mut all = self.all.borrow_mut();
         if let Some(dial) = all.dials.get(&endpoint) {
-            return Turn::Theirs(dial.clone());
+            return DialRight::Theirs(dial.clone());
         }
         let dial = Rc::new(Dial {
             over: Cell::new(false),
@@ -290,7 +291,7 @@ impl<T> Shared<T> {
             ended: Notify::new(),
         });
         all.dials.insert(endpoint, dial.clone());
-        Turn::Mine(Dialling {
+        DialRight::Mine(Dialling {
             shared: self.clone(),
             endpoint,
             dial,
@@ -298,12 +299,12 @@ impl<T> Shared<T> {
     }
 
     /// The endpoint agreed to one exchange at a time: nobody need wait for another's dial.
-    pub fn note_single(&self, endpoint: EndpointId, wire: Wire) {
-        self.all.borrow_mut().single.insert((endpoint, wire));
+    pub fn note_single(&self, endpoint: EndpointId, class: ConnectionClass) {
+        self.all.borrow_mut().single.insert((endpoint, class));
     }
 
-    pub fn is_single(&self, endpoint: EndpointId, wire: Wire) -> bool {
-        self.all.borrow().single.contains(&(endpoint, wire))
+    pub fn is_single(&self, endpoint: EndpointId, class: ConnectionClass) -> bool {
+        self.all.borrow().single.contains(&(endpoint, class))
     }
 
     /// Lets go of what has been idle for its time, or is retired. What still runs on it ends in peace.
@@ -325,17 +326,17 @@ impl<T> Shared<T> {
         all.single.retain(|(endpoint, _)| serves(*endpoint));
     }
 
-    fn seat(line: &Rc<Line<T>>) -> Seat<T> {
+    fn permit(line: &Rc<SharedConnection<T>>) -> StreamPermit<T> {
         line.running.set(line.running.get() + 1);
         let key = line.waiting.borrow_mut().insert(None);
-        Seat {
+        StreamPermit {
             line: line.clone(),
             key,
         }
     }
 }
 
-impl<T> Clone for Shared<T> {
+impl<T> Clone for SharedConnections<T> {
     fn clone(&self) -> Self {
         Self {
             all: self.all.clone(),
@@ -344,13 +345,13 @@ impl<T> Clone for Shared<T> {
     }
 }
 
-impl<T> Default for Shared<T> {
+impl<T> Default for SharedConnections<T> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<T> fmt::Debug for Shared<T> {
+impl<T> fmt::Debug for SharedConnections<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").finish_non_exhaustive()
     }
@@ -366,69 +367,72 @@ mod tests {
 
     #[test]
     fn a_full_or_retired_line_takes_nobody() {
-        let (shared, wire) = (Shared::new(), Registry::new().wire());
-        let two = |_: &Line<u32>, running: usize| running < 2;
-        assert!(shared.take(A, wire, two).is_none());
-        let first = shared.open(A, wire, 1, LONG);
-        let second = shared.take(A, wire, two).unwrap();
-        assert!(shared.take(A, wire, two).is_none(), "full");
+        let (shared, class) = (SharedConnections::new(), Registry::new().connection_class());
+        let two = |_: &SharedConnection<u32>, running: usize| running < 2;
+        assert!(shared.take(A, class, two).is_none());
+        let first = shared.open(A, class, 1, LONG);
+        let second = shared.take(A, class, two).unwrap();
+        assert!(shared.take(A, class, two).is_none(), "full");
         drop(second);
-        let second = shared.take(A, wire, two).unwrap();
+        let second = shared.take(A, class, two).unwrap();
         assert!(Rc::ptr_eq(first.line(), second.line()));
         drop(second);
         first.line().retire();
-        assert!(shared.take(A, wire, two).is_none(), "retired");
+        assert!(shared.take(A, class, two).is_none(), "retired");
         let other = Registry::new();
-        other.wire();
-        let _third = shared.open(A, wire, 2, LONG);
-        assert!(shared.take(A, other.wire(), two).is_none(), "other TLS");
+        other.connection_class();
+        let _third = shared.open(A, class, 2, LONG);
+        assert!(
+            shared.take(A, other.connection_class(), two).is_none(),
+            "other TLS"
+        );
     }
 
     #[test]
     fn idle_lines_are_let_go() {
-        let (shared, wire) = (Shared::new(), Registry::new().wire());
-        let seat = shared.open(A, wire, 1, LONG);
+        let (shared, class) = (SharedConnections::new(), Registry::new().connection_class());
+        let permit = shared.open(A, class, 1, LONG);
         shared.sweep(Instant::now() + LONG * 2);
-        let any = |_: &Line<u32>, _: usize| true;
-        assert!(shared.take(A, wire, any).is_some(), "busy");
-        drop(seat);
+        let any = |_: &SharedConnection<u32>, _: usize| true;
+        assert!(shared.take(A, class, any).is_some(), "busy");
+        drop(permit);
         shared.sweep(Instant::now());
-        assert!(shared.take(A, wire, any).is_some(), "not for long");
+        assert!(shared.take(A, class, any).is_some(), "not for long");
         shared.sweep(Instant::now() + LONG * 2);
-        assert!(shared.take(A, wire, any).is_none());
+        assert!(shared.take(A, class, any).is_none());
     }
 
     #[test]
     fn a_line_in_doubt_is_the_last_that_is_used() {
-        let (shared, wire) = (Shared::new(), Registry::new().wire());
-        let any = |_: &Line<u32>, _: usize| true;
-        let first = shared.open(A, wire, 1, LONG);
+        let (shared, class) = (SharedConnections::new(), Registry::new().connection_class());
+        let any = |_: &SharedConnection<u32>, _: usize| true;
+        let first = shared.open(A, class, 1, LONG);
         let mut cx = Context::from_waker(Waker::noop());
-        assert!(!shared.is_doubted(A, wire));
+        assert!(!shared.is_doubted(A, class));
         shared.doubt(first.line());
-        assert!(shared.is_doubted(A, wire));
-        assert!(shared.take(A, wire, any).is_none());
-        assert!(shared.take_doubted(A, wire, any).is_some());
+        assert!(shared.is_doubted(A, class));
+        assert!(shared.take(A, class, any).is_none());
+        assert!(shared.take_doubted(A, class, any).is_some());
         assert_eq!(first.belief(&mut cx), Belief::Doubted, "nobody else speaks");
-        shared.heard_from(EndpointId(2), wire);
+        shared.heard_from(EndpointId(2), class);
         assert_eq!(first.belief(&mut cx), Belief::Doubted, "another endpoint");
-        shared.heard_from(A, wire);
+        shared.heard_from(A, class);
         assert_eq!(first.belief(&mut cx), Belief::Stalled);
-        assert!(shared.is_doubted(A, wire));
+        assert!(shared.is_doubted(A, class));
         first.line().believe();
-        shared.heard_from(A, wire);
+        shared.heard_from(A, class);
         assert_eq!(first.belief(&mut cx), Belief::Alive);
-        assert!(shared.take(A, wire, any).is_some());
-        assert!(!shared.is_doubted(A, wire));
+        assert!(shared.take(A, class, any).is_some());
+        assert!(!shared.is_doubted(A, class));
     }
 
     #[tokio::test]
     async fn one_dials_for_all() {
-        let shared: Shared<u32> = Shared::new();
-        let Turn::Mine(mine) = shared.turn(A) else {
+        let shared: SharedConnections<u32> = SharedConnections::new();
+        let DialRight::Mine(mine) = shared.dial_right(A) else {
             panic!("nobody dials yet");
         };
-        let Turn::Theirs(theirs) = shared.turn(A) else {
+        let DialRight::Theirs(theirs) = shared.dial_right(A) else {
             panic!("two dial");
         };
         let waits = theirs.ended();
@@ -436,14 +440,14 @@ mod tests {
         assert_eq!(reason, Some(Reason::ConnectRefused));
         assert_eq!(theirs.ended().await, Some(Reason::ConnectRefused));
         // Who gives up leaves the turn to the next.
-        let Turn::Mine(mine) = shared.turn(A) else {
+        let DialRight::Mine(mine) = shared.dial_right(A) else {
             panic!("it is over");
         };
-        let Turn::Theirs(theirs) = shared.turn(A) else {
+        let DialRight::Theirs(theirs) = shared.dial_right(A) else {
             panic!("two dial");
         };
         drop(mine);
         assert_eq!(theirs.ended().await, None);
-        assert!(matches!(shared.turn(A), Turn::Mine(_)));
+        assert!(matches!(shared.dial_right(A), DialRight::Mine(_)));
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::comeback::{NOT_LOST, Patience};
-use super::endpoint::Operator;
+use super::endpoint::AdminState;
 use super::pool::Pool;
 use super::retry::backoff;
 use super::set::Member;
@@ -78,7 +78,7 @@ impl Pool {
         let is_due = |m: &Member| {
             let endpoint = &m.endpoint;
             m.weight > 0
-                && endpoint.operator() == Operator::Enabled
+                && endpoint.admin_state() == AdminState::Enabled
                 && endpoint.standing.schedule.is_due(by)
         };
         self.members().iter().any(is_due)

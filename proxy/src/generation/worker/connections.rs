@@ -42,7 +42,7 @@ impl Worker {
     pub fn take_kept(&self, endpoint: &Endpoint, pool: &Pool) -> Option<Io> {
         self.tell_unasked(endpoint);
         let lives = |kept: &mut KeptConnection| {
-            if kept.wire != pool.wire() {
+            if kept.class != pool.connection_class() {
                 return false;
             }
             let look = kept.io.look();
@@ -69,7 +69,7 @@ impl Worker {
         let (max, timeout) = (pool.config.keep_alive_max, pool.config.keep_alive_timeout);
         let kept = KeptConnection {
             io,
-            wire: pool.wire(),
+            class: pool.connection_class(),
         };
         let (now, mut all) = (Instant::now(), self.kept.borrow_mut());
         match rest {

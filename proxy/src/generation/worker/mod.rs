@@ -12,7 +12,7 @@ pub use ids::{RequestId, RequestIds};
 use crate::io::{Io, Scratch};
 use crate::store::Connections;
 use crate::telemetry::{HttpClock, PoolMetrics, WorkerLog};
-use crate::upstream::{EndpointId, Kept, Pool, Shared, Wire};
+use crate::upstream::{ConnectionClass, EndpointId, Kept, Pool, SharedConnections};
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::task::Waker;
@@ -30,7 +30,7 @@ pub struct Worker {
     /// Endpoints that sent something on a kept connection and have not been told so.
     unasked: RefCell<HashSet<EndpointId>>,
     /// HTTP/2 connections to endpoints.
-    pub shared: Shared<Multiplexed>,
+    pub shared: SharedConnections<Multiplexed>,
     /// Connections to stores.
     pub stores: Connections,
     log: RefCell<Option<WorkerLog>>,
@@ -44,7 +44,7 @@ pub struct Worker {
 
 struct KeptConnection {
     io: Io,
-    wire: Wire,
+    class: ConnectionClass,
 }
 
 #[derive(Clone, Copy)]
@@ -61,7 +61,7 @@ impl Worker {
             ids: RequestIds::new(),
             kept: RefCell::new(Kept::new(KEPT_MAX)),
             unasked: RefCell::default(),
-            shared: Shared::new(),
+            shared: SharedConnections::new(),
             stores: Connections::default(),
             log: RefCell::new(log),
             clock: RefCell::default(),

@@ -16,7 +16,7 @@ use crate::http::handler_upstream;
 use crate::http::upstream::Upstream;
 use crate::io::Io;
 use crate::tls::{Offer, agreed_http2};
-use crate::upstream::{ConnectError, Dialling, Failure, Lease, Pool, Seat, Turn};
+use crate::upstream::{ConnectError, DialRight, Dialling, Failure, Lease, Pool, StreamPermit};
 use socket2::SockRef;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,7 +57,7 @@ impl<C: ClientSide> Exchange<'_, C> {
         fresh: bool,
     ) -> Result<Upstream, Failed> {
         let worker = self.service.worker.clone();
-        let (endpoint, wire) = (lease.endpoint.id, pool.wire());
+        let (endpoint, class) = (lease.endpoint.id, pool.connection_class());
         let deadline =
             tokio::time::Instant::now() + self.connect_timeout(pool).map_err(Failed::at_all)?;
         if !self.is_repeatable() {
@@ -67,8 +67,8 @@ impl<C: ClientSide> Exchange<'_, C> {
         let mut dials = 0;
         // Waiting for others' dials is bounded by the deadline.
         while dials < DIALS_MAX {
-            if let Some(seat) = worker.shared.take(endpoint, wire, h2_upstream::has_room) {
-                match self.over_http2(seat, !fresh, pool, lease)? {
+            if let Some(permit) = worker.shared.take(endpoint, class, h2_upstream::has_room) {
+                match self.over_http2(permit, !fresh, pool, lease)? {
                     Some(upstream) => return Ok(upstream),
                     None => {
                         dials += 1;
@@ -76,21 +76,21 @@ impl<C: ClientSide> Exchange<'_, C> {
                     }
                 }
             }
-            let single = worker.shared.is_single(endpoint, wire);
+            let single = worker.shared.is_single(endpoint, class);
             if single && let Some(io) = self.kept(pool, lease, fresh) {
                 return Ok(self.over_http1(io, true, pool, lease));
             }
             // An endpoint that is silent on one connection may be so on others: a request that can go elsewhere does not
             // wait for that long, and one that cannot is sent all the same.
-            let doubted = worker.shared.is_doubted(endpoint, wire);
+            let doubted = worker.shared.is_doubted(endpoint, class);
             let elsewhere = doubted && self.has_others();
             let patience = if doubted {
                 deadline.min(tokio::time::Instant::now() + pool.config.http2.timeout)
             } else {
                 deadline
             };
-            let turn = match worker.shared.turn(endpoint) {
-                Turn::Theirs(dial) if !single => {
+            let turn = match worker.shared.dial_right(endpoint) {
+                DialRight::Theirs(dial) if !single => {
                     match tokio::time::timeout_at(patience, dial.ended()).await {
                         Ok(None) => continue,
                         Ok(Some(reason)) => return Err(Failed::to_connect(reason)),
@@ -100,8 +100,8 @@ impl<C: ClientSide> Exchange<'_, C> {
                         }
                         Err(_) if doubted => {
                             let room = h2_upstream::has_room;
-                            let seat = worker.shared.take_doubted(endpoint, wire, room);
-                            match seat.map(|seat| self.over_http2(seat, !fresh, pool, lease)) {
+                            let permit = worker.shared.take_doubted(endpoint, class, room);
+                            match permit.map(|permit| self.over_http2(permit, !fresh, pool, lease)) {
                                 Some(Ok(Some(upstream))) => return Ok(upstream),
                                 Some(Err(failed)) => return Err(failed),
                                 Some(Ok(None)) => {
@@ -120,8 +120,8 @@ impl<C: ClientSide> Exchange<'_, C> {
                         }
                     }
                 }
-                Turn::Theirs(_) => None,
-                Turn::Mine(turn) => Some(turn),
+                DialRight::Theirs(_) => None,
+                DialRight::Mine(turn) => Some(turn),
             };
             dials += 1;
             let offer = match pool.config.protocol {
@@ -142,7 +142,7 @@ impl<C: ClientSide> Exchange<'_, C> {
                 _ => true,
             };
             if !http2 {
-                worker.shared.note_single(endpoint, wire);
+                worker.shared.note_single(endpoint, class);
                 return Ok(self.over_http1(io, false, pool, lease));
             }
             let limits = self.response_limits();
@@ -153,14 +153,14 @@ impl<C: ClientSide> Exchange<'_, C> {
             let place = h2_upstream::Place {
                 shared: &worker.shared,
                 endpoint: &lease.endpoint,
-                wire,
+                class,
                 idle_max,
                 pings: &pool.config.http2,
             };
             let dial = turn.as_ref().map(Dialling::dial);
             let opened = h2_upstream::open(io, &limits, turn, place);
             match tokio::time::timeout_at(deadline, opened).await {
-                Ok(Ok(seat)) => {
+                Ok(Ok(permit)) => {
                     if elsewhere
                         && let Some(dial) = dial
                         && tokio::time::timeout_at(patience, dial.ended())
@@ -168,11 +168,11 @@ impl<C: ClientSide> Exchange<'_, C> {
                             .is_err()
                     {
                         // Nobody else is to wait for it either.
-                        seat.line().retire();
+                        permit.line().retire();
                         lease.failed(Failure::Connect);
                         return Err(Failed::to_connect(Reason::ConnectTimeout));
                     }
-                    if let Some(upstream) = self.over_http2(seat, false, pool, lease)? {
+                    if let Some(upstream) = self.over_http2(permit, false, pool, lease)? {
                         return Ok(upstream);
                     }
                 }
@@ -255,7 +255,7 @@ impl<C: ClientSide> Exchange<'_, C> {
     /// None: the connection has just ended, and another is needed.
     fn over_http2(
         &self,
-        seat: Seat<Multiplexed>,
+        permit: StreamPermit<Multiplexed>,
         reused: bool,
         pool: &Pool,
         lease: &Lease,
@@ -267,7 +267,7 @@ impl<C: ClientSide> Exchange<'_, C> {
             framing: self.framing,
             trailers: self.hop.trailers,
         };
-        match h2_upstream::Upstream::send(seat, reused, &self.head, &target) {
+        match h2_upstream::Upstream::send(permit, reused, &self.head, &target) {
             Ok(upstream) => Ok(Some(Upstream::Http2(Box::new(upstream)))),
             Err(Unsent::Connection) => Ok(None),
             Err(Unsent::Request) => Err(Failed::at_all(Reason::BadRequest)),

@@ -14,7 +14,7 @@ use super::probe::Probe;
 use super::{Verdict, announce, http, tcp};
 use crate::config::{CheckConfig, CheckKind};
 use crate::discovery::{Resolve, SystemResolver};
-use crate::upstream::endpoint::{Endpoint, Operator};
+use crate::upstream::endpoint::{AdminState, Endpoint};
 use crate::upstream::pool::Pool;
 use crate::upstream::registry::EndpointId;
 
@@ -120,7 +120,7 @@ async fn watch_endpoint(
     let mut prompted = None;
     let (schedule, registry) = (&endpoint.standing.schedule, &endpoint.lineage.registry);
     loop {
-        if endpoint.operator() != Operator::Disabled {
+        if endpoint.admin_state() != AdminState::Disabled {
             let Ok(_permit) = gate.acquire().await else {
                 return;
             };

@@ -2,7 +2,7 @@
 //! which holds until these have passed again. Neither ever empties a pool.
 
 use super::{EJECTION_FALL, Verdict};
-use crate::upstream::endpoint::Operator;
+use crate::upstream::endpoint::AdminState;
 use crate::upstream::set::Member;
 
 /// Doubts who has failed `fall` times, while less than half the members that get traffic are doubted and another one
@@ -34,7 +34,7 @@ pub fn doubt(members: &[Member], fall: u32, now: u64) {
 
 /// The members that get new traffic as far as the operator goes.
 fn serving(members: &[Member]) -> impl Iterator<Item = &Member> {
-    let serves = |m: &&Member| m.weight > 0 && m.endpoint.operator() == Operator::Enabled;
+    let serves = |m: &&Member| m.weight > 0 && m.endpoint.admin_state() == AdminState::Enabled;
     members.iter().filter(serves)
 }
 

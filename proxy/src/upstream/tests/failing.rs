@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{by, check, config, endpoint, fail, pool, reload, shares, text};
 use crate::config::{Balance, CheckKind, Panic};
-use crate::upstream::{Failure, Operator, Pick, PickError, Pool, State};
+use crate::upstream::{AdminState, Failure, Pick, PickError, Pool, State};
 
 #[test]
 fn round_robin_stays_exact_when_health_changes() {
@@ -140,7 +140,7 @@ fn the_only_endpoint_stays_while_its_checks_pass() {
     config.check = Some(check(CheckKind::Tcp));
     let (pool, _) = pool(config);
     found(&pool, true);
-    endpoint(&pool, 1).operate(Operator::Disabled);
+    endpoint(&pool, 1).operate(AdminState::Disabled);
     fail(&pool, 0, 100);
     assert_eq!(shares(&pool, 10), [10, 0]);
     assert_eq!(pool.report()[0].state, State::Up);
@@ -209,8 +209,8 @@ fn an_undecided_endpoint_waits_while_others_serve() {
 #[test]
 fn operators_and_weight_zero_keep_new_traffic_away() {
     let (pool, registry) = pool(config(&[1, 1, 1, 0], Balance::RoundRobin));
-    endpoint(&pool, 0).operate(Operator::Draining);
-    endpoint(&pool, 1).operate(Operator::Disabled);
+    endpoint(&pool, 0).operate(AdminState::Draining);
+    endpoint(&pool, 1).operate(AdminState::Disabled);
     assert_eq!(shares(&pool, 10), [0, 0, 10, 0]);
     let hint = |text| Pick {
         hint: Some(text),
@@ -219,11 +219,11 @@ fn operators_and_weight_zero_keep_new_traffic_away() {
     assert_eq!(text(&pool, &hint("10.0.0.1:80")), "10.0.0.1:80");
     assert_eq!(text(&pool, &hint("10.0.0.2:80")), "10.0.0.3:80");
     assert_eq!(text(&pool, &hint("10.0.0.4:80")), "10.0.0.4:80");
-    endpoint(&pool, 2).operate(Operator::Draining);
+    endpoint(&pool, 2).operate(AdminState::Draining);
     assert_eq!(pool.pick(&by(1)).err(), Some(PickError::NoHealthy));
     let reloaded = reload(&pool, &registry, |c| c.retries = 0);
     assert_eq!(reloaded.state(&endpoint(&reloaded, 1)), State::Disabled);
-    endpoint(&pool, 1).operate(Operator::Enabled);
+    endpoint(&pool, 1).operate(AdminState::Enabled);
     assert_eq!(shares(&reloaded, 10), [0, 10, 0, 0], "both pools notice");
     assert_eq!(shares(&pool, 10), [0, 10, 0, 0]);
 }
