@@ -7,7 +7,7 @@
 //! | 7 | `cli` |
 //! | 6 | [`app`] |
 //! | 5 | [`listen`], [`admin`], [`explain`] |
-//! | 4 | [`http`], [`l4`] |
+//! | 4 | [`http`], [`stream`] |
 //! | 3 | [`generation`] |
 //! | 2 | [`chain`], [`upstream`] |
 //! | 1 | [`wasm`], [`discovery`], [`tls`], [`store`] |
@@ -27,9 +27,9 @@ pub mod generation;
 pub mod head;
 pub mod http;
 pub mod io;
-pub mod l4;
 pub mod listen;
 pub mod store;
+pub mod stream;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;

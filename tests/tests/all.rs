@@ -62,8 +62,6 @@ mod hostile_http2;
 mod hot_swap;
 #[path = "all/http2.rs"]
 mod http2;
-#[path = "all/l4.rs"]
-mod l4;
 #[path = "all/layers.rs"]
 mod layers;
 #[path = "all/middleware.rs"]
@@ -96,6 +94,8 @@ mod silence;
 mod soak;
 #[path = "all/statuses.rs"]
 mod statuses;
+#[path = "all/stream.rs"]
+mod stream;
 #[path = "all/stream_data.rs"]
 mod stream_data;
 #[path = "all/suspend.rs"]

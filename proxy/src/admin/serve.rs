@@ -220,10 +220,7 @@ mod tests {
         }
     }
 
-    fn serving<T>(
-        process: Fake,
-        test: impl AsyncFnOnce(std::net::SocketAddr, Rc<Fake>) -> T,
-    ) -> T {
+    fn serving<T>(process: Fake, test: impl AsyncFnOnce(std::net::SocketAddr, Rc<Fake>) -> T) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

@@ -1,4 +1,4 @@
-//! A connection to a `tcp` listener, step by step as `l4::session` takes it.
+//! A connection to a `tcp` listener, step by step as `stream::session` takes it.
 
 use std::sync::Arc;
 

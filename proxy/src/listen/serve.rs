@@ -29,7 +29,10 @@ pub async fn serve(slot: Rc<ServiceSlot>, stream: TcpStream, peer: SocketAddr) {
                 }
                 Protocol::Tcp => {
                     let perform = crate::http::without_request::perform_without_request;
-                    Box::pin(crate::l4::session::serve(service, connection, io, perform)).await;
+                    Box::pin(crate::stream::session::serve(
+                        service, connection, io, perform,
+                    ))
+                    .await;
                 }
             }
         }

@@ -9,7 +9,7 @@ const LAYERS: [&[&str]; 9] = [
     &["wasm", "discovery", "tls", "store", "builtin"],
     &["chain", "upstream"],
     &["generation"],
-    &["http", "l4"],
+    &["http", "stream"],
     &["listen", "admin", "explain"],
     &["app"],
     &["cli"],

@@ -101,7 +101,8 @@ impl<C: ClientSide> Exchange<'_, C> {
                         Err(_) if doubted => {
                             let room = h2_upstream::has_room;
                             let permit = worker.shared.take_doubted(endpoint, class, room);
-                            match permit.map(|permit| self.over_http2(permit, !fresh, pool, lease)) {
+                            match permit.map(|permit| self.over_http2(permit, !fresh, pool, lease))
+                            {
                                 Some(Ok(Some(upstream))) => return Ok(upstream),
                                 Some(Err(failed)) => return Err(failed),
                                 Some(Ok(None)) => {
