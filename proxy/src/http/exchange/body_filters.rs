@@ -1,7 +1,7 @@
 //! Bodies and trailers that filters want to see: waiting for what holds a head back, and the pieces of what passes.
 
 use super::call::make_call;
-use super::pipeline::{Effects, Halt, Pipeline, Source, Walk};
+use super::pipeline::{BodyHalt, Effects, FilterCalls, Pipeline, Source};
 use super::{Ending, Exchange, Journal, Upload, is_bodiless, request_facts};
 use crate::chain::{Message, Outcome, ResponseFacts, Suspension};
 use crate::connection::Connection;
@@ -96,13 +96,13 @@ impl<C: ClientSide> Exchange<'_, C> {
         }
     }
 
-    async fn request_settled(&mut self) -> Result<(), Halt> {
+    async fn request_settled(&mut self) -> Result<(), BodyHalt> {
         let announced = match self.framing {
             Framing::Length(length) => Some(length),
             _ => None,
         };
         if let Some(length) = announced {
-            self.with_request(|pipeline, walk, _| pipeline.announce(length, walk))?;
+            self.with_request(|pipeline, calls, _| pipeline.announce(length, calls))?;
         }
         let holds = self.request_body.as_ref().is_some_and(|b| !b.is_settled());
         if holds && std::mem::take(&mut self.expect_continue) {
@@ -136,18 +136,18 @@ impl<C: ClientSide> Exchange<'_, C> {
     }
 
     /// Waits until no filter holds the request's head back, or until the end of a body in which nothing is left.
-    async fn await_request(&mut self, to_end: bool) -> Result<(), Halt> {
+    async fn await_request(&mut self, to_end: bool) -> Result<(), BodyHalt> {
         let idle = self.service.listener.config.timeouts.body_idle;
         let timer = self.timer;
-        timer.set(self.until_total(idle).map_err(Halt::Reason)?);
+        timer.set(self.until_total(idle).map_err(BodyHalt::Reason)?);
         let waited = timer.run(std::future::poll_fn(|cx| {
             // An interim 100 must be out before the client can be expected to send.
             let _ = self.side.poll_flush(cx);
             let before = (self.journal.bytes_in, self.request_waits());
-            let polled = self.with_request(|pipeline, walk, source| match to_end {
-                false => pipeline.poll_settle(cx, walk, source),
+            let polled = self.with_request(|pipeline, calls, source| match to_end {
+                false => pipeline.poll_settle(cx, calls, source),
                 true => pipeline
-                    .poll_next(cx, walk, source, &mut |_, _| {})
+                    .poll_next(cx, calls, source, &mut |_, _| {})
                     .map_ok(|_| ()),
             });
             let waits = self.request_waits();
@@ -155,16 +155,16 @@ impl<C: ClientSide> Exchange<'_, C> {
                 // The client is not idle while a filter waits.
                 let phase = if waits { Duration::MAX } else { idle };
                 self.timer
-                    .set(self.until_total(phase).map_err(Halt::Reason)?);
+                    .set(self.until_total(phase).map_err(BodyHalt::Reason)?);
             }
             if waits && polled.is_pending() && self.side.poll_gone(cx).is_ready() {
-                return Poll::Ready(Err(Halt::Reason(Reason::ClientGone)));
+                return Poll::Ready(Err(BodyHalt::Reason(Reason::ClientGone)));
             }
             polled
         }));
         match waited.await {
             Ok(settled) => settled,
-            Err(_) => Err(Halt::Reason(self.timed_out(Reason::RequestBodyTimeout))),
+            Err(_) => Err(BodyHalt::Reason(self.timed_out(Reason::RequestBodyTimeout))),
         }
     }
 
@@ -175,11 +175,11 @@ impl<C: ClientSide> Exchange<'_, C> {
     /// Lends the request's pipeline with what it needs. There is one.
     fn with_request<R>(
         &mut self,
-        work: impl FnOnce(&mut Pipeline, &mut Walk<'_, '_>, &mut FromClient<'_, C>) -> R,
+        work: impl FnOnce(&mut Pipeline, &mut FilterCalls<'_, '_>, &mut FromClient<'_, C>) -> R,
     ) -> R {
         let mut pipeline = self.request_body.take().unwrap_or_default();
         let perform = performing(self.service, self.connection, &self.client);
-        let mut walk = Walk {
+        let mut calls = FilterCalls {
             chain: &self.service.chain,
             state: &mut self.state,
             message: Message::Request {
@@ -193,7 +193,7 @@ impl<C: ClientSide> Exchange<'_, C> {
             side: &mut *self.side,
             bytes_in: &mut self.journal.bytes_in,
         };
-        let done = work(&mut pipeline, &mut walk, &mut source);
+        let done = work(&mut pipeline, &mut calls, &mut source);
         self.request_body = Some(pipeline);
         done
     }
@@ -208,8 +208,8 @@ impl<C: ClientSide> Exchange<'_, C> {
     ) -> Poll<Result<Pulled, Reason>> {
         let replay_max = self.service.listener.config.limits.replay_bytes;
         let mut replay = self.replay.take();
-        let pulled = self.with_request(|pipeline, walk, source| {
-            pipeline.poll_next(cx, walk, source, &mut |cx, data| {
+        let pulled = self.with_request(|pipeline, calls, source| {
+            pipeline.poll_next(cx, calls, source, &mut |cx, data| {
                 super::upload::keep(&mut replay, replay_max, data);
                 *refused |= upstream.send_data(cx, data).is_err();
             })
@@ -279,7 +279,7 @@ impl<C: ClientSide> Exchange<'_, C> {
         }
         self.response_body = Some(Box::new(Pipeline::new(stages)));
         if let Err(halt) = self.response_settled(upstream, head, body).await {
-            if matches!(halt, Halt::Reason(Reason::UpstreamTruncated))
+            if matches!(halt, BodyHalt::Reason(Reason::UpstreamTruncated))
                 && let Some(lease) = lease
             {
                 lease.failed(Failure::Broken);
@@ -304,15 +304,15 @@ impl<C: ClientSide> Exchange<'_, C> {
         upstream: &mut Upstream,
         head: &mut ResponseHead,
         body: &mut ResponseBody,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), BodyHalt> {
         let announced = match body {
             ResponseBody::Length(length) => Some(*length),
             ResponseBody::Empty => Some(0),
             _ => None,
         };
         if let Some(length) = announced {
-            self.with_response(Some(&mut *head), upstream, |pipeline, walk, _, _| {
-                pipeline.announce(length, walk)
+            self.with_response(Some(&mut *head), upstream, |pipeline, calls, _, _| {
+                pipeline.announce(length, calls)
             })?;
         }
         if self.response_body.as_ref().is_some_and(|b| !b.is_settled()) {
@@ -333,10 +333,10 @@ impl<C: ClientSide> Exchange<'_, C> {
         &mut self,
         upstream: &mut Upstream,
         head: &mut ResponseHead,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), BodyHalt> {
         let idle = self.service.listener.config.timeouts.stream_idle;
         let timer = self.timer;
-        timer.set(self.until_total(idle).map_err(Halt::Reason)?);
+        timer.set(self.until_total(idle).map_err(BodyHalt::Reason)?);
         let waited = timer.run(std::future::poll_fn(|cx| {
             // A body that is still being sent goes on beside the response.
             let before = (
@@ -345,32 +345,32 @@ impl<C: ClientSide> Exchange<'_, C> {
                 self.response_waits(),
             );
             if let Poll::Ready(Err(reason)) = self.poll_upload(cx, upstream) {
-                return Poll::Ready(Err(Halt::Reason(reason)));
+                return Poll::Ready(Err(BodyHalt::Reason(reason)));
             }
             let settled =
-                self.with_response(Some(&mut *head), upstream, |pipeline, walk, source, _| {
-                    pipeline.poll_settle(cx, walk, source)
+                self.with_response(Some(&mut *head), upstream, |pipeline, calls, source, _| {
+                    pipeline.poll_settle(cx, calls, source)
                 });
             let waits = self.response_waits();
             if before != (self.upload_progress(), self.response_taken(), waits) {
                 let phase = if waits { Duration::MAX } else { idle };
                 self.timer
-                    .set(self.until_total(phase).map_err(Halt::Reason)?);
+                    .set(self.until_total(phase).map_err(BodyHalt::Reason)?);
             }
             if settled.is_ready() {
                 return settled;
             }
             if let Poll::Ready(reason) = upstream.poll_overdue(cx) {
-                return Poll::Ready(Err(Halt::Reason(reason)));
+                return Poll::Ready(Err(BodyHalt::Reason(reason)));
             }
             if self.upload == Upload::Done && self.side.poll_gone(cx).is_ready() {
-                return Poll::Ready(Err(Halt::Reason(Reason::ClientGone)));
+                return Poll::Ready(Err(BodyHalt::Reason(Reason::ClientGone)));
             }
             Poll::Pending
         }));
         match waited.await {
             Ok(settled) => settled,
-            Err(_) => Err(Halt::Reason(self.timed_out(Reason::ResponseTimeout))),
+            Err(_) => Err(BodyHalt::Reason(self.timed_out(Reason::ResponseTimeout))),
         }
     }
 
@@ -390,7 +390,7 @@ impl<C: ClientSide> Exchange<'_, C> {
         upstream: &mut Upstream,
         work: impl FnOnce(
             &mut Pipeline,
-            &mut Walk<'_, '_>,
+            &mut FilterCalls<'_, '_>,
             &mut FromEndpoint<'_>,
             (&mut C, &mut u64),
         ) -> R,
@@ -420,7 +420,7 @@ impl<C: ClientSide> Exchange<'_, C> {
                 status: *status,
             },
         };
-        let mut walk = Walk {
+        let mut calls = FilterCalls {
             chain: &self.service.chain,
             state: &mut self.state,
             message,
@@ -433,7 +433,7 @@ impl<C: ClientSide> Exchange<'_, C> {
         };
         let done = work(
             &mut pipeline,
-            &mut walk,
+            &mut calls,
             &mut source,
             (&mut *self.side, bytes_out),
         );
@@ -453,8 +453,8 @@ impl<C: ClientSide> Exchange<'_, C> {
         let pulled = self.with_response(
             None,
             upstream,
-            |pipeline, walk, source, (side, bytes_out)| {
-                pipeline.poll_next(cx, walk, source, &mut |cx, data| {
+            |pipeline, calls, source, (side, bytes_out)| {
+                pipeline.poll_next(cx, calls, source, &mut |cx, data| {
                     *bytes_out += data.len() as u64;
                     *gone |= side.send_data(cx, data).is_err();
                 })
@@ -481,9 +481,10 @@ impl<C: ClientSide> Exchange<'_, C> {
         forward::strip_trailers(&mut trailers, &self.response_hop);
         if self.service.chain.wants(Phase::ResponseTrailers) {
             let body = self.response_body.take();
-            let outcome = self.with_response(None, upstream, |_, walk, _, _| {
-                walk.chain
-                    .trailers(walk.state, &walk.message, &mut trailers)
+            let outcome = self.with_response(None, upstream, |_, calls, _, _| {
+                calls
+                    .chain
+                    .trailers(calls.state, &calls.message, &mut trailers)
             });
             self.response_body = body;
             went_on(&outcome)?;
@@ -493,11 +494,11 @@ impl<C: ClientSide> Exchange<'_, C> {
     }
 
     /// Ends an exchange whose body did not go on while a head waited for it.
-    async fn halted(&mut self, halt: Halt, too_large: Reason) -> Ending {
+    async fn halted(&mut self, halt: BodyHalt, too_large: Reason) -> Ending {
         match halt {
-            Halt::TooLarge => self.fail(too_large).await,
-            Halt::Reason(reason) => self.give_up(reason).await,
-            Halt::Filter(outcome) => match *outcome {
+            BodyHalt::TooLarge => self.fail(too_large).await,
+            BodyHalt::Reason(reason) => self.give_up(reason).await,
+            BodyHalt::Filter(outcome) => match *outcome {
                 Outcome::Reply(reply) => self.reply(reply, Some(Reason::FilterReply)).await,
                 Outcome::Drop => self.give_up(Reason::FilterDrop).await,
                 Outcome::Reset => self.give_up(Reason::FilterReset).await,
@@ -531,12 +532,12 @@ fn performing<'a>(
 }
 
 /// What ended a body of which a head was sent already.
-fn passing(halt: Halt) -> Reason {
+fn passing(halt: BodyHalt) -> Reason {
     match halt {
-        Halt::Reason(reason) => reason,
-        Halt::Filter(outcome) => went_on(&outcome).err().unwrap_or(Reason::FilterFault),
+        BodyHalt::Reason(reason) => reason,
+        BodyHalt::Filter(outcome) => went_on(&outcome).err().unwrap_or(Reason::FilterFault),
         // Only what holds a head back has a maximum.
-        Halt::TooLarge => Reason::FilterFault,
+        BodyHalt::TooLarge => Reason::FilterFault,
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) trait Source {
 }
 
 /// Who is asked about pieces, and on whose behalf.
-pub(super) struct Walk<'w, 'm> {
+pub(super) struct FilterCalls<'w, 'm> {
     pub(super) chain: &'w Chain,
     pub(super) state: &'w mut ExchangeState,
     pub(super) message: Message<'m>,
@@ -51,7 +51,7 @@ pub(super) type Effects = Pin<Box<dyn Future<Output = (Box<Suspension>, Results)
 
 /// Why the body does not go on.
 #[derive(Debug)]
-pub(super) enum Halt {
+pub(super) enum BodyHalt {
     Reason(Reason),
     /// A filter ended it.
     Filter(Box<Outcome>),
@@ -77,7 +77,7 @@ pub(super) struct Pipeline {
 
 struct Stage {
     is: BodyStage,
-    does: Does,
+    mode: StageMode,
     length: Length,
     waiting: Option<Waiting>,
 }
@@ -87,13 +87,13 @@ struct Waiting {
     effects: Effects,
     /// Bytes of the piece.
     count: usize,
-    /// What has to be known of what is behind it: for a held stage that there is more, else that it is the last.
-    mark: bool,
+    /// Something of the body comes behind it.
+    more: bool,
 }
 
 /// What came of one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
+enum Progress {
     Done,
     /// There is nothing to do before more comes in.
     Needs,
@@ -102,14 +102,14 @@ enum Step {
 }
 
 /// What a filter said of a piece.
-enum Said {
+enum StageAnswer {
     /// What stands in its place; none when it passes as it is.
     Made(Option<Vec<u8>>),
     Waits(Effects),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Does {
+enum StageMode {
     /// It collects what it is to be shown; the head waits for it.
     Hold,
     /// It is shown every piece.
@@ -205,10 +205,14 @@ impl Pipeline {
     }
 
     /// The head said that the body has so many bytes: a filter that does not take as many need not wait for them.
-    pub(super) fn announce(&mut self, length: u64, walk: &mut Walk<'_, '_>) -> Result<(), Halt> {
+    pub(super) fn announce(
+        &mut self,
+        length: u64,
+        calls: &mut FilterCalls<'_, '_>,
+    ) -> Result<(), BodyHalt> {
         for stage in &mut self.stages {
             match stage.is.mode {
-                BodyMode::Whole(whole) if length > u64::from(whole.max) => stage.over(walk)?,
+                BodyMode::Whole(whole) if length > u64::from(whole.max) => stage.over(calls)?,
                 BodyMode::Watch | BodyMode::Skip => {}
                 // What comes out of these is not known yet.
                 BodyMode::First(_) | BodyMode::Whole(_) | BodyMode::Transform => break,
@@ -219,7 +223,9 @@ impl Pipeline {
 
     /// No filter holds the head back any more.
     pub(super) fn is_settled(&self) -> bool {
-        self.stages.iter().all(|stage| stage.does != Does::Hold)
+        self.stages
+            .iter()
+            .all(|stage| stage.mode != StageMode::Hold)
     }
 
     /// A filter waits for effects.
@@ -263,15 +269,15 @@ impl Pipeline {
     pub(super) fn poll_settle(
         &mut self,
         cx: &mut Context<'_>,
-        walk: &mut Walk<'_, '_>,
+        calls: &mut FilterCalls<'_, '_>,
         source: &mut impl Source,
-    ) -> Poll<Result<(), Halt>> {
+    ) -> Poll<Result<(), BodyHalt>> {
         while !self.is_settled() {
             ready!(self.poll_turn(cx));
-            match self.step(cx, walk)? {
-                Step::Done => {}
-                Step::Needs => ready!(self.poll_fill(cx, source))?,
-                Step::Waits => return Poll::Pending,
+            match self.step(cx, calls)? {
+                Progress::Done => {}
+                Progress::Needs => ready!(self.poll_fill(cx, source))?,
+                Progress::Waits => return Poll::Pending,
             }
         }
         Poll::Ready(Ok(()))
@@ -281,10 +287,10 @@ impl Pipeline {
     pub(super) fn poll_next(
         &mut self,
         cx: &mut Context<'_>,
-        walk: &mut Walk<'_, '_>,
+        calls: &mut FilterCalls<'_, '_>,
         source: &mut impl Source,
         take: &mut Taker<'_>,
-    ) -> Poll<Result<Pulled, Halt>> {
+    ) -> Poll<Result<Pulled, BodyHalt>> {
         loop {
             if let Some(last) = self.queues.last_mut() {
                 let (piece, _) = last.piece();
@@ -300,10 +306,10 @@ impl Pipeline {
                 return Poll::Ready(Ok(Pulled::End));
             }
             ready!(self.poll_turn(cx));
-            match self.step(cx, walk)? {
-                Step::Done => {}
-                Step::Needs => ready!(self.poll_fill(cx, source))?,
-                Step::Waits => return Poll::Pending,
+            match self.step(cx, calls)? {
+                Progress::Done => {}
+                Progress::Needs => ready!(self.poll_fill(cx, source))?,
+                Progress::Waits => return Poll::Pending,
             }
         }
     }
@@ -327,12 +333,12 @@ impl Pipeline {
         &mut self,
         cx: &mut Context<'_>,
         source: &mut impl Source,
-    ) -> Poll<Result<(), Halt>> {
+    ) -> Poll<Result<(), BodyHalt>> {
         let Some(first) = self.queues.first_mut() else {
             return Poll::Ready(Ok(()));
         };
         let pulled = ready!(source.poll_pull(cx, &mut |_, data| first.push(data)));
-        match pulled.map_err(Halt::Reason)? {
+        match pulled.map_err(BodyHalt::Reason)? {
             Pulled::Data(count) => self.taken += count as u64,
             Pulled::End => first.ended = true,
         }
@@ -344,18 +350,22 @@ impl Pipeline {
     }
 
     /// One step of work at the stage nearest to the end that has any.
-    fn step(&mut self, cx: &mut Context<'_>, walk: &mut Walk<'_, '_>) -> Result<Step, Halt> {
-        let before = walk.state.filter_time;
-        let stepped = self.step_nearest(cx, walk);
-        self.busy += walk.state.filter_time.saturating_sub(before);
+    fn step(
+        &mut self,
+        cx: &mut Context<'_>,
+        calls: &mut FilterCalls<'_, '_>,
+    ) -> Result<Progress, BodyHalt> {
+        let before = calls.state.filter_time;
+        let stepped = self.step_nearest(cx, calls);
+        self.busy += calls.state.filter_time.saturating_sub(before);
         stepped
     }
 
     fn step_nearest(
         &mut self,
         cx: &mut Context<'_>,
-        walk: &mut Walk<'_, '_>,
-    ) -> Result<Step, Halt> {
+        calls: &mut FilterCalls<'_, '_>,
+    ) -> Result<Progress, BodyHalt> {
         for (at, stage) in self.stages.iter_mut().enumerate().rev() {
             let Some([input, output]) = self.queues.get_mut(at..at + 2) else {
                 continue;
@@ -363,12 +373,12 @@ impl Pipeline {
             if output.ended {
                 continue;
             }
-            match stage.work(cx, input, output, walk)? {
-                Step::Needs => {}
+            match stage.work(cx, input, output, calls)? {
+                Progress::Needs => {}
                 step => return Ok(step),
             }
         }
-        Ok(Step::Needs)
+        Ok(Progress::Needs)
     }
 }
 
@@ -377,15 +387,15 @@ pub(super) struct Unchanged;
 
 impl Stage {
     fn new(is: BodyStage) -> Self {
-        let (does, length) = match is.mode {
-            BodyMode::First(_) | BodyMode::Whole(_) => (Does::Hold, Length::Same),
-            BodyMode::Watch => (Does::Pieces, Length::Same),
-            BodyMode::Transform => (Does::Pieces, Length::Unknown),
-            BodyMode::Skip => (Does::Pass, Length::Same),
+        let (mode, length) = match is.mode {
+            BodyMode::First(_) | BodyMode::Whole(_) => (StageMode::Hold, Length::Same),
+            BodyMode::Watch => (StageMode::Pieces, Length::Same),
+            BodyMode::Transform => (StageMode::Pieces, Length::Unknown),
+            BodyMode::Skip => (StageMode::Pass, Length::Same),
         };
         Self {
             is,
-            does,
+            mode,
             length,
             waiting: None,
         }
@@ -397,26 +407,26 @@ impl Stage {
         cx: &mut Context<'_>,
         input: &mut Queue,
         output: &mut Queue,
-        walk: &mut Walk<'_, '_>,
-    ) -> Result<Step, Halt> {
+        calls: &mut FilterCalls<'_, '_>,
+    ) -> Result<Progress, BodyHalt> {
         if let Some(waiting) = &mut self.waiting {
             let Poll::Ready((suspension, results)) = waiting.effects.as_mut().poll(cx) else {
-                return Ok(Step::Waits);
+                return Ok(Progress::Waits);
             };
-            let (count, mark) = (waiting.count, waiting.mark);
+            let (count, more) = (waiting.count, waiting.more);
             self.waiting = None;
-            let said = walk.resume(self.is, *suspension, &results)?;
-            return Ok(self.said(said, count, mark, input, output));
+            let answer = calls.resume(self.is, *suspension, &results)?;
+            return Ok(self.answered(answer, count, more, input, output));
         }
-        match (self.does, self.is.mode) {
-            (Does::Pass, _) => Ok(match input.move_to(output) {
-                true => Step::Done,
-                false => Step::Needs,
+        match (self.mode, self.is.mode) {
+            (StageMode::Pass, _) => Ok(match input.move_to(output) {
+                true => Progress::Done,
+                false => Progress::Needs,
             }),
-            (Does::Pieces, _) => {
+            (StageMode::Pieces, _) => {
                 let (bytes, last) = input.piece();
                 if bytes.is_empty() && !last {
-                    return Ok(Step::Needs);
+                    return Ok(Progress::Needs);
                 }
                 let piece = BodyPiece {
                     bytes,
@@ -424,21 +434,21 @@ impl Stage {
                     more: false,
                 };
                 let count = bytes.len();
-                let said = walk.ask(self.is, piece)?;
-                Ok(self.said(said, count, last, input, output))
+                let answer = calls.ask(self.is, piece)?;
+                Ok(self.answered(answer, count, !last, input, output))
             }
-            (Does::Hold, BodyMode::Whole(whole)) => {
+            (StageMode::Hold, BodyMode::Whole(whole)) => {
                 let waiting = input.waiting().len();
                 if waiting as u64 > u64::from(whole.max) {
-                    self.over(walk)?;
-                    return Ok(Step::Done);
+                    self.over(calls)?;
+                    return Ok(Progress::Done);
                 }
                 if !input.ended {
-                    return Ok(Step::Needs);
+                    return Ok(Progress::Needs);
                 }
-                self.show(waiting, input, output, walk)
+                self.show(waiting, input, output, calls)
             }
-            (Does::Hold, mode) => {
+            (StageMode::Hold, mode) => {
                 let max = match mode {
                     BodyMode::First(max) => max as usize,
                     _ => 0,
@@ -446,9 +456,9 @@ impl Stage {
                 // One byte more tells whether something follows.
                 let waiting = input.waiting().len();
                 if waiting <= max && !input.ended {
-                    return Ok(Step::Needs);
+                    return Ok(Progress::Needs);
                 }
-                self.show(waiting.min(max), input, output, walk)
+                self.show(waiting.min(max), input, output, calls)
             }
         }
     }
@@ -459,8 +469,8 @@ impl Stage {
         count: usize,
         input: &mut Queue,
         output: &mut Queue,
-        walk: &mut Walk<'_, '_>,
-    ) -> Result<Step, Halt> {
+        calls: &mut FilterCalls<'_, '_>,
+    ) -> Result<Progress, BodyHalt> {
         let waiting = input.waiting();
         let more = waiting.len() > count || !input.ended;
         let piece = BodyPiece {
@@ -468,32 +478,32 @@ impl Stage {
             last: !more,
             more,
         };
-        let said = walk.ask(self.is, piece)?;
-        Ok(self.said(said, count, more, input, output))
+        let answer = calls.ask(self.is, piece)?;
+        Ok(self.answered(answer, count, more, input, output))
     }
 
-    /// Carries out what the filter said of the first `count` bytes of `input`, or waits until it says it.
-    fn said(
+    /// Carries out what the filter answered about the first `count` bytes of `input`, or waits until it does.
+    fn answered(
         &mut self,
-        said: Said,
+        answer: StageAnswer,
         count: usize,
-        mark: bool,
+        more: bool,
         input: &mut Queue,
         output: &mut Queue,
-    ) -> Step {
-        let made = match said {
-            Said::Made(made) => made,
-            Said::Waits(effects) => {
+    ) -> Progress {
+        let made = match answer {
+            StageAnswer::Made(made) => made,
+            StageAnswer::Waits(effects) => {
                 self.waiting = Some(Waiting {
                     effects,
                     count,
-                    mark,
+                    more,
                 });
-                return Step::Done;
+                return Progress::Done;
             }
         };
-        match self.does {
-            Does::Hold => self.release(made, count, mark, input, output),
+        match self.mode {
+            StageMode::Hold => self.release(made, count, more, input, output),
             _ => {
                 match made {
                     Some(made) if output.is_empty() => (output.bytes, output.at) = (made, 0),
@@ -501,10 +511,10 @@ impl Stage {
                     None => output.push(input.waiting().get(..count).unwrap_or_default()),
                 }
                 input.consume(count);
-                output.ended |= mark;
+                output.ended |= !more;
             }
         }
-        Step::Done
+        Progress::Done
     }
 
     /// Lets go of what was held.
@@ -516,7 +526,7 @@ impl Stage {
         input: &mut Queue,
         output: &mut Queue,
     ) {
-        self.does = Does::Pass;
+        self.mode = StageMode::Pass;
         let length = made.as_ref().map_or(count, Vec::len);
         if !more {
             self.length = Length::Known(length as u64);
@@ -532,26 +542,28 @@ impl Stage {
     }
 
     /// The body is larger than the filter takes.
-    fn over(&mut self, walk: &mut Walk<'_, '_>) -> Result<(), Halt> {
+    fn over(&mut self, calls: &mut FilterCalls<'_, '_>) -> Result<(), BodyHalt> {
         match self.is.mode {
-            BodyMode::Whole(whole) if whole.over == OverCap::Refuse => return Err(Halt::TooLarge),
-            BodyMode::Whole(whole) if whole.over == OverCap::Fail => walk
+            BodyMode::Whole(whole) if whole.over == OverCap::Refuse => {
+                return Err(BodyHalt::TooLarge);
+            }
+            BodyMode::Whole(whole) if whole.over == OverCap::Fail => calls
                 .chain
-                .body_too_large(self.is, walk.phase)
-                .map_err(Halt::Filter)?,
+                .body_too_large(self.is, calls.phase)
+                .map_err(BodyHalt::Filter)?,
             _ => {}
         }
-        self.does = Does::Pass;
+        self.mode = StageMode::Pass;
         Ok(())
     }
 }
 
-impl Walk<'_, '_> {
-    fn ask(&mut self, stage: BodyStage, piece: BodyPiece<'_>) -> Result<Said, Halt> {
+impl FilterCalls<'_, '_> {
+    fn ask(&mut self, stage: BodyStage, piece: BodyPiece<'_>) -> Result<StageAnswer, BodyHalt> {
         let made = self
             .chain
             .piece(self.state, stage, &mut self.message, piece);
-        self.said(made)
+        self.answered(made)
     }
 
     fn resume(
@@ -559,19 +571,19 @@ impl Walk<'_, '_> {
         stage: BodyStage,
         suspension: Suspension,
         results: &Results,
-    ) -> Result<Said, Halt> {
+    ) -> Result<StageAnswer, BodyHalt> {
         let made =
             self.chain
                 .resume_piece(self.state, stage, &mut self.message, suspension, results);
-        self.said(made)
+        self.answered(made)
     }
 
-    fn said(&self, made: Made) -> Result<Said, Halt> {
+    fn answered(&self, made: Made) -> Result<StageAnswer, BodyHalt> {
         match made {
-            Made::Same => Ok(Said::Made(None)),
-            Made::Instead(bytes) => Ok(Said::Made(Some(bytes))),
-            Made::End(outcome) => Err(Halt::Filter(Box::new(outcome))),
-            Made::Wait(suspension) => Ok(Said::Waits((self.perform)(suspension))),
+            Made::Same => Ok(StageAnswer::Made(None)),
+            Made::Instead(bytes) => Ok(StageAnswer::Made(Some(bytes))),
+            Made::End(outcome) => Err(BodyHalt::Filter(Box::new(outcome))),
+            Made::Wait(suspension) => Ok(StageAnswer::Waits((self.perform)(suspension))),
         }
     }
 }

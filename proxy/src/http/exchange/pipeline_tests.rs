@@ -200,7 +200,7 @@ impl Bench {
         let mut state = ExchangeState::default();
         let began = self.chain.request(&mut state, &self.facts(), &mut head);
         assert!(matches!(began, Outcome::Continue));
-        let mut walk = Walk {
+        let mut walk = FilterCalls {
             chain: &self.chain,
             state: &mut state,
             message: Message::Request {
@@ -286,7 +286,7 @@ struct Ran {
     out: Vec<u8>,
     /// The length that the head would say.
     told: Option<u64>,
-    halt: Option<Halt>,
+    halt: Option<BodyHalt>,
     /// The most that waited anywhere at one time.
     held: usize,
     /// How often it had to be polled again.
@@ -467,9 +467,9 @@ fn what_comes_out_is_what_the_stages_make_however_it_is_cut() {
         let body = Script::bytes(0..source.total());
         let ran = bench.run(&stages, &mut source, announced);
         let halted = ran.halt.as_ref().map(|halt| match halt {
-            Halt::TooLarge => "refused",
-            Halt::Filter(_) => "fault",
-            Halt::Reason(_) => "reason",
+            BodyHalt::TooLarge => "refused",
+            BodyHalt::Filter(_) => "fault",
+            BodyHalt::Reason(_) => "reason",
         });
         match model(&stages, body) {
             Err(wanted) => prop_assert_eq!(halted, Some(wanted)),
@@ -588,7 +588,7 @@ fn what_the_source_suffers_ends_the_body() {
     let bench = Bench::new();
     let mut head = RequestHead::new(Version::Http11, b"POST", b"x", b"/", Fields::default());
     let mut state = ExchangeState::default();
-    let mut walk = Walk {
+    let mut walk = FilterCalls {
         chain: &bench.chain,
         state: &mut state,
         message: Message::Request {
@@ -609,7 +609,7 @@ fn what_the_source_suffers_ends_the_body() {
         };
         assert!(matches!(
             polled,
-            Poll::Ready(Err(Halt::Reason(Reason::ClientGone)))
+            Poll::Ready(Err(BodyHalt::Reason(Reason::ClientGone)))
         ));
     }
 }
