@@ -18,7 +18,7 @@ use std::sync::{Arc, Weak};
 
 /// Builds generations one after another; keeps what they share.
 pub struct Builder {
-    inputs: Vec<Input>,
+    pub(super) inputs: Vec<Input>,
     vars: Vars,
     cwd: PathBuf,
     processors: usize,

@@ -1,10 +1,12 @@
 //! What the metrics pull from pools and filters at each scrape.
 
+use super::follower::{Follower, Next};
 use crate::chain::{Counts, VerdictKind};
 use crate::generation::Generation;
 use crate::telemetry::{EndpointSample, FilterSample, FilterValue, Metrics, PoolSample, Visitor};
 use crate::upstream::{Offence, State};
 use crate::wasm::{FaultKind, MetricKind, MetricValue};
+use futures_util::future::LocalBoxFuture;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::UNIX_EPOCH;
@@ -18,6 +20,35 @@ struct Serving {
     ending: Vec<Weak<Generation>>,
     /// By name; names that left the configuration are forgotten.
     replaced: HashMap<Arc<str>, Counts>,
+}
+
+/// Keeps the metrics with the serving generation.
+pub struct Scrape {
+    metrics: Arc<Metrics>,
+    view: Option<Arc<ScrapeView>>,
+}
+
+impl Scrape {
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            metrics,
+            view: None,
+        }
+    }
+}
+
+impl Follower for Scrape {
+    fn settle<'a>(&'a mut self, next: &'a Next) -> LocalBoxFuture<'a, ()> {
+        self.metrics.generation_serves(next.generation.number);
+        match &self.view {
+            Some(view) => view.serve(next.generation.clone()),
+            None => {
+                let view = ScrapeView::register(&self.metrics, next.generation.clone());
+                self.view = Some(view);
+            }
+        }
+        Box::pin(std::future::ready(()))
+    }
 }
 
 impl ScrapeView {
@@ -54,9 +85,7 @@ impl ScrapeView {
             .retain(|name, _| generation.filters().any(|f| f.filter.name() == name));
         serving.ending.retain(|old| old.strong_count() > 0);
         let old = std::mem::replace(&mut serving.generation, generation);
-        if !Arc::ptr_eq(&old, &serving.generation) {
-            serving.ending.push(Arc::downgrade(&old));
-        }
+        serving.ending.push(Arc::downgrade(&old));
     }
 
     fn visit(&self, visitor: &mut Visitor) {

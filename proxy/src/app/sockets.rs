@@ -1,42 +1,22 @@
 //! The listening sockets of all workers: opened by control before a generation is adopted, so that a port that cannot
 //! be had fails the reload and not the service.
 
+use super::follower::{Follower, Next, Refused};
+use super::socket_key::{Opened, SocketKey};
 use crate::config::{Config, ConfigPath, ListenerConfig, Problem};
 use crate::listen::{BindError, Claim, Seats};
+use futures_util::future::LocalBoxFuture;
 use std::collections::{HashMap, HashSet};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
-
-/// What a listening socket is known by across generations: its address, and for port 0, where every listener gets a
-/// port of its own, the listener too.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct SocketKey {
-    address: SocketAddr,
-    listener: Option<Arc<str>>,
-}
-
-impl SocketKey {
-    pub fn new(listener: &ListenerConfig, address: SocketAddr) -> Self {
-        Self {
-            address,
-            listener: (address.port() == 0).then(|| listener.name.clone()),
-        }
-    }
-
-    /// The keys of all sockets of a listener.
-    pub fn all(listener: &ListenerConfig) -> impl Iterator<Item = Self> {
-        listener
-            .bind
-            .iter()
-            .map(move |&address| Self::new(listener, address))
-    }
-}
 
 /// Which addresses are open, and the connection seats of listeners.
 #[derive(Default)]
 pub struct Sockets {
     /// The address each is bound to: with the real port where 0 was configured.
     open: HashMap<SocketKey, SocketAddr>,
+    /// Those that were opened for the next generation.
+    opened: HashMap<SocketKey, SocketAddr>,
     seats: HashMap<Arc<str>, Arc<Seats>>,
 }
 
@@ -55,12 +35,45 @@ fn problem(listener: &ListenerConfig, index: usize, error: &BindError) -> Proble
     }
 }
 
-/// What `prepare` opened for one worker.
-pub type Opened = Vec<(SocketKey, TcpListener)>;
+impl Follower for Sockets {
+    /// Opens what is needed and is not open yet, one socket a worker.
+    fn prepare(&mut self, next: &mut Next) -> Result<(), Refused> {
+        let config = &next.generation.config;
+        let (per_worker, opened) = self.open(config).map_err(Refused::Placed)?;
+        self.opened = opened;
+        next.parcels.sockets = per_worker;
+        next.parcels.seats = self.seats(config);
+        Ok(())
+    }
+
+    /// Workers that have adopted what was opened close it when they go back.
+    fn undo<'a>(&'a mut self, next: &'a mut Next) -> LocalBoxFuture<'a, ()> {
+        self.opened.clear();
+        next.parcels.sockets.clear();
+        Box::pin(std::future::ready(()))
+    }
+
+    /// What the configuration no longer has is forgotten; the workers have closed it.
+    fn settle<'a>(&'a mut self, next: &'a Next) -> LocalBoxFuture<'a, ()> {
+        let listeners = &next.generation.config.listeners;
+        self.open.extend(self.opened.drain());
+        let wanted: HashSet<SocketKey> = listeners.iter().flat_map(|l| SocketKey::all(l)).collect();
+        self.open.retain(|key, _| wanted.contains(key));
+        self.seats = next.parcels.seats.clone();
+        for listener in listeners {
+            if let Some(seats) = self.seats.get(&listener.name) {
+                seats.set_limit(listener.limits.connections);
+            }
+        }
+        Box::pin(std::future::ready(()))
+    }
+}
+
+type OpenSockets = (Vec<Opened>, HashMap<SocketKey, SocketAddr>);
 
 impl Sockets {
-    /// Opens what `config` needs and is not open yet, one socket a worker. Nothing is kept when one fails.
-    pub fn prepare(&mut self, config: &Config) -> Result<Vec<Opened>, Problem> {
+    /// What `config` needs beside what is open, by worker, and the addresses; nothing is kept when one fails.
+    fn open(&self, config: &Config) -> Result<OpenSockets, Problem> {
         let mut per_worker: Vec<Opened> = (0..config.workers).map(|_| Vec::new()).collect();
         let mut opened = HashMap::new();
         for listener in &config.listeners {
@@ -88,8 +101,7 @@ impl Sockets {
                 }
             }
         }
-        self.open.extend(opened);
-        Ok(per_worker)
+        Ok((per_worker, opened))
     }
 
     /// True when this process listens on the port already, on an address that may cover this one.
@@ -97,29 +109,14 @@ impl Sockets {
         self.open.values().any(|open| open.port() == address.port())
     }
 
-    /// Forgets what the adopted configuration no longer has; the workers have closed it.
-    pub fn settle(&mut self, config: &Config) {
-        let wanted: HashSet<SocketKey> = config
-            .listeners
-            .iter()
-            .flat_map(|l| SocketKey::all(l))
-            .collect();
-        self.open.retain(|key, _| wanted.contains(key));
-        self.seats
-            .retain(|name, _| config.listeners.iter().any(|l| l.name == *name));
-    }
-
-    /// The connection limit of each listener; one that exists keeps its count and takes the new limit.
-    pub fn seats(&mut self, config: &Config) -> HashMap<Arc<str>, Arc<Seats>> {
-        for listener in &config.listeners {
-            let limit = listener.limits.connections;
-            let seats = self
-                .seats
-                .entry(listener.name.clone())
-                .or_insert_with(|| Seats::new(limit));
-            seats.set_limit(limit);
-        }
-        self.seats.clone()
+    /// Those of each listener: one that stays keeps its count.
+    fn seats(&self, config: &Config) -> HashMap<Arc<str>, Arc<Seats>> {
+        let of = |listener: &Arc<ListenerConfig>| {
+            let known = self.seats.get(&listener.name).cloned();
+            let seats = known.unwrap_or_else(|| Seats::new(listener.limits.connections));
+            (listener.name.clone(), seats)
+        };
+        config.listeners.iter().map(of).collect()
     }
 
     /// Where a listener can be reached: the bound addresses, real ports.

@@ -4,6 +4,8 @@
 //! files may lie in the same directories, perhaps this process's own logs, so a change counts only when one of the
 //! configuration's files looks different.
 
+use super::follower::{Follower, Next};
+use futures_util::future::LocalBoxFuture;
 use notify_debouncer_full::notify::{RecommendedWatcher, RecursiveMode};
 use notify_debouncer_full::{DebounceEventResult, Debouncer, RecommendedCache, new_debouncer};
 use std::collections::HashSet;
@@ -90,6 +92,15 @@ impl Watch {
     pub fn has_changed(&mut self) -> bool {
         let now = fingerprint(&self.files);
         std::mem::replace(&mut self.seen, now) != now
+    }
+}
+
+impl Follower for Watch {
+    fn settle<'a>(&'a mut self, next: &'a Next) -> LocalBoxFuture<'a, ()> {
+        if self.follow(&next.watched) && next.present.is_some() {
+            self.tell();
+        }
+        Box::pin(std::future::ready(()))
     }
 }
 

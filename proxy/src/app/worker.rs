@@ -1,6 +1,6 @@
 //! A worker: one thread, one current-thread runtime, every listener's sockets, and all that it accepts.
 
-use super::sockets::SocketKey;
+use super::socket_key::SocketKey;
 use super::ticks::Ticks;
 use crate::chain::Slots;
 use crate::generation::{Generation, Listener, Service, ServiceSlot, Worker};
@@ -16,7 +16,8 @@ use tokio::task::LocalSet;
 
 /// What control tells a worker.
 pub enum Command {
-    /// Serve this generation from now on. `sockets` are those that no earlier generation had.
+    /// Serve this generation from now on. `sockets` are those that no earlier generation had. Until it is settled, the one
+    /// before may come back, and what only that one has is kept.
     Adopt {
         generation: Arc<Generation>,
         sockets: Vec<(SocketKey, std::net::TcpListener)>,
@@ -25,6 +26,8 @@ pub enum Command {
         log: Option<Option<WorkerLog>>,
         done: oneshot::Sender<()>,
     },
+    /// Close what the generation before had and this one has not.
+    Settle { done: oneshot::Sender<()> },
     /// Stop accepting, let what runs end; answered when nothing runs any more.
     Drain {
         window: Duration,
@@ -41,11 +44,7 @@ pub struct Handle {
 }
 
 /// Starts worker number `index`. Fails only when the system gives no thread.
-pub fn start(
-    index: usize,
-    metrics: Arc<Metrics>,
-    log: Option<WorkerLog>,
-) -> std::io::Result<Handle> {
+pub fn start(index: usize, metrics: Arc<Metrics>) -> std::io::Result<Handle> {
     let (commands, inbox) = mpsc::unbounded_channel();
     let thread = std::thread::Builder::new()
         .name(format!("worker-{index}"))
@@ -61,7 +60,7 @@ pub fn start(
                 }
             };
             let local = LocalSet::new();
-            local.block_on(&runtime, serve(index, inbox, metrics, log));
+            local.block_on(&runtime, serve(index, inbox, metrics));
             // Dropping the set ends what a cut left running; each exchange still writes its record.
             drop(local);
         })?;
@@ -73,6 +72,9 @@ struct WorkerState {
     worker: Rc<Worker>,
     metrics: Arc<Metrics>,
     listeners: RefCell<HashMap<SocketKey, Bound>>,
+    /// Those that the generation which was adopted last has not.
+    leaving: RefCell<HashMap<SocketKey, Bound>>,
+    adopted: RefCell<Option<Arc<Generation>>>,
     slots: Slots,
     ticks: Ticks,
     counters: RefCell<HashMap<Arc<str>, Rc<ListenerMetrics>>>,
@@ -87,16 +89,13 @@ struct Bound {
     _stop: oneshot::Sender<()>,
 }
 
-async fn serve(
-    index: usize,
-    mut inbox: mpsc::UnboundedReceiver<Command>,
-    metrics: Arc<Metrics>,
-    log: Option<WorkerLog>,
-) {
+async fn serve(index: usize, mut inbox: mpsc::UnboundedReceiver<Command>, metrics: Arc<Metrics>) {
     let post = Rc::new(WorkerState {
-        worker: Rc::new(Worker::new(log).counting(metrics.pools())),
+        worker: Rc::new(Worker::new(None).counting(metrics.pools())),
         metrics,
         listeners: RefCell::default(),
+        leaving: RefCell::default(),
+        adopted: RefCell::default(),
         slots: Slots::new(index),
         ticks: Ticks::default(),
         counters: RefCell::default(),
@@ -126,6 +125,10 @@ async fn serve(
                     post.worker.set_log(log);
                 }
                 post.adopt(&generation, sockets, &seats);
+                let _ = done.send(());
+            }
+            Command::Settle { done } => {
+                post.settle();
                 let _ = done.send(());
             }
             Command::Drain { window, done } => {
@@ -161,6 +164,7 @@ impl WorkerState {
     ) {
         let mut sockets: HashMap<SocketKey, std::net::TcpListener> = sockets.into_iter().collect();
         let mut bound = self.listeners.borrow_mut();
+        bound.extend(self.leaving.borrow_mut().drain());
         // Until all services are made, so that a filter that moves to another listener still finds the instance that
         // hands over to it.
         let _replaced: Vec<_> = bound.values().map(|bound| bound.slot.current()).collect();
@@ -190,17 +194,26 @@ impl WorkerState {
                 }
             }
         }
-        // What is left in `bound` belongs to no listener any more: dropping it ends the accept loop.
-        self.counters
-            .borrow_mut()
-            .retain(|name, _| generation.listeners.iter().any(|l| l.config.name == *name));
-        self.worker.forget_others(&generation.pools);
-        *bound = kept;
+        *self.leaving.borrow_mut() = std::mem::replace(&mut *bound, kept);
+        *self.adopted.borrow_mut() = Some(generation.clone());
         let services = bound.values().map(|bound| bound.slot.current());
         let services: Vec<_> = services
             .flat_map(|service| service.and_behind().collect::<Vec<_>>())
             .collect();
         self.ticks.follow(services.iter());
+    }
+
+    /// The generation that was adopted last serves for good.
+    fn settle(&self) {
+        // Dropping it ends the accept loop.
+        self.leaving.borrow_mut().clear();
+        let Some(generation) = self.adopted.take() else {
+            return;
+        };
+        self.counters
+            .borrow_mut()
+            .retain(|name, _| generation.listeners.iter().any(|l| l.config.name == *name));
+        self.worker.forget_others(&generation.pools);
     }
 
     fn service(&self, generation: &Arc<Generation>, listener: &Arc<Listener>) -> Rc<Service> {
