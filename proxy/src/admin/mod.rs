@@ -1,11 +1,14 @@
 //! The admin interface: a small HTTP server on the control runtime, for operators, probes and scrapers.
 //!
-//! `GET` reads (`/ready`, `/health`, `/metrics`), `POST` changes (`/reload`). By default it is a unix socket that only
+//! `GET` reads, `POST` changes; [`routes`] has a file for each path. By default it is a unix socket that only
 //! its owner and group may open; over TCP it binds loopback alone and answers only requests that a browser cannot be
 //! tricked into making. It knows the process through [`Process`] and nothing else.
 
+mod answer;
 mod bind;
+mod routes;
 mod serve;
+mod table;
 mod trust;
 
 use futures_util::future::LocalBoxFuture;

@@ -5,22 +5,21 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, VARY};
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::Process;
+use super::answer::{Answer, error};
 use super::bind::{Admin, Listener};
+use super::routes::ROUTES;
+use super::table;
 use super::trust::Trust;
-use super::{Process, Readiness, ReloadAnswer};
-use crate::telemetry::Exposition;
 
 /// Connections served at one time; more wait in the backlog.
 const CONNECTIONS_MAX: usize = 32;
@@ -28,32 +27,26 @@ const CONNECTIONS_MAX: usize = 32;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
-/// No request needs a body today; what comes is read and ignored.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 /// For one connection: a reload with slow first checks fits, and a client that never reads its answer does not stay.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(900);
 /// After a failed `accept` (out of descriptors, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-const TEXT: &str = "text/plain; charset=utf-8";
-const JSON: &str = "application/json";
-
-type Answer = Response<Full<Bytes>>;
-
 impl Admin {
     /// Serves until the future is dropped, which closes the socket and removes its file. All of it runs where the
     /// future is polled: give it to the control runtime.
-    pub async fn serve(self, control: Rc<dyn Process>) -> io::Result<Infallible> {
+    pub async fn serve(self, process: Rc<dyn Process>) -> io::Result<Infallible> {
         match self.listener {
             Listener::Unix(listener, _removed_at_the_end) => {
                 let listener = tokio::net::UnixListener::from_std(listener)?;
                 let accept = async || listener.accept().await.map(|(stream, _)| stream);
-                accept_all(accept, Trust::Everyone, &control).await
+                accept_all(accept, Trust::Everyone, &process).await
             }
             Listener::Tcp(listener) => {
                 let listener = tokio::net::TcpListener::from_std(listener)?;
                 let accept = async || listener.accept().await.map(|(stream, _)| stream);
-                accept_all(accept, Trust::LocalNames, &control).await
+                accept_all(accept, Trust::LocalNames, &process).await
             }
         }
     }
@@ -62,14 +55,14 @@ impl Admin {
 async fn accept_all<S: AsyncRead + AsyncWrite + Unpin>(
     accept: impl AsyncFn() -> io::Result<S>,
     trust: Trust,
-    control: &Rc<dyn Process>,
+    process: &Rc<dyn Process>,
 ) -> ! {
     let mut connections = FuturesUnordered::new();
     loop {
         // One of the two is always enabled: a full house is not empty.
         tokio::select! {
             accepted = accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
-                Ok(stream) => connections.push(serve_connection(stream, trust, control)),
+                Ok(stream) => connections.push(serve_connection(stream, trust, process)),
                 Err(error) => {
                     tracing::warn!(error = crate::error::why(&error), "the admin interface cannot accept connections; trying on");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -83,10 +76,10 @@ async fn accept_all<S: AsyncRead + AsyncWrite + Unpin>(
 async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     trust: Trust,
-    control: &Rc<dyn Process>,
+    process: &Rc<dyn Process>,
 ) {
     let service =
-        service_fn(async |request| Ok::<_, Infallible>(answer(request, trust, control).await));
+        service_fn(async |request| Ok::<_, Infallible>(answer(request, trust, process).await));
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -99,14 +92,14 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-async fn answer(request: Request<Incoming>, trust: Trust, control: &Rc<dyn Process>) -> Answer {
+async fn answer(request: Request<Incoming>, trust: Trust, process: &Rc<dyn Process>) -> Answer {
     let (head, body) = request.into_parts();
     if let Some(objection) = trust.objection(&head.method, &head.headers) {
         return error(StatusCode::FORBIDDEN, objection);
     }
     let body = Limited::new(body, BODY_BYTES_MAX).collect();
-    match tokio::time::timeout(BODY_TIMEOUT, body).await {
-        Ok(Ok(_)) => {}
+    let body = match tokio::time::timeout(BODY_TIMEOUT, body).await {
+        Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(_)) => {
             return error(
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -119,80 +112,18 @@ async fn answer(request: Request<Incoming>, trust: Trust, control: &Rc<dyn Proce
                 "the request body did not come in time",
             );
         }
-    }
-    let reads = head.method == Method::GET || head.method == Method::HEAD;
-    let changes = head.method == Method::POST;
-    match head.uri.path() {
-        "/ready" if reads => {
-            let readiness = control.readiness();
-            let status = match readiness {
-                Readiness::Ready => StatusCode::OK,
-                Readiness::Starting | Readiness::Draining => StatusCode::SERVICE_UNAVAILABLE,
-            };
-            reply(status, TEXT, format!("{}\n", readiness.as_str()))
-        }
-        // The control thread answers, and no more is asked of it: a process that drains is healthy.
-        "/health" if reads => reply(StatusCode::OK, TEXT, "ok\n"),
-        "/metrics" if reads => {
-            let accept = head
-                .headers
-                .get(ACCEPT)
-                .map(|value| value.to_str().unwrap_or_default());
-            let format = Exposition::accepted(accept);
-            let mut response = reply(StatusCode::OK, format.media_type(), control.metrics(format));
-            let headers = response.headers_mut();
-            headers.insert(VARY, HeaderValue::from_static("accept"));
-            response
-        }
-        "/reload" if changes => {
-            let answer = control.reload().await;
-            let status = match answer {
-                ReloadAnswer::Done(_) => StatusCode::OK,
-                ReloadAnswer::Refused(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            };
-            match serde_json::to_vec(&answer) {
-                Ok(body) => reply(status, JSON, body),
-                Err(why) => error(StatusCode::INTERNAL_SERVER_ERROR, &why.to_string()),
-            }
-        }
-        "/ready" | "/health" | "/metrics" => not_allowed("GET, HEAD"),
-        "/reload" => not_allowed("POST"),
-        _ => error(
-            StatusCode::NOT_FOUND,
-            "no such path; there are /ready, /health, /metrics and /reload",
-        ),
-    }
-}
-
-fn reply(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
-fn error(status: StatusCode, message: &str) -> Answer {
-    let body = json!({"ok": false, "error": message});
-    reply(status, JSON, format!("{body}\n"))
-}
-
-fn not_allowed(allow: &'static str) -> Answer {
-    let message = format!("this path takes {allow}");
-    let mut response = error(StatusCode::METHOD_NOT_ALLOWED, &message);
-    response
-        .headers_mut()
-        .insert(ALLOW, HeaderValue::from_static(allow));
-    response
+    };
+    table::answer(ROUTES, process, &head, body).await
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Changed;
+    use super::super::{Changed, Readiness, ReloadAnswer};
     use super::*;
     use crate::config::AdminBind;
+    use crate::telemetry::Exposition;
     use futures_util::future::LocalBoxFuture;
+    use serde_json::json;
     use std::cell::Cell;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -269,7 +200,8 @@ mod tests {
                 ("POST /reload", 200, "\"to\":2"),
                 ("GET /reload", 405, "this path takes POST"),
                 ("POST /metrics", 405, "GET, HEAD"),
-                ("GET /", 404, "\"ok\":false"),
+                ("GET /", 200, "POST /reload: 200 or 422"),
+                ("GET /other", 404, "\"ok\":false"),
             ] {
                 let answer = exchange(address, &request(line)).await;
                 assert!(
