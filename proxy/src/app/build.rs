@@ -1,10 +1,11 @@
 //! From configuration to a generation, or to everything that is wrong with it. Changes nothing that serves.
 
 use super::handlers::{HandlerLoader, misused, read_module};
+use super::origin::{Named, Origin};
 use crate::chain::{Filter, Middleware, Refill};
 use crate::config::{
-    self, CertificateConfig, ConfigPath, Diagnostic, Environment, FilterConfig, Input,
-    ListenerConfig, ModuleSource, PoolConfig, Problem, Protocol, Severity, Sources, quoted,
+    self, ConfigPath, Diagnostic, Environment, FilterConfig, Input, ListenerConfig, ModuleSource,
+    Pem, PoolConfig, Problem, Protocol, Severity, Sources, quoted,
 };
 use crate::error::why;
 use crate::generation::{FilterUse, Generation, Listener, Member};
@@ -13,12 +14,12 @@ use crate::tls::{ClientTls, ServerTls};
 use crate::upstream::{Pool, Registry};
 use crate::wasm::{Host, Module, ModuleError, Phase, is_middleware};
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 /// Builds generations one after another; keeps what they share.
 pub struct Builder {
-    pub(super) inputs: Vec<Input>,
+    pub(super) origins: Vec<Box<dyn Origin>>,
     vars: Vars,
     cwd: PathBuf,
     processors: usize,
@@ -85,7 +86,7 @@ impl Builder {
     pub fn new(inputs: Vec<Input>, vars: Vars, cwd: PathBuf) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            inputs,
+            origins: vec![Box::new(Named::new(inputs))],
             vars,
             cwd,
             processors,
@@ -95,6 +96,11 @@ impl Builder {
             refill: refill(),
             modules: HashMap::new(),
         }
+    }
+
+    /// From the next build on, what `origin` has is a part of the configuration too.
+    pub fn add_origin(&mut self, origin: Box<dyn Origin>) {
+        self.origins.push(origin);
     }
 
     /// Loads, compiles and configures everything. Blocks for as long as that takes.
@@ -108,28 +114,29 @@ impl Builder {
             cwd: self.cwd.clone(),
             processors: self.processors,
         };
+        let parts = self.origins.iter_mut().map(|origin| origin.next());
+        let inputs: Vec<Input> = parts.flatten().collect();
         // A configuration with mistakes is looked through to its end all the same, so that all of them are told.
-        let (config, sources, mut watched, mut found, sound) =
-            match config::load(&self.inputs, &env) {
-                Ok(loaded) => {
-                    let (config, found) = (loaded.config, loaded.warnings);
-                    (config, loaded.sources, loaded.watched, found, true)
-                }
-                Err(rejected) => {
-                    let (sources, watched) = (rejected.sources, rejected.watched);
-                    let diagnostics = rejected.diagnostics;
-                    match rejected.partial {
-                        Some(config) => (config, sources, watched, diagnostics, false),
-                        None => {
-                            return Err(Box::new(BuildError {
-                                diagnostics,
-                                sources,
-                                watched,
-                            }));
-                        }
+        let (config, sources, mut watched, mut found, sound) = match config::load(&inputs, &env) {
+            Ok(loaded) => {
+                let (config, found) = (loaded.config, loaded.warnings);
+                (config, loaded.sources, loaded.watched, found, true)
+            }
+            Err(rejected) => {
+                let (sources, watched) = (rejected.sources, rejected.watched);
+                let diagnostics = rejected.diagnostics;
+                match rejected.partial {
+                    Some(config) => (config, sources, watched, diagnostics, false),
+                    None => {
+                        return Err(Box::new(BuildError {
+                            diagnostics,
+                            sources,
+                            watched,
+                        }));
                     }
                 }
-            };
+            }
+        };
         let config = Arc::new(config);
         let told = found.len();
 
@@ -137,10 +144,9 @@ impl Builder {
         for pool in &config.pools {
             let before = previous.and_then(|g| g.pools.iter().find(|p| p.config.name == pool.name));
             if let Some(tls) = &pool.tls {
-                watched.extend(tls.ca.clone());
-                if let Some(CertificateConfig { cert, key, .. }) = &tls.certificate {
-                    watched.extend([cert.clone(), key.clone()]);
-                }
+                let own = tls.certificate.iter().flat_map(|own| [&own.cert, &own.key]);
+                let files = tls.ca.iter().chain(own).filter_map(Pem::file);
+                watched.extend(files.map(Path::to_owned));
             }
             let tls = load_client_tls(pool, &sources, &mut found);
             let handlers = self
@@ -169,11 +175,9 @@ impl Builder {
         for listener in &config.listeners {
             let before =
                 previous.and_then(|g| g.listeners.iter().find(|l| l.config.name == listener.name));
-            for CertificateConfig { cert, key, .. } in
-                listener.tls.iter().flat_map(|tls| &tls.certificates)
-            {
-                watched.extend([cert.clone(), key.clone()]);
-            }
+            let certificates = listener.tls.iter().flat_map(|tls| &tls.certificates);
+            let pems = certificates.flat_map(|certificate| [&certificate.cert, &certificate.key]);
+            watched.extend(pems.filter_map(Pem::file).map(Path::to_owned));
             match load_listener(listener, before, &sources, &mut found) {
                 Ok(built) => listeners.push(built),
                 Err(problems) => found.extend(problems),

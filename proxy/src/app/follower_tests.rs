@@ -13,6 +13,7 @@ use super::access_log::Records;
 use super::build::{Build, Builder};
 use super::checks::PoolChecks;
 use super::follower::{Follower, Next, Refused, advance};
+use super::origin::Named;
 use super::restart::Restart;
 use super::samples::Scrape;
 use super::server::{Followers, Server};
@@ -101,10 +102,10 @@ fn asked(address: SocketAddr) -> Option<String> {
 
 fn build(server: &Server, name: &str, folder: &Path, own: SocketAddr) -> Build {
     let mut builder = server.builder.lock().expect("the builder");
-    builder.inputs = vec![Input::Text {
+    builder.origins = vec![Box::new(Named::new(vec![Input::Text {
         name: name.into(),
         text: text(name, folder, own),
-    }];
+    }]))];
     let built = builder.build(server.generation.as_ref());
     built.unwrap_or_else(|error| panic!("{:?}", error.diagnostics))
 }

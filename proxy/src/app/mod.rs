@@ -11,6 +11,7 @@ mod descriptors;
 mod drain;
 mod follower;
 mod handlers;
+mod origin;
 mod reload;
 mod restart;
 mod run_error;
@@ -29,5 +30,6 @@ mod follower_tests;
 
 pub use build::{Build, BuildError, Builder, Changes, Vars};
 pub use control::{RunOptions, run};
+pub use origin::Origin;
 pub use run_error::RunError;
 pub use server::Ready;

@@ -2,6 +2,8 @@
 
 use super::model::ConfigPath;
 use super::node::Location;
+pub use super::quoted::quoted;
+pub(super) use super::quoted::ticked;
 
 /// At most this many errors are collected, and as many warnings; a file that is wrong in more places is wrong as a whole.
 pub(super) const DIAGNOSTICS_MAX: usize = 200;
@@ -95,34 +97,6 @@ pub(super) fn sort(diagnostics: &mut Vec<Diagnostic>) {
 pub(super) fn is_full(found: &[Diagnostic], severity: Severity) -> bool {
     found.len() >= DIAGNOSTICS_MAX
         && found.iter().filter(|d| d.severity == severity).count() >= DIAGNOSTICS_MAX
-}
-
-/// A name or a value inside a message: in double quotes, without control characters, at most 80 characters. Keys, and
-/// what may be written, stand in backticks instead; a suggestion stands in the quotes of what it is to replace.
-pub fn quoted(text: &str) -> String {
-    between('"', text)
-}
-
-/// A key inside a message: in backticks, else as [`quoted`].
-pub(super) fn ticked(text: &str) -> String {
-    between('`', text)
-}
-
-fn between(quote: char, text: &str) -> String {
-    let mut out = String::from(quote);
-    for (i, c) in text.chars().enumerate() {
-        if i == 80 {
-            out.push('…');
-            break;
-        }
-        match c {
-            '\n' => out.push_str("\\n"),
-            c if c.is_control() => out.push_str(&c.escape_default().to_string()),
-            c => out.push(c),
-        }
-    }
-    out.push(quote);
-    out
 }
 
 /// The candidate that `word` was probably meant to be.

@@ -12,6 +12,8 @@ mod model;
 mod node;
 mod parse;
 mod paths;
+mod pem;
+mod quoted;
 mod raw;
 mod reference;
 pub mod render;
@@ -32,6 +34,7 @@ pub use diagnostic::{Diagnostic, Problem, Severity, quoted};
 pub use environment::Environment;
 pub use model::*;
 pub use node::{Kind, Location, Node};
+pub use pem::Pem;
 pub use reference::reference;
 pub use schema::{ModuleSchema, schema};
 pub use source::{Input, Sources};
@@ -77,14 +80,17 @@ pub struct Rejected {
 /// Blocks on files; called on the control thread.
 pub fn load(inputs: &[Input], env: &Environment<'_>) -> Result<Loaded, Box<Rejected>> {
     let (mut found, mut watched) = (Vec::new(), Vec::new());
-    let searched;
-    let inputs = if inputs.is_empty() {
-        searched = search(&env.cwd, &mut found);
-        &searched
-    } else {
-        inputs
-    };
-    let sources = source::read(inputs, &env.cwd, env.vars, &mut watched, &mut found);
+    let mut all = Vec::with_capacity(inputs.len());
+    for input in inputs.iter().cloned() {
+        match input {
+            Input::Search => all.extend(search(&env.cwd, &mut found)),
+            known => all.push(known),
+        }
+    }
+    if inputs.is_empty() {
+        all = search(&env.cwd, &mut found);
+    }
+    let sources = source::read(&all, &env.cwd, env.vars, &mut watched, &mut found);
     let mut made = None;
     if !any_error(&found) {
         found.extend(validate::validate(

@@ -2,6 +2,7 @@
 //!
 //! References between objects are indices into the vectors of [`Config`], resolved once at load.
 
+use super::pem::Pem;
 use super::store::StoreConfig;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -157,8 +158,8 @@ pub struct PoolTlsConfig {
     pub at: ConfigPath,
     /// Default: the endpoint's host name or address.
     pub server_name: Option<String>,
-    /// PEM file, absolute; default the system's authorities.
-    pub ca: Option<PathBuf>,
+    /// Default: the system's authorities.
+    pub ca: Option<Pem>,
     /// Default true.
     pub verify: bool,
     /// What the proxy shows of itself.
@@ -521,9 +522,8 @@ pub struct TlsConfig {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateConfig {
-    /// PEM files, absolute.
-    pub cert: PathBuf,
-    pub key: PathBuf,
+    pub cert: Pem,
+    pub key: Pem,
     pub at: ConfigPath,
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 
 use super::model::ConfigPath;
+use super::pem::is_private;
 
 /// Where something was written. Lines and columns count from 1, columns in characters; the end is exclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
@@ -121,7 +122,9 @@ impl Node {
     pub fn to_json(&self, redact: bool) -> Json {
         match &self.value {
             NodeValue::Scalar(scalar) => match scalar.resolve() {
-                Json::String(_) if redact && scalar.secret => Json::from("<redacted>"),
+                Json::String(text) if redact && (scalar.secret || is_private(&text)) => {
+                    Json::from("<redacted>")
+                }
                 value => value,
             },
             NodeValue::List(items) => items.iter().map(|item| item.to_json(redact)).collect(),

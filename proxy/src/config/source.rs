@@ -19,6 +19,8 @@ use crate::error::why;
 /// Where configuration text comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
+    /// The default places: the first that is there.
+    Search,
     /// A file, or a directory whose `*.yaml` files are read in lexical order.
     Path(PathBuf),
     /// Text that is not in a file: standard input, a test. Relative paths in it start at the working directory.
@@ -138,6 +140,8 @@ pub(super) fn read(
     let mut files = Vec::new();
     for input in inputs {
         match input {
+            // It has been replaced by what was found.
+            Input::Search => {}
             Input::Text { name, text } => files.push(Source {
                 name: name.clone(),
                 dir: cwd.to_owned(),

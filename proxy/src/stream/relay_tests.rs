@@ -303,8 +303,8 @@ async fn a_tls_client_is_relayed_in_plain() {
     let at = ConfigPath::default();
     let config = TlsConfig {
         certificates: vec![CertificateConfig {
-            cert,
-            key,
+            cert: cert.into(),
+            key: key.into(),
             at: at.clone(),
         }],
         at,

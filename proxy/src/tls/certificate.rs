@@ -1,6 +1,5 @@
-//! A certificate and its key, from two PEM files.
+//! A certificate and its key, from PEM.
 
-use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::crypto::CryptoProvider;
@@ -12,7 +11,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
 use super::file::{self, FileMark};
-use crate::config::{CertificateConfig, ConfigPath, Problem, quoted};
+use crate::config::{CertificateConfig, ConfigPath, Pem, Problem};
 use crate::error::why;
 
 /// What a certificate says of itself.
@@ -31,7 +30,7 @@ pub struct CertificateFacts {
 pub(super) struct Loaded {
     pub key: CertifiedKey,
     pub facts: CertificateFacts,
-    pub files: [FileMark; 2],
+    pub files: Vec<FileMark>,
     pub warning: Option<Problem>,
 }
 
@@ -53,28 +52,32 @@ pub(super) fn load(
     let warning = date_warning(&facts, SystemTime::now()).map(|message| Problem {
         code: "certificate-date",
         at: cert_at,
-        message: format!("certificate {} {message}", shown(&config.cert)),
+        message: format!("certificate {} {message}", config.cert.shown()),
         help: None,
     });
     Ok(Loaded {
         key,
         facts,
-        files: [cert_mark, key_mark],
+        files: cert_mark.into_iter().chain(key_mark).collect(),
         warning,
     })
 }
 
-type Chain = (Vec<CertificateDer<'static>>, CertificateFacts, FileMark);
+type Chain = (
+    Vec<CertificateDer<'static>>,
+    CertificateFacts,
+    Option<FileMark>,
+);
 
-fn read_chain(path: &Path, at: &ConfigPath) -> Result<Chain, Problem> {
+fn read_chain(pem: &Pem, at: &ConfigPath) -> Result<Chain, Problem> {
     let problem = |message: String, help: Option<&str>| Problem {
         code: "bad-certificate",
         at: at.clone(),
         message,
         help: help.map(str::to_owned),
     };
-    let (content, mark) = read(path, at, "certificate")?;
-    let shown = shown(path);
+    let (content, mark) = read(pem, at, "certificate")?;
+    let shown = pem.shown();
     let chain = CertificateDer::pem_slice_iter(&content)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| {
@@ -106,18 +109,24 @@ fn read_chain(path: &Path, at: &ConfigPath) -> Result<Chain, Problem> {
 }
 
 fn read_key(
-    path: &Path,
+    pem: &Pem,
     at: &ConfigPath,
     provider: &CryptoProvider,
-) -> Result<(std::sync::Arc<dyn rustls::sign::SigningKey>, FileMark), Problem> {
+) -> Result<
+    (
+        std::sync::Arc<dyn rustls::sign::SigningKey>,
+        Option<FileMark>,
+    ),
+    Problem,
+> {
     let problem = |message: String, help: Option<&str>| Problem {
         code: "bad-key",
         at: at.clone(),
         message,
         help: help.map(str::to_owned),
     };
-    let (content, mark) = read(path, at, "private key")?;
-    let shown = shown(path);
+    let (content, mark) = read(pem, at, "private key")?;
+    let shown = pem.shown();
     let key = match PrivateKeyDer::from_pem_slice(&content) {
         Ok(key) => key,
         Err(pem::Error::NoItemsFound) => {
@@ -149,11 +158,11 @@ fn read_key(
     Ok((key, mark))
 }
 
-fn read(path: &Path, at: &ConfigPath, what: &str) -> Result<(Vec<u8>, FileMark), Problem> {
-    file::read(path).map_err(|error| Problem {
+fn read(pem: &Pem, at: &ConfigPath, what: &str) -> Result<(Vec<u8>, Option<FileMark>), Problem> {
+    file::read_pem(pem).map_err(|error| Problem {
         code: "unreadable-file",
         at: at.clone(),
-        message: format!("cannot read the {what} {}: {}", shown(path), why(&error)),
+        message: format!("cannot read the {what} {}: {}", pem.shown(), why(&error)),
         help: None,
     })
 }
@@ -165,7 +174,7 @@ fn mismatch(config: &CertificateConfig, key: CertifiedKey, at: ConfigPath) -> Pr
             .keys_match()
             .is_ok()
     });
-    let (key, cert) = (shown(&config.key), shown(&config.cert));
+    let (key, cert) = (config.key.shown(), config.cert.shown());
     Problem {
         code: "key-mismatch",
         at,
@@ -179,11 +188,6 @@ fn mismatch(config: &CertificateConfig, key: CertifiedKey, at: ConfigPath) -> Pr
                 .to_owned(),
         }),
     }
-}
-
-/// A path in a message.
-fn shown(path: &Path) -> String {
-    quoted(&path.display().to_string())
 }
 
 fn read_facts(certificate: &CertificateDer<'_>) -> Option<CertificateFacts> {

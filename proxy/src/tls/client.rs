@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -21,7 +21,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::certificate;
 use super::file::{self, FileMark};
-use crate::config::{ConfigPath, PoolTlsConfig, Problem, TlsVersion};
+use crate::config::{ConfigPath, Pem, PoolTlsConfig, Problem, TlsVersion};
 
 /// Where Linux distributions keep the authorities they trust, in one file.
 const SYSTEM_AUTHORITIES: [&str; 4] = [
@@ -72,7 +72,7 @@ impl ClientTls {
         let roots = match config.verify {
             true => match authorities(config) {
                 Ok((roots, mark)) => {
-                    files.push(mark);
+                    files.extend(mark);
                     Some(roots)
                 }
                 Err(found) => {
@@ -179,27 +179,30 @@ fn versions(min: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
     }
 }
 
-fn authorities(config: &PoolTlsConfig) -> Result<(RootCertStore, FileMark), Problem> {
+fn authorities(config: &PoolTlsConfig) -> Result<(RootCertStore, Option<FileMark>), Problem> {
     let system = || SYSTEM_AUTHORITIES.iter().map(PathBuf::from);
-    let path = match &config.ca {
-        Some(path) => path.clone(),
-        None => system().find(|path| path.is_file()).ok_or_else(|| {
-            let looked: Vec<_> = SYSTEM_AUTHORITIES.to_vec();
-            let mut problem = problem(config, "", "the system's authorities are not found");
-            problem.help = Some(format!(
-                "name a file as `ca`; looked for {}",
-                looked.join(", ")
-            ));
-            problem
-        })?,
+    let pem = match &config.ca {
+        Some(pem) => pem.clone(),
+        None => system()
+            .find(|path| path.is_file())
+            .map(Pem::File)
+            .ok_or_else(|| {
+                let looked: Vec<_> = SYSTEM_AUTHORITIES.to_vec();
+                let mut problem = problem(config, "", "the system's authorities are not found");
+                problem.help = Some(format!(
+                    "name a file as `ca`; looked for {}",
+                    looked.join(", ")
+                ));
+                problem
+            })?,
     };
-    read_authorities(&path).map_err(|why| problem(config, "ca", why))
+    read_authorities(&pem).map_err(|why| problem(config, "ca", why))
 }
 
 /// Every certificate of the file that can be an authority; files of systems have some that cannot.
-fn read_authorities(path: &Path) -> Result<(RootCertStore, FileMark), String> {
-    let shown = path.display();
-    let (content, mark) = file::read(path)
+fn read_authorities(pem: &Pem) -> Result<(RootCertStore, Option<FileMark>), String> {
+    let shown = pem.shown();
+    let (content, mark) = file::read_pem(pem)
         .map_err(|error| format!("cannot read certificate file {shown}: {error}"))?;
     let certificates = CertificateDer::pem_slice_iter(&content)
         .collect::<Result<Vec<_>, _>>()
@@ -267,12 +270,13 @@ impl ServerCertVerifier for Unverified {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     fn config(ca: &Path) -> PoolTlsConfig {
         PoolTlsConfig {
             at: ConfigPath("/pools/web/tls".into()),
             server_name: None,
-            ca: Some(ca.to_owned()),
+            ca: Some(ca.to_owned().into()),
             verify: true,
             certificate: None,
             min_version: TlsVersion::V1_2,

@@ -7,6 +7,8 @@ use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
+use crate::config::Pem;
+
 /// No certificate chain or key comes near this.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -32,8 +34,16 @@ impl FileMark {
     }
 }
 
+/// The content, and the mark of the file that it is from.
+pub(super) fn read_pem(pem: &Pem) -> io::Result<(Vec<u8>, Option<FileMark>)> {
+    match pem {
+        Pem::File(path) => read(path).map(|(content, mark)| (content, Some(mark))),
+        Pem::Text(text) => Ok((text.clone().into_bytes(), None)),
+    }
+}
+
 /// The file's content and mark.
-pub(super) fn read(path: &Path) -> io::Result<(Vec<u8>, FileMark)> {
+fn read(path: &Path) -> io::Result<(Vec<u8>, FileMark)> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;
     let mut content = Vec::new();

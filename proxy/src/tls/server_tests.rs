@@ -7,7 +7,7 @@ use rustls::{ClientConfig, HandshakeKind, RootCertStore};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::super::{facts, self_signed, spoke_plain};
-use crate::config::CertificateConfig;
+use crate::config::{CertificateConfig, Pem};
 
 /// A folder of certificates and what a client that trusts them needs.
 struct Files {
@@ -27,9 +27,9 @@ impl Files {
         self.folder.path().join(name)
     }
 
-    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> Pem {
         std::fs::write(self.path(name), content).unwrap();
-        self.path(name)
+        self.path(name).into()
     }
 
     /// Makes `NAME.crt` and `NAME.key` for `names`.
@@ -116,7 +116,9 @@ async fn the_server_name_chooses_the_certificate() {
     let mut files = Files::new();
     let first = files.certificate("first", &["first.test", "127.0.0.1"]);
     let wild = files.certificate("wild", &["*.lab.test"]);
-    let der = |config: &CertificateConfig| CertificateDer::from_pem_file(&config.cert).unwrap();
+    let der = |config: &CertificateConfig| {
+        CertificateDer::from_pem_file(config.cert.file().unwrap()).unwrap()
+    };
     let (first_der, wild_der) = (der(&first), der(&wild));
     let server = ServerTls::load(&config(vec![first, wild]), &[], None).unwrap();
     let client = files.client(&[]);
@@ -258,15 +260,15 @@ fn every_bad_file_is_explained() {
     let mut files = Files::new();
     let good = files.certificate("good", &["a.test"]);
     let other = files.certificate("other", &["b.test"]);
-    let pem = |path: &PathBuf| std::fs::read_to_string(path).unwrap();
+    let pem = |pem: &Pem| std::fs::read_to_string(pem.file().unwrap()).unwrap();
     let chain = pem(&other.cert) + &pem(&good.cert);
     let cut = pem(&good.cert).replace("-----END CERTIFICATE-----", "");
-    let pair = |cert: &PathBuf, key: &PathBuf| CertificateConfig {
+    let pair = |cert: &Pem, key: &Pem| CertificateConfig {
         cert: cert.clone(),
         key: key.clone(),
         at: ConfigPath("/c".to_owned()),
     };
-    let missing = files.path("missing");
+    let missing: Pem = files.path("missing").into();
     let encrypted =
         "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
     let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
@@ -371,4 +373,37 @@ fn an_expired_certificate_is_served_with_a_warning() {
         warning.message.ends_with("expired at 2002-01-01T00:00:00Z"),
         "{warning:?}"
     );
+}
+
+/// A configuration may have what no file holds.
+#[test]
+fn pem_may_be_text() {
+    let mut files = Files::new();
+    let written = files.certificate("a", &["a.test"]);
+    let text = |pem: &Pem| Pem::Text(std::fs::read_to_string(pem.file().unwrap()).unwrap());
+    let config = |cert: Pem, key: Pem| TlsConfig {
+        at: ConfigPath("/tls".to_owned()),
+        certificates: vec![CertificateConfig {
+            cert,
+            key,
+            at: ConfigPath("/tls/certificates/0".to_owned()),
+        }],
+        min_version: TlsVersion::V1_2,
+        suites: Vec::new(),
+        alpn: Vec::new(),
+        resumption: true,
+    };
+    let (cert, key) = (text(&written.cert), text(&written.key));
+    let loaded = ServerTls::load(&config(cert.clone(), key.clone()), &[], None).unwrap();
+    assert_eq!(loaded.certificates()[0].names, ["a.test"]);
+    assert!(loaded.files().is_empty());
+    assert_eq!(format!("{key:?}"), "Text(…)");
+
+    let swapped = ServerTls::load(&config(key, cert), &[], None).unwrap_err();
+    let messages: Vec<&str> = swapped.iter().map(|found| &*found.message).collect();
+    let expected = [
+        "the text contains no certificate",
+        "the text contains no usable private key",
+    ];
+    assert_eq!(messages, expected);
 }

@@ -159,9 +159,10 @@ impl Default for RawTls {
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 #[schemars(inline, extend("required" = ["cert", "key"]))]
 pub(in crate::config) struct RawCertificate {
-    /// PEM file with the chain, from the certificate itself upwards. A relative path starts at this file's directory.
+    /// PEM file with the chain, from the certificate itself upwards, or the text of one. A relative path starts at this
+    /// file's directory.
     pub cert: String,
-    /// PEM file with the private key.
+    /// PEM file with the private key, or the text of one.
     pub key: String,
 }
 

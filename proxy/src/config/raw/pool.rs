@@ -155,7 +155,7 @@ pub(in crate::config) struct RawPoolTls {
     /// The name that is asked for and that the certificate must have. Without it, the endpoint's name or address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_name: Option<String>,
-    /// PEM file with the authorities that are trusted. Without it, the system's.
+    /// PEM file, or the text of one, with the authorities that are trusted. Without it, the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
     /// Whether certificates are verified at all. Without, whoever is in between can read and change everything.

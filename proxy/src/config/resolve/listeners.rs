@@ -13,6 +13,7 @@ use crate::config::model::{
     CertificateConfig, ConfigPath, Forwarded, HttpOptions, ListenerConfig, ListenerLimits,
     ModulesConfig, Protocol, TcpOptions, Timeouts, TlsConfig, TlsVersion,
 };
+use crate::config::pem::Pem;
 use crate::config::raw::{
     DurationOrOff, HTTP_ONLY, HTTP_ONLY_LIMITS, HTTP_ONLY_TIMEOUTS, RawForwarded, RawLimits,
     RawListener, RawProtocol, RawTcp, RawTimeouts, RawTls,
@@ -150,8 +151,8 @@ impl Resolver<'_> {
         let certificates = raw.certificates.iter().enumerate().map(|(i, certificate)| {
             let at = list.join(i);
             CertificateConfig {
-                cert: self.readable("certificate", &certificate.cert, &at.join("cert")),
-                key: self.readable("private key", &certificate.key, &at.join("key")),
+                cert: self.pem("certificate", &certificate.cert, &at.join("cert")),
+                key: self.pem("private key", &certificate.key, &at.join("key")),
                 at,
             }
         });
@@ -174,6 +175,11 @@ impl Resolver<'_> {
             resumption: raw.resumption,
             at,
         }
+    }
+
+    /// PEM as it is, or a file that is there and may be read; what it holds is for others to judge.
+    pub(super) fn pem(&mut self, what: &str, text: &str, at: &ConfigPath) -> Pem {
+        Pem::text(text).unwrap_or_else(|| Pem::File(self.readable(what, text, at)))
     }
 
     /// A file that is there and may be read; what it holds is for others to judge.

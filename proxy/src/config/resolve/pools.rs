@@ -183,13 +183,13 @@ impl Resolver<'_> {
             ca: raw
                 .ca
                 .as_ref()
-                .map(|ca| self.readable("certificate", ca, &at.join("ca"))),
+                .map(|ca| self.pem("certificate", ca, &at.join("ca"))),
             verify: raw.verify,
             certificate: raw.certificate.as_ref().map(|certificate| {
                 let at = at.join("certificate");
                 CertificateConfig {
-                    cert: self.readable("certificate", &certificate.cert, &at.join("cert")),
-                    key: self.readable("private key", &certificate.key, &at.join("key")),
+                    cert: self.pem("certificate", &certificate.cert, &at.join("cert")),
+                    key: self.pem("private key", &certificate.key, &at.join("key")),
                     at,
                 }
             }),

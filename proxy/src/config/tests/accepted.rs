@@ -91,7 +91,10 @@ fn the_full_example() {
     );
     assert_eq!(config.listeners[0].filters, [0, 1]);
     let tls = config.listeners[1].tls.as_ref().unwrap();
-    assert_eq!(tls.certificates[0].cert, bench.path().join("www-ssl.crt"));
+    assert_eq!(
+        tls.certificates[0].cert,
+        bench.path().join("www-ssl.crt").into()
+    );
     assert_eq!(tls.min_version, TlsVersion::V1_2);
     assert_eq!(config.listeners[2].tcp.socket_buffer, Some(65536));
     assert_eq!(config.listeners[2].pool, Some(1));
@@ -361,7 +364,7 @@ fn files_add_up() {
     let tls = loaded.config.listeners[1].tls.as_ref().unwrap();
     assert_eq!(
         tls.certificates[0].cert,
-        bench.path().join("elsewhere/a.crt")
+        bench.path().join("elsewhere/a.crt").into()
     );
     assert!(loaded.watched.contains(&bench.path().join("conf.d")));
 }
@@ -378,4 +381,23 @@ fn absent_values_are_absent() {
 fn windows_line_ends_and_marks() {
     let bench = Bench::new();
     loaded(&bench, &format!("\u{feff}{}", SMALL.replace('\n', "\r\n")));
+}
+
+#[test]
+fn pem_stands_in_the_configuration_and_keys_are_not_shown() {
+    let bench = Bench::new();
+    let text = "listeners:\n  - name: web\n    bind: \"127.0.0.1:1\"\n    protocol: http\n    pool: web\n    tls:\n      \
+                certificates:\n        - cert: |\n            -----BEGIN CERTIFICATE-----\n            AAAA\n            \
+                -----END CERTIFICATE-----\n          key: |\n            -----BEGIN PRIVATE KEY-----\n            U0VDUkVU\n            \
+                -----END PRIVATE KEY-----\npools: {web: {endpoints: [\"10.0.0.1:80\"]}}\n";
+    let loaded = bench.load(text).unwrap();
+    let tls = loaded.config.listeners[0].tls.as_ref().unwrap();
+    assert!(matches!(&tls.certificates[0].key, Pem::Text(key) if key.contains("U0VDUkVU")));
+    assert!(
+        loaded.show().contains("BEGIN CERTIFICATE"),
+        "{}",
+        loaded.show()
+    );
+    assert!(!loaded.show().contains("U0VDUkVU"), "{}", loaded.show());
+    assert!(!format!("{:?}", loaded.config).contains("U0VDUkVU"));
 }
