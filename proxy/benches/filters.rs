@@ -99,7 +99,7 @@ fn with_plan(guest: &str, plan: &str) -> String {
 
 fn load(host: &Host, text: &str) -> Arc<Module> {
     let bytes = wat::parse_str(text).expect("valid text");
-    Module::load(&host, "bench", &bytes).expect("a filter")
+    Module::load(host, "bench", &bytes).expect("a filter")
 }
 
 fn limits() -> FilterLimits {
@@ -151,7 +151,7 @@ fn isolated(module: Arc<Module>, settings: serde_json::Value, isolation: Isolati
 fn standard(host: &Host, name: &str, settings: serde_json::Value) -> Link {
     let bytes = sluicegate::builtin::builtin(name).expect("a standard filter");
     link(
-        Module::load(&host, name, bytes).expect("it loads"),
+        Module::load(host, name, bytes).expect("it loads"),
         settings,
     )
 }

@@ -448,7 +448,7 @@ pub fn module(data: &[u8]) {
     }
     static HOST: OnceLock<Host> = OnceLock::new();
     let host = HOST.get_or_init(|| Host::new(HostOptions::default()).expect("a host"));
-    let module = match Module::load(&host, "fuzz", data) {
+    let module = match Module::load(host, "fuzz", data) {
         Ok(module) => module,
         Err(error) => {
             assert!(error.to_string().len() < 16 * 1024);

@@ -649,7 +649,7 @@ fn a_cache_that_cannot_be_used_is_done_without() {
 }
 
 fn instance_of(host: &Host, module: &[u8]) -> Instance {
-    Module::load(&host, "test", module)
+    Module::load(host, "test", module)
         .unwrap()
         .instantiate(&options())
         .unwrap()
