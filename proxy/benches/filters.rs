@@ -150,10 +150,7 @@ fn isolated(module: Arc<Module>, settings: serde_json::Value, isolation: Isolati
 /// One of the standard filters, with settings.
 fn standard(host: &Host, name: &str, settings: serde_json::Value) -> Link {
     let bytes = sluicegate::builtin::builtin(name).expect("a standard filter");
-    link(
-        Module::load(host, name, bytes).expect("it loads"),
-        settings,
-    )
+    link(Module::load(host, name, bytes).expect("it loads"), settings)
 }
 
 /// Rules of which the last matches what [`request`] asks for.

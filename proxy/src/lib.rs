@@ -10,8 +10,8 @@
 //! | 4 | [`http`], [`stream`] |
 //! | 3 | [`generation`] |
 //! | 2 | [`chain`], [`upstream`] |
-//! | 1 | [`wasm`], [`discovery`], [`tls`], [`store`] |
-//! | 0 | [`config`], [`telemetry`], [`io`], [`connection`], [`head`], [`error`], [`builtin`] |
+//! | 1 | [`wasm`], [`discovery`], [`tls`], [`store`], [`builtin`] |
+//! | 0 | [`config`], [`telemetry`], [`io`], [`connection`], [`head`], [`error`] |
 
 pub mod admin;
 pub mod app;

@@ -79,6 +79,32 @@ fn some_things_are_known_to_one_room_alone() {
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
+/// The tables for readers say what is held here.
+#[test]
+fn the_documents_have_the_same_layers() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).expect("a document");
+    for (path, prefix) in [("proxy/src/lib.rs", "//! | "), ("ARCHITECTURE.md", "| ")] {
+        let text = read(path);
+        let mut said: Vec<Vec<String>> = vec![Vec::new(); LAYERS.len()];
+        for line in text.lines().filter_map(|line| line.strip_prefix(prefix)) {
+            let mut columns = line.split(" | ");
+            let layer = columns.next().and_then(|n| n.parse::<usize>().ok());
+            let (Some(layer), Some(rooms)) = (layer, columns.next()) else {
+                continue;
+            };
+            let names = rooms.split('`').skip(1).step_by(2).map(str::to_owned);
+            said[layer].extend(names);
+        }
+        for (layer, rooms) in LAYERS.iter().enumerate().filter(|(_, rooms)| **rooms != ["main"]) {
+            let mut said = said[layer].clone();
+            said.sort();
+            let mut rooms = rooms.to_vec();
+            rooms.sort();
+            assert_eq!(said, rooms, "layer {layer} in {path}");
+        }
+    }
+}
+
 #[test]
 fn the_proxy_and_the_sdk_never_meet() {
     let manifest = |path: &str| {
