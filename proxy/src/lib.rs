@@ -13,23 +13,23 @@
 //! | 1 | [`wasm`], [`discovery`], [`tls`], [`store`], [`builtin`] |
 //! | 0 | [`config`], [`telemetry`], [`io`], [`connection`], [`head`], [`error`] |
 
-pub mod admin;
-pub mod app;
+mod admin;
+mod app;
 pub mod builtin;
 pub mod chain;
 pub mod cli;
 pub mod config;
 pub mod connection;
-pub mod discovery;
+mod discovery;
 pub mod error;
-pub mod explain;
+mod explain;
 pub mod generation;
 pub mod head;
 pub mod http;
 pub mod io;
-pub mod listen;
+mod listen;
 pub mod store;
-pub mod stream;
+mod stream;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;

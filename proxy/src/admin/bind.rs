@@ -83,6 +83,7 @@ impl Admin {
     }
 
     /// The address that was bound, when it is TCP (port 0 has become a real one).
+    #[cfg(test)]
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         match &self.listener {
             Listener::Tcp(listener) => listener.local_addr().ok(),

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::telemetry::Exposition;
 
-pub use bind::{Admin, AdminError};
+pub use bind::Admin;
 
 /// What the admin interface asks of the process. Called on the control thread; nothing may block but [`Process::reload`].
 pub trait Process {

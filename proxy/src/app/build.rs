@@ -99,6 +99,10 @@ impl Builder {
     }
 
     /// From the next build on, what `origin` has is a part of the configuration too.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the command line is the only origin yet")
+    )]
     pub fn add_origin(&mut self, origin: Box<dyn Origin>) {
         self.origins.push(origin);
     }

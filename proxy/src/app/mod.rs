@@ -28,8 +28,8 @@ mod workers;
 #[cfg(test)]
 mod follower_tests;
 
-pub use build::{Build, BuildError, Builder, Changes, Vars};
+pub use build::{Builder, Vars};
 pub use control::{RunOptions, run};
-pub use origin::Origin;
+
 pub use run_error::RunError;
 pub use server::Ready;

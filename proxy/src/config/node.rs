@@ -214,15 +214,6 @@ impl ConfigPath {
         }
     }
 
-    /// This path continued by a JSON pointer that is relative to it.
-    pub fn descend(&self, pointer: &str) -> ConfigPath {
-        match pointer {
-            "" | "/" => self.clone(),
-            pointer if pointer.starts_with('/') => ConfigPath(format!("{}{}", self.0, pointer)),
-            pointer => ConfigPath(format!("{}/{}", self.0, pointer)),
-        }
-    }
-
     fn tokens(&self) -> impl Iterator<Item = String> + '_ {
         self.0
             .split('/')

@@ -16,7 +16,7 @@ mod session;
 mod text;
 mod walk;
 
-pub use choose::{Choice, ChooseError, Scheme, Url, UrlError, choose};
+pub use choose::{Choice, Scheme, Url, choose};
 pub use request::explain_request;
 pub use session::explain_session;
 

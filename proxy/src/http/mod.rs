@@ -1,25 +1,25 @@
 //! HTTP from the client's bytes to the upstream and back. `exchange` shows every phase in order; the rest are its steps.
 
 pub mod call;
-pub mod client;
-pub mod client_address;
+mod client;
+mod client_address;
 pub mod client_origin;
-pub mod client_side;
-pub mod effects;
+mod client_side;
+mod effects;
 pub mod exchange;
 mod fields;
 pub mod forward;
-pub mod grpc;
+pub(crate) mod grpc;
 pub mod h1;
-pub mod h2;
-pub mod h2_upstream;
+mod h2;
+mod h2_upstream;
 mod handler_upstream;
 mod inner;
-pub mod respond;
-pub mod suspended;
-pub mod upstream;
+pub(crate) mod respond;
+mod suspended;
+mod upstream;
 pub mod websocket;
-pub mod without_request;
+pub(crate) mod without_request;
 
 #[cfg(test)]
 mod call_tests;

@@ -46,11 +46,6 @@ impl Timer {
         self.deadline.set(Instant::now().checked_add(after));
     }
 
-    /// The deadline is `at`, whatever it was.
-    pub fn set_at(&self, at: Instant) {
-        self.deadline.set(Some(at));
-    }
-
     /// No deadline.
     pub fn clear(&self) {
         self.deadline.set(None);

@@ -229,10 +229,6 @@ impl Transport {
         self.io.into_inner()
     }
 
-    pub fn is_tls(&self) -> bool {
-        !matches!(&*self.io.borrow(), Io::Tcp(_))
-    }
-
     /// Reads what is there through `scratch` and gives it to `take`; at most `max` bytes. `Ok(0)` is the end.
     pub fn poll_read<R>(
         &self,

@@ -6,5 +6,5 @@ pub mod seats;
 pub mod serve;
 
 pub use accept::accept;
-pub use bind::{BindError, Bound, Claim, bind};
-pub use seats::{Seat, Seats};
+pub use bind::{BindError, Claim, bind};
+pub use seats::Seats;

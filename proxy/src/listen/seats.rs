@@ -36,6 +36,7 @@ impl Seats {
         self.left.notify_waiters();
     }
 
+    #[cfg(test)]
     pub fn taken(&self) -> usize {
         self.taken.load(Ordering::Relaxed)
     }

@@ -125,6 +125,7 @@ impl ServerTls {
     }
 
     /// Whether a file it was made from has other content now.
+    #[cfg(test)]
     pub fn has_stale_files(&self) -> bool {
         self.files.iter().any(FileMark::has_changed)
     }

@@ -241,6 +241,7 @@ impl Pool {
     }
 
     /// [`Pool::pick`], but while the pool's first checks and first resolution are out it waits for them (bounded).
+    #[cfg(test)]
     pub async fn pick_settled(&self, pick: &Pick<'_>) -> Result<Lease, PickError> {
         self.first_checks().await;
         self.pick(pick)

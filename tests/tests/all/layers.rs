@@ -95,7 +95,11 @@ fn the_documents_have_the_same_layers() {
             let names = rooms.split('`').skip(1).step_by(2).map(str::to_owned);
             said[layer].extend(names);
         }
-        for (layer, rooms) in LAYERS.iter().enumerate().filter(|(_, rooms)| **rooms != ["main"]) {
+        for (layer, rooms) in LAYERS
+            .iter()
+            .enumerate()
+            .filter(|(_, rooms)| **rooms != ["main"])
+        {
             let mut said = said[layer].clone();
             said.sort();
             let mut rooms = rooms.to_vec();
