@@ -25,14 +25,14 @@ pub fn is_token(name: &str) -> bool {
 }
 
 impl Setup {
-    /// Notes a problem at `path` when `name` is no field name or a field that the host owns.
+    /// Notes a problem at `path` when `name` is not a field name or a field that the host owns.
     pub fn check_field(&mut self, name: &str, path: impl Into<Pointer>) -> bool {
         let lower = name.to_ascii_lowercase();
         if !is_token(name) {
             self.problem(
                 Diagnostic::new(
                     path,
-                    format!("\"{}\" is no header name", name.escape_debug()),
+                    format!("\"{}\" is not a header name", name.escape_debug()),
                 )
                 .help("use letters, digits and `-`"),
             );

@@ -5,7 +5,7 @@
 //! go on there after a reload that leaves the definition as it is. Natively the [test harness](crate::testing::metric)
 //! collects.
 //!
-//! What the proxy cannot have is a trap, which fails the load: a name that is no name of a metric or defined twice in
+//! What the proxy cannot have is a trap, which fails the load: a name that is not a name of a metric or defined twice in
 //! different ways, more than 64 metrics or 8 labels. A set of label values beyond the 1000th counts as `other`.
 
 /// Only goes up.

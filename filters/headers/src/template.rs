@@ -220,7 +220,7 @@ fn variable(name: &str) -> Result<Variable, Mistake> {
             return Ok(Variable::Header(field.to_ascii_lowercase()));
         }
         return Err(Mistake {
-            message: format!("\"{field}\" is no header name"),
+            message: format!("\"{field}\" is not a header name"),
             help: Some("write `${header:x-name}`".into()),
         });
     }

@@ -112,7 +112,7 @@ fn conditions_of(matches: &Match, at: &Pointer, setup: &mut Setup) -> Vec<Condit
         if !sluicegate_sdk::field::is_token(name) {
             setup.problem(Diagnostic::new(
                 at.key("headers").key(name),
-                format!("\"{}\" is no header name", name.escape_debug()),
+                format!("\"{}\" is not a header name", name.escape_debug()),
             ));
         }
         let name = name.to_ascii_lowercase();

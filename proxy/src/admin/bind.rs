@@ -34,7 +34,7 @@ pub(super) enum Listener {
 pub enum AdminError {
     #[error("the admin socket \"{}\" is in use: another process answers there", .0.display())]
     InUse(PathBuf),
-    #[error("the admin socket \"{}\" cannot be made: a file that is no socket is there", .0.display())]
+    #[error("the admin socket \"{}\" cannot be made: a file that is not a socket is there", .0.display())]
     NotASocket(PathBuf),
     #[error("the admin address {0} is not a loopback address")]
     NotLoopback(SocketAddr),

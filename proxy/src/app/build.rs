@@ -296,7 +296,7 @@ impl Builder {
                 at: ConfigPath(format!("{}/handler", config.at.0)),
                 code: "middleware",
                 message: format!(
-                    "`handler` means nothing for filter {}: its module is no middleware of wasi:http",
+                    "`handler` means nothing for filter {}: its module is not middleware of wasi:http",
                     quoted(&config.name)
                 ),
                 help: Some("its limits are those of `limits: {…}`".into()),

@@ -294,7 +294,7 @@ impl Filter {
             filter = %self.config.name,
             worker,
             kind = fault.kind.as_str(),
-            "filter left alone for {} s: it failed for one client after the other; `on-error` applies meanwhile",
+            "filter skipped for {} s because it failed for one client after the other; `on-error` applies meanwhile",
             length.as_secs(),
         );
     }

@@ -71,7 +71,7 @@ impl CheckedPlan {
                     ));
                 }
                 if let Some(name) = names.iter().find(|name| !is_token(name.as_bytes())) {
-                    broken(format!("{what}: {} is no header name", quoted(name)));
+                    broken(format!("{what}: {} is not a header name", quoted(name)));
                 }
             }
         }

@@ -52,9 +52,9 @@ pub enum PredicateError {
     Leftover(usize),
     #[error("node {0} has too many or too long values")]
     TooLarge(usize),
-    #[error("{0:?} is no field name")]
+    #[error("{0:?} is not a field name")]
     FieldName(String),
-    #[error("{0:?} is no network: write 10.0.0.0/8 or 2001:db8::/32")]
+    #[error("{0:?} is not a network: write 10.0.0.0/8 or 2001:db8::/32")]
     Network(String),
 }
 

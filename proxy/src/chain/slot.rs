@@ -282,7 +282,7 @@ impl Slot {
     /// Why the filter is not called now, if it is not.
     fn withheld(&self) -> Option<Fault> {
         if self.backoff.is_on(Instant::now) {
-            let message = "is left alone for a while, for it failed for everybody";
+            let message = "is skipped for a while because it failed for every client";
             return Some(Fault::new(FaultKind::Backoff, message));
         }
         let cpu = self.cpu.as_ref()?;

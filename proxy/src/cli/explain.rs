@@ -144,7 +144,10 @@ fn header(text: &str) -> Result<(String, String), String> {
         .split_once(':')
         .ok_or("a header line is \"NAME: VALUE\"")?;
     if !crate::head::is_token(name.as_bytes()) {
-        return Err(format!("\"{}\" is no header name", name.escape_default()));
+        return Err(format!(
+            "\"{}\" is not a header name",
+            name.escape_default()
+        ));
     }
     Ok((name.to_owned(), value.trim().to_owned()))
 }

@@ -52,7 +52,7 @@ fn look(name: &str) -> anyhow::Result<Json> {
     let bytes = read(name)?;
     let host = Host::new(HostOptions::default())?;
     let module =
-        Module::load(&host, name, &bytes).with_context(|| format!("\"{name}\" is no filter"))?;
+        Module::load(&host, name, &bytes).with_context(|| format!("\"{name}\" is not a filter"))?;
     let schema = match module.schema() {
         Ok(None) => Json::Null,
         Ok(Some(text)) => serde_json::from_str(&text)

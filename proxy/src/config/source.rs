@@ -290,7 +290,7 @@ fn file(shown: &Path, absolute: &Path, found: &mut Vec<Diagnostic>) -> Option<So
         }
         String::from_utf8(content).map_err(|e| {
             let at = e.utf8_error().valid_up_to();
-            format!("not UTF-8 text: byte {at} (counted from 0) is no character")
+            format!("not UTF-8 text: byte {at} (counted from 0) is not a character")
         })
     };
     match read() {

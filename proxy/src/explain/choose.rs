@@ -34,7 +34,7 @@ pub enum UrlError {
     Form(String),
     #[error("there is no listener for \"{0}://\": write http://, https:// or tcp://")]
     Scheme(String),
-    #[error("\"{0}\" is no host with a port: write HOST, HOST:PORT, or [IPV6]:PORT")]
+    #[error("\"{0}\" is not a host with a port: write HOST, HOST:PORT, or [IPV6]:PORT")]
     Authority(String),
     #[error("a URL with a user name: give it as a header, -H 'Authorization: Basic …'")]
     User,

@@ -121,7 +121,7 @@ fn rule(
     };
     if let Some(hint) = pick.hint {
         because.push_str(&format!(
-            "; {} names {hint}, which is no endpoint of the pool",
+            "; {} names {hint}, which is not an endpoint of the pool",
             filter(&chosen.endpoint)
         ));
     }

@@ -386,7 +386,7 @@ impl Visitor {
             let labels = &[("filter", filter), ("kind", kind)];
             self.counter(
                 "sluicegate_filter_uncalled",
-                "Times the filter was left alone and its policy applied without a call",
+                "Times the filter was skipped and its policy applied without a call",
                 labels,
                 count,
             );

@@ -45,7 +45,7 @@ pub enum BadVerdict {
     TooMany,
     #[error("the head would be too large")]
     HeadTooLarge,
-    #[error("{0:?} is no header name")]
+    #[error("{0:?} is not a header name")]
     Name(String),
     #[error("the header {0:?} is the proxy's to write")]
     HostOwned(String),

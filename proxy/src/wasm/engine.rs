@@ -109,7 +109,7 @@ pub(super) fn open_cache(directory: PathBuf) -> Option<Cache> {
         Err(error) => {
             tracing::warn!(
                 directory = %directory.display(),
-                "filters are compiled anew at each start, for their cache cannot be used: {error}; `modules: {{cache: …}}` names another place",
+                "filters are compiled anew at each start because their cache cannot be used: {error}; `modules: {{cache: …}}` names another place",
             );
             None
         }

@@ -318,7 +318,7 @@ impl Writer {
         }])
     }
 
-    /// A name over 64 KiB is no field name: it is cut to one that is still refused for its length.
+    /// A name over 64 KiB is not a field name: it is cut to one that is still refused for its length.
     pub(crate) fn op(&mut self, code: u8, name: &[u8], value: &[u8]) -> &mut Self {
         let name = &name[..name.len().min(usize::from(u16::MAX))];
         self.0.extend_from_slice(&[code, 0]);

@@ -291,7 +291,7 @@ impl Answer {
         let name = &*name.to_ascii_lowercase();
         if !is_token(name) {
             return Err(format!(
-                "`{}` is no field name",
+                "`{}` is not a field name",
                 operation.name.escape_ascii()
             ));
         }

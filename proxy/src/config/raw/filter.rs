@@ -93,7 +93,7 @@ pub(in crate::config) struct RawFilterLimits {
     pub suspends: u32,
     /// State that a filter may hand to its successor at a reload.
     pub state: RawSize,
-    /// From how many faults on the filter is left alone: `COUNT/TIME`, or `off`. When that many calls on a worker failed
+    /// From how many faults on the filter is skipped: `COUNT/TIME`, or `off`. When that many calls on a worker failed
     /// one after the other within that time, each for another client, the worker does not call the filter for a second,
     /// then for two, up to a minute while it goes on to fail; meanwhile `on-error` applies.
     pub faults: RawFaults,

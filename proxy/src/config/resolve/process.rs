@@ -73,7 +73,7 @@ impl Resolver<'_> {
             "stderr" => LogTarget::Stderr,
             path => {
                 if !path.contains('/') {
-                    let message = format!("{} is no place for the access log", quoted(path));
+                    let message = format!("{} is not a place for the access log", quoted(path));
                     let help = "write `stdout`, `stderr`, or a path with a `/` in it";
                     self.push(Diagnostic::error("bad-value", message).help(help), &at);
                 }

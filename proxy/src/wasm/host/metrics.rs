@@ -55,12 +55,12 @@ pub(in crate::wasm) enum BadMetric {
     #[error("the metrics of the filter are more than {METRICS_MAX}")]
     TooMany,
     #[error(
-        "{0:?} is no name of a metric: letters, digits and _, not a digit first, at most {NAME_BYTES_MAX}"
+        "{0:?} is not a name of a metric: letters, digits and _, not a digit first, at most {NAME_BYTES_MAX}"
     )]
     Name(String),
     #[error("the name {0:?} ends as the proxy ends names of samples; leave _{1} out")]
     Ending(String, &'static str),
-    #[error("{0:?} is no name of a label, or one that the proxy writes, or there twice")]
+    #[error("{0:?} is not a name of a label, or is one that the proxy writes, or there twice")]
     Label(String),
     #[error("the metric {0:?} has more than {LABELS_MAX} labels")]
     TooManyLabels(String),
