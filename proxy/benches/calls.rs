@@ -10,10 +10,10 @@ use rustix::time::{ClockId, clock_gettime};
 use sluicegate::config::{self, Environment, Input};
 use sluicegate::connection::Connection;
 use sluicegate::generation::{Generation, Listener, Service, ServiceSlot, Worker};
-use sluicegate::http::call::{CallRequest, Caller};
-use sluicegate::http::client_origin::Origin;
-use sluicegate::http::exchange::{call, make_call};
 use sluicegate::io::Io;
+use sluicegate::protocol::http::call::{CallRequest, Caller};
+use sluicegate::protocol::http::client_origin::Origin;
+use sluicegate::protocol::http::exchange::{call, make_call};
 use sluicegate::telemetry::Metrics;
 use sluicegate::upstream::{Pool, Registry};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -150,7 +150,8 @@ fn calls(c: &mut Criterion) {
                 let mut stream = TcpStream::connect(address).await.expect("it listens");
                 let (accepted, _) = front.accept().await.expect("it came");
                 let slot = Rc::new(ServiceSlot::new(service.clone()));
-                let serving = sluicegate::http::serve(slot, connection.clone(), Io::Tcp(accepted));
+                let serving =
+                    sluicegate::protocol::http::serve(slot, connection.clone(), Io::Tcp(accepted));
                 let serving = spawn_local(serving);
                 let began = spent();
                 for _ in 0..times {

@@ -7,7 +7,7 @@
 //! | 7 | `cli` |
 //! | 6 | [`app`] |
 //! | 5 | [`listen`], [`admin`], [`explain`] |
-//! | 4 | [`http`], [`stream`] |
+//! | 4 | [`protocol`] |
 //! | 3 | [`generation`] |
 //! | 2 | [`chain`], [`upstream`] |
 //! | 1 | [`wasm`], [`discovery`], [`tls`], [`store`], [`builtin`] |
@@ -25,11 +25,10 @@ pub mod error;
 mod explain;
 pub mod generation;
 pub mod head;
-pub mod http;
 pub mod io;
 mod listen;
+pub mod protocol;
 pub mod store;
-mod stream;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;

@@ -14,11 +14,11 @@ use sluicegate::config::{
 };
 use sluicegate::head::target::{is_authority, is_origin_form};
 use sluicegate::head::{Fields, HeadLimits};
-use sluicegate::http::forward;
-use sluicegate::http::h1::chunked::{Decoder, Step, TrailerLimits};
-use sluicegate::http::h1::framing::Framing;
-use sluicegate::http::h1::parse::{self, HeadEnd};
-use sluicegate::http::h1::write::{self, BodyFraming};
+use sluicegate::protocol::http::forward;
+use sluicegate::protocol::http::h1::chunked::{Decoder, Step, TrailerLimits};
+use sluicegate::protocol::http::h1::framing::Framing;
+use sluicegate::protocol::http::h1::parse::{self, HeadEnd};
+use sluicegate::protocol::http::h1::write::{self, BodyFraming};
 use sluicegate::tls;
 use sluicegate::wasm::{
     BodyMode, Effect, Effects, Facts, Host, HostOptions, InstanceOptions, Module, Op, Phase, Rules,

@@ -3,7 +3,7 @@
 use crate::chain::{ExchangeState, Slot};
 use crate::connection::Connection;
 use crate::generation::Service;
-use crate::http::without_request::perform_without_request;
+use crate::protocol::http::without_request::perform_without_request;
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;

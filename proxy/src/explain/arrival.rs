@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use crate::config::Protocol;
 use crate::connection::{Connection, TlsFacts};
 use crate::error::Reason;
-use crate::http::h1::parse::{self, ParsedRequest};
-use crate::http::h1::server::too_large;
+use crate::protocol::http::h1::parse::{self, ParsedRequest};
+use crate::protocol::http::h1::server::too_large;
 
 use super::{Asked, Choice};
 

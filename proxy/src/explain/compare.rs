@@ -3,7 +3,7 @@
 use crate::chain::Route;
 use crate::generation::Generation;
 use crate::head::{Fields, RequestHead, ResponseHead};
-use crate::http::client_origin::Origin;
+use crate::protocol::http::client_origin::Origin;
 
 use super::{Change, Kind};
 

@@ -7,13 +7,15 @@ use crate::connection::Connection;
 use crate::error::Reason;
 use crate::generation::{Generation, Member, RequestId};
 use crate::head::{RequestHead, ResponseHead, Version};
-use crate::http::client_origin::Origin;
-use crate::http::exchange::{allowed_upgrade, body_framing, host_for, is_bodiless, request_facts};
-use crate::http::forward::{self, Arrived};
-use crate::http::h1::framing::Framing;
-use crate::http::h1::parse::ParsedRequest;
-use crate::http::h1::write::{self, BodyFraming, Persistence};
-use crate::http::{grpc, respond};
+use crate::protocol::http::client_origin::Origin;
+use crate::protocol::http::exchange::{
+    allowed_upgrade, body_framing, host_for, is_bodiless, request_facts,
+};
+use crate::protocol::http::forward::{self, Arrived};
+use crate::protocol::http::h1::framing::Framing;
+use crate::protocol::http::h1::parse::ParsedRequest;
+use crate::protocol::http::h1::write::{self, BodyFraming, Persistence};
+use crate::protocol::http::{grpc, respond};
 use crate::wasm::Phase;
 
 use super::arrival::{connection, read};

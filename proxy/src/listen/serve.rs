@@ -25,11 +25,11 @@ pub async fn serve(slot: Rc<ServiceSlot>, stream: TcpStream, peer: SocketAddr) {
             match protocol {
                 Protocol::Http => {
                     drop(service);
-                    crate::http::serve(slot, connection, io).await;
+                    crate::protocol::http::serve(slot, connection, io).await;
                 }
                 Protocol::Tcp => {
-                    let perform = crate::http::without_request::perform_without_request;
-                    Box::pin(crate::stream::session::serve(
+                    let perform = crate::protocol::http::without_request::perform_without_request;
+                    Box::pin(crate::protocol::stream::session::serve(
                         service, connection, io, perform,
                     ))
                     .await;

@@ -9,7 +9,7 @@ const LAYERS: [&[&str]; 9] = [
     &["wasm", "discovery", "tls", "store", "builtin"],
     &["chain", "upstream"],
     &["generation"],
-    &["http", "stream"],
+    &["protocol"],
     &["listen", "admin", "explain"],
     &["app"],
     &["cli"],
@@ -105,6 +105,29 @@ fn the_documents_have_the_same_layers() {
             let mut rooms = rooms.to_vec();
             rooms.sort();
             assert_eq!(said, rooms, "layer {layer} in {path}");
+        }
+    }
+}
+
+/// What listeners speak is a matter of one folder each.
+#[test]
+fn protocols_never_meet() {
+    let folder = root().join("proxy/src/protocol");
+    let entries = std::fs::read_dir(&folder).expect("the protocols");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let members: Vec<String> = paths
+        .filter(|path| path.is_dir())
+        .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
+        .collect();
+    assert!(members.len() > 1, "the protocols are not where this test looks");
+    for (file, _, code) in sources() {
+        let Ok(inside) = file.strip_prefix(&folder) else {
+            continue;
+        };
+        let own = inside.iter().next().expect("a name").to_string_lossy();
+        for other in members.iter().filter(|other| **other != own) {
+            let met = code.contains(&format!("protocol::{other}::"));
+            assert!(!met || own == "mod.rs", "{}: uses {other}", file.display());
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use sluicegate::http::websocket::accept;
+use sluicegate::protocol::http::websocket::accept;
 use sluicegate_tests::backend::{Backend, response};
 use sluicegate_tests::client::{Raw, field};
 

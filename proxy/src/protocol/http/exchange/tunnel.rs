@@ -4,10 +4,10 @@ use super::{Ending, Exchange, Upload};
 use crate::chain::Reply;
 use crate::error::Reason;
 use crate::head::{ResponseHead, Version};
-use crate::http::client_side::{ClientSide, ResponseBody};
-use crate::http::forward;
-use crate::http::upstream::Upstream;
-use crate::http::websocket;
+use crate::protocol::http::client_side::{ClientSide, ResponseBody};
+use crate::protocol::http::forward;
+use crate::protocol::http::upstream::Upstream;
+use crate::protocol::http::websocket;
 use crate::upstream::{Failure, Lease};
 use std::task::Poll;
 

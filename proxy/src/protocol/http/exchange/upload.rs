@@ -2,9 +2,9 @@
 
 use super::{Exchange, Upload};
 use crate::error::Reason;
-use crate::http::client_side::ClientSide;
-use crate::http::h1::body::{BodyError, Pulled};
-use crate::http::upstream::Upstream;
+use crate::protocol::http::client_side::ClientSide;
+use crate::protocol::http::h1::body::{BodyError, Pulled};
+use crate::protocol::http::upstream::Upstream;
 use std::task::{Context, Poll, ready};
 
 impl<C: ClientSide> Exchange<'_, C> {

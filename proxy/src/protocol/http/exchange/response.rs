@@ -3,12 +3,12 @@
 use super::{Ending, Exchange, Kind, Upload};
 use crate::error::Reason;
 use crate::head::ResponseHead;
-use crate::http::client_side::{ClientSide, ResponseBody};
-use crate::http::forward::{self};
-use crate::http::h1::body::Pulled;
-use crate::http::h1::framing::Framing;
-use crate::http::h1::parse::ParsedResponse;
-use crate::http::upstream::Upstream;
+use crate::protocol::http::client_side::{ClientSide, ResponseBody};
+use crate::protocol::http::forward::{self};
+use crate::protocol::http::h1::body::Pulled;
+use crate::protocol::http::h1::framing::Framing;
+use crate::protocol::http::h1::parse::ParsedResponse;
+use crate::protocol::http::upstream::Upstream;
 use crate::upstream::{Failure, Lease, Pool};
 use crate::wasm::Phase;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! The body of a request on its way from the h2 crate to its exchange.
 
-use crate::http::h1::body::Taker;
+use crate::protocol::http::h1::body::Taker;
 use bytes::BytesMut;
 use h2::RecvStream;
 use hyper::HeaderMap;

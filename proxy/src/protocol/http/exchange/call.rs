@@ -4,12 +4,14 @@
 use super::{Ending, Exchange, Incoming, Kind};
 use crate::error::Reason;
 use crate::head::{RequestHead, Version};
-use crate::http::call::{CallError, CallRequest, CallResponse, Caller, Calling, MemoryClient};
-use crate::http::client::Client;
-use crate::http::client_side::ResponseBody;
-use crate::http::forward::{self, Arrived, Hop};
-use crate::http::h1::framing::Framing;
 use crate::io::timer::Timer;
+use crate::protocol::http::call::{
+    CallError, CallRequest, CallResponse, Caller, Calling, MemoryClient,
+};
+use crate::protocol::http::client::Client;
+use crate::protocol::http::client_side::ResponseBody;
+use crate::protocol::http::forward::{self, Arrived, Hop};
+use crate::protocol::http::h1::framing::Framing;
 use crate::upstream::Pool;
 use std::sync::Arc;
 

@@ -10,8 +10,8 @@ use crate::chain::{
 };
 use crate::error::Reason;
 use crate::head::Fields;
-use crate::http::h1::body::{Pulled, Taker};
-use crate::http::suspended::Results;
+use crate::protocol::http::h1::body::{Pulled, Taker};
+use crate::protocol::http::suspended::Results;
 use crate::wasm::{BodyMode, OverCap, Phase};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

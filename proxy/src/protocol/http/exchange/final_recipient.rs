@@ -3,7 +3,7 @@
 use super::Exchange;
 use crate::chain::Reply;
 use crate::head::Fields;
-use crate::http::client_side::ClientSide;
+use crate::protocol::http::client_side::ClientSide;
 
 /// What the answer to a TRACE does not repeat: whoever reads it may be a script in a page.
 const SECRETS: [&[u8]; 3] = [b"authorization", b"cookie", b"proxy-authorization"];
@@ -54,10 +54,10 @@ impl<C: ClientSide> Exchange<'_, C> {
         body.push(b' ');
         body.extend_from_slice(self.head.target());
         body.extend_from_slice(b" HTTP/1.1\r\n");
-        crate::http::h1::write::field(&mut body, b"host", self.head.authority());
+        crate::protocol::http::h1::write::field(&mut body, b"host", self.head.authority());
         for (name, value) in self.head.fields.iter() {
             if !SECRETS.contains(&name) {
-                crate::http::h1::write::field(&mut body, name, value);
+                crate::protocol::http::h1::write::field(&mut body, name, value);
             }
         }
         body.extend_from_slice(b"\r\n");

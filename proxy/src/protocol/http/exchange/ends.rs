@@ -4,8 +4,8 @@ use super::{Ending, Exchange, is_bodiless};
 use crate::chain::{Outcome, Reply};
 use crate::error::Reason;
 use crate::head::{ResponseHead, Version};
-use crate::http::client_side::{ClientSide, ResponseBody};
-use crate::http::{grpc, respond};
+use crate::protocol::http::client_side::{ClientSide, ResponseBody};
+use crate::protocol::http::{grpc, respond};
 use std::task::Poll;
 
 impl<C: ClientSide> Exchange<'_, C> {

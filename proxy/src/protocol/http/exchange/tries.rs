@@ -5,10 +5,10 @@ use super::repeat::{Failed, Retry, is_dialling, is_idempotent};
 use super::{Exchange, Upload};
 use crate::error::Reason;
 use crate::head::{HeadLimits, ResponseHead, Version};
-use crate::http::client_side::ClientSide;
-use crate::http::forward;
-use crate::http::h1::parse::ParsedResponse;
-use crate::http::upstream::Upstream;
+use crate::protocol::http::client_side::ClientSide;
+use crate::protocol::http::forward;
+use crate::protocol::http::h1::parse::ParsedResponse;
+use crate::protocol::http::upstream::Upstream;
 use crate::upstream::{
     Belief, EndpointId, Failure, Lease, Member, Patience, Pick, PickError, Pool, Verdict,
 };

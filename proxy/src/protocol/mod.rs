@@ -1,0 +1,4 @@
+//! What listeners speak, a folder for each. They never meet.
+
+pub mod http;
+pub(crate) mod stream;
