@@ -14,6 +14,7 @@ use sluicegate::io::Io;
 use sluicegate::protocol::http::call::{CallRequest, Caller};
 use sluicegate::protocol::http::client_origin::Origin;
 use sluicegate::protocol::http::exchange::{call, make_call};
+use sluicegate::protocol::{self, Arrived};
 use sluicegate::telemetry::Metrics;
 use sluicegate::upstream::{Pool, Registry};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -150,9 +151,9 @@ fn calls(c: &mut Criterion) {
                 let mut stream = TcpStream::connect(address).await.expect("it listens");
                 let (accepted, _) = front.accept().await.expect("it came");
                 let slot = Rc::new(ServiceSlot::new(service.clone()));
-                let serving =
-                    sluicegate::protocol::http::serve(slot, connection.clone(), Io::Tcp(accepted));
-                let serving = spawn_local(serving);
+                let arrived = Arrived::Stream(connection.clone(), Io::Tcp(accepted));
+                let protocol = protocol::of(&service.listener.config);
+                let serving = spawn_local(protocol.serve(slot, arrived));
                 let began = spent();
                 for _ in 0..times {
                     ask(&mut stream).await;

@@ -5,10 +5,11 @@ use super::origin::{Named, Origin};
 use crate::chain::{Filter, Middleware, Refill};
 use crate::config::{
     self, ConfigPath, Diagnostic, Environment, FilterConfig, Input, ListenerConfig, ModuleSource,
-    Pem, PoolConfig, Problem, Protocol, Severity, Sources, quoted,
+    Pem, PoolConfig, Problem, Severity, Sources, quoted,
 };
 use crate::error::why;
 use crate::generation::{FilterUse, Generation, Listener, Member};
+use crate::protocol::{self, Protocol};
 use crate::store::Store;
 use crate::tls::{ClientTls, ServerTls};
 use crate::upstream::{Pool, Registry};
@@ -442,11 +443,7 @@ fn load_listener(
     sources: &Sources,
     found: &mut Vec<Diagnostic>,
 ) -> Result<Arc<Listener>, Vec<Diagnostic>> {
-    let offered: &[&str] = match (config.protocol, config.http.http2) {
-        (Protocol::Http, true) => &["h2", "http/1.1", "http/1.0"],
-        (Protocol::Http, false) => &["http/1.1", "http/1.0"],
-        (Protocol::Tcp, _) => &[],
-    };
+    let offered = protocol::of(config).alpn(config);
     let tls_before = before.and_then(|l| l.tls.as_ref());
     let tls = match &config.tls {
         None => None,
@@ -494,28 +491,31 @@ fn misplaced(
     config: &config::Config,
     sources: &Sources,
 ) -> Vec<Diagnostic> {
-    let has = |filter: &Filter, belongs: fn(Phase) -> bool| {
-        // Ticks come whatever is spoken.
-        let fits = |&phase: &Phase| belongs(phase) || phase == Phase::Tick;
-        let mut phases = Phase::ALL.into_iter().filter(fits);
-        phases.any(|phase| filter.module().phase(phase).is_some())
+    let fits = |protocol: &dyn Protocol| match member {
+        Member::Filter(used) => {
+            let mut phases = Phase::ALL.into_iter().filter(|&p| protocol.has_phase(p));
+            phases.any(|phase| used.filter.module().phase(phase).is_some())
+        }
+        Member::Middleware(_) => protocol.takes_middleware(),
     };
-    let (name, http, stream) = match member {
-        Member::Filter(used) => (
-            used.filter.name(),
-            has(&used.filter, Phase::is_http),
-            has(&used.filter, Phase::is_stream),
-        ),
-        Member::Middleware(middleware) => (middleware.name(), true, false),
+    let name = match member {
+        Member::Filter(used) => used.filter.name(),
+        Member::Middleware(middleware) => middleware.name(),
     };
+    let others = protocol::ALL.iter().filter(|p| fits(**p));
+    let others: Vec<String> = others
+        .map(|p| format!("`protocol: {}`", p.name()))
+        .collect();
+    let help = format!("use it on a listener with {}", others.join(" or "));
     let mut found = Vec::new();
     for listener in &config.listeners {
-        let (fits, own, other) = match listener.protocol {
-            Protocol::Http => (http, "http", "tcp"),
-            Protocol::Tcp => (stream, "tcp", "http"),
-        };
+        let protocol = protocol::of(listener);
+        if fits(protocol) {
+            continue;
+        }
+        let own = protocol.name();
         for (place, &used) in listener.filters.iter().enumerate() {
-            if used == index && !fits {
+            if used == index {
                 found.push(sources.diagnose(Problem {
                     at: ConfigPath(format!("{}/filters/{place}", listener.at.0)),
                     code: "wrong-protocol",
@@ -523,7 +523,7 @@ fn misplaced(
                         "filter {} does nothing on a listener with `protocol: {own}`: it has no phase that is called there",
                         quoted(name)
                     ),
-                    help: Some(format!("use it on a listener with `protocol: {other}`")),
+                    help: Some(help.clone()),
                 }));
             }
         }

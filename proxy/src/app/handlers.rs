@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use crate::config::{
-    Config, ConfigPath, Diagnostic, EndpointAddress, PoolConfig, Problem, Protocol, Sources, quoted,
+    Config, ConfigPath, Diagnostic, EndpointAddress, PoolConfig, Problem, Sources, quoted,
 };
 use crate::error::why;
+use crate::protocol;
 use crate::upstream::{Handlers, Pool};
 use crate::wasm::{Handler, HandlerError, HandlerHost, LogSink, MODULE_BYTES_MAX, ModuleError};
 
@@ -134,22 +135,23 @@ pub(super) fn read_module(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Sessions are bytes, and handlers take requests: a `tcp` listener cannot use such a pool.
+/// A pool that is of no use to what its listener speaks, as handlers are to relayed streams.
 pub(super) fn misused(config: &Config, pools: &[Arc<Pool>], sources: &Sources) -> Vec<Diagnostic> {
-    let streams = (config.listeners.iter()).filter(|listener| listener.protocol == Protocol::Tcp);
-    let used = streams.filter_map(|listener| Some((listener, pools.get(listener.pool?)?)));
-    used.filter(|(_, pool)| pool.config.is_handled())
-        .map(|(listener, pool)| {
-            sources.diagnose(Problem {
-                at: ConfigPath(format!("{}/pool", listener.at.0)),
-                code: "handler-pool",
-                message: format!(
-                    "listener {} is `tcp`, and pool {} is a component that answers HTTP requests",
-                    quoted(&listener.name),
-                    quoted(&pool.config.name)
-                ),
-                help: Some("write `protocol: http`, or give it a pool of addresses".into()),
-            })
-        })
-        .collect()
+    let used = config.listeners.iter().filter_map(|listener| {
+        let pool = pools.get(listener.pool?)?;
+        let protocol = protocol::of(listener);
+        let objection = protocol.objects_to(&pool.config)?;
+        let (name, pool) = (quoted(&listener.name), quoted(&pool.config.name));
+        Some(sources.diagnose(Problem {
+            at: ConfigPath(format!("{}/pool", listener.at.0)),
+            code: objection.code,
+            message: format!(
+                "listener {name} is `{}`, and pool {pool} {}",
+                protocol.name(),
+                objection.why
+            ),
+            help: Some(objection.help.into()),
+        }))
+    });
+    used.collect()
 }

@@ -369,10 +369,7 @@ pub(super) fn listener_told(choice: &Choice) -> ListenerTold {
     ListenerTold {
         name: config.name.to_string(),
         address: choice.address.to_string(),
-        protocol: match config.protocol {
-            crate::config::Protocol::Http => "http",
-            crate::config::Protocol::Tcp => "tcp",
-        },
+        protocol: crate::protocol::of(config).name(),
         tls: config.tls.is_some(),
     }
 }

@@ -1,10 +1,10 @@
 //! The way of one accepted connection: the TLS handshake, then the protocol of its listener.
 
-use crate::config::Protocol;
 use crate::connection::{Connection, TlsFacts};
 use crate::error::Reason;
 use crate::generation::{Service, ServiceSlot};
 use crate::io::transport::Io;
+use crate::protocol::{self, Arrived};
 use crate::telemetry::{Handshake, Record};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -21,20 +21,11 @@ pub async fn serve(slot: Rc<ServiceSlot>, stream: TcpStream, peer: SocketAddr) {
         // Each phase is a box of its own, so that a connection that waits for a request holds only the small state
         // of that wait and nothing of its handshake.
         if let Some((connection, io)) = secure(&service, stream, connection).await {
-            let protocol = service.listener.config.protocol;
-            match protocol {
-                Protocol::Http => {
-                    drop(service);
-                    crate::protocol::http::serve(slot, connection, io).await;
-                }
-                Protocol::Tcp => {
-                    let perform = crate::protocol::http::without_request::perform_without_request;
-                    Box::pin(crate::protocol::stream::session::serve(
-                        service, connection, io, perform,
-                    ))
-                    .await;
-                }
-            }
+            let protocol = protocol::of(&service.listener.config);
+            // A connection that waits for a request keeps no generation.
+            drop(service);
+            let arrived = Arrived::Stream(connection, io);
+            protocol.serve(slot, arrived).await;
         }
     }
     metrics.connection_closed();
