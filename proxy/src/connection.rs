@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 pub struct Connection {
     /// Name of the listener that accepted it.
     pub listener: std::sync::Arc<str>,
-    /// Who opened the connection, as the kernel (or a trusted PROXY header) says.
+    /// Who opened the connection, as the kernel says.
     pub peer: SocketAddr,
     /// The address it was accepted on.
     pub local: SocketAddr,

@@ -177,7 +177,7 @@ impl Endpoint {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// Dials that failed for its fault.
+    /// Connections that were opened to it.
     pub fn connects(&self) -> u64 {
         self.connects.load(Ordering::Relaxed)
     }
