@@ -283,7 +283,7 @@ mod tests {
                 "no variable \"banana\"",
                 "variables are client.address",
             ),
-            ("${header:}", "no header name", "${header:x-name}"),
+            ("${header:}", "not a header name", "${header:x-name}"),
         ] {
             let mistake = Template::parse(given).unwrap_err();
             assert!(mistake.message.contains(message), "{mistake:?}");

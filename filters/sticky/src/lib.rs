@@ -278,7 +278,7 @@ fn fingerprint(endpoint: &str) -> u64 {
 fn check_token(name: &str, what: &str, at: Pointer, setup: &mut Setup) {
     if !sluicegate_sdk::field::is_token(name) {
         setup.problem(
-            Diagnostic::new(at, format!("\"{}\" is no {what} name", name.escape_debug()))
+            Diagnostic::new(at, format!("\"{}\" is not a {what} name", name.escape_debug()))
                 .help("use letters, digits, `-` and `_`"),
         );
     }

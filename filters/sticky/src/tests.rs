@@ -143,11 +143,11 @@ fn mistakes_are_reported_where_they_are() {
     for (by, path, message) in [
         (json!("sauce"), "/by", "\"sauce\" is not one of"),
         (json!("cookie"), "/by", "needs settings of its own"),
-        (json!({"header": "a b"}), "/by/header", "no header name"),
+        (json!({"header": "a b"}), "/by/header", "not a header name"),
         (
             json!({"app-cookie": ""}),
             "/by/app-cookie",
-            "no cookie name",
+            "not a cookie name",
         ),
         (
             json!({"cookie": {"name": "a", "secret": "short"}}),

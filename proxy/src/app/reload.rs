@@ -81,8 +81,14 @@ impl Server {
         let changes = build.changes.clone();
         let warnings = render::json(&build.sources, &build.warnings);
         let text = self::warnings(&build);
-        let done = self.put_to_work(build).await;
-        done.map_err(|error| refusal(from, error))?;
+        let watched = build.watched.clone();
+        if let Err(error) = self.put_to_work(build).await {
+            // So that mending what was refused makes a reload.
+            if let Some(watch) = &mut self.followers.watch {
+                watch.follow(&watched);
+            }
+            return Err(refusal(from, error));
+        }
         Ok((changes, warnings, text))
     }
 }

@@ -166,6 +166,9 @@ fn one(sources: &Sources, diagnostic: &Diagnostic, renderer: &Renderer) -> Strin
 }
 
 /// The one line a caret points into. Handing over the whole file would cost its length for every diagnostic.
+/// What stands for a line that has a part of a private key.
+const REDACTED: &str = "<redacted>";
+
 struct Excerpt {
     file: String,
     line: String,
@@ -178,6 +181,15 @@ struct Excerpt {
 impl Excerpt {
     fn new(sources: &Sources, at: Location) -> Excerpt {
         let line = sources.line(at.file, at.line);
+        if sources.has_key(at.file, at.line) {
+            return Excerpt {
+                file: sources.file_name(at.file).to_owned(),
+                line: REDACTED.to_owned(),
+                number: at.line as usize,
+                span: 0..REDACTED.len(),
+                cut_column: Some(at.column as usize),
+            };
+        }
         let byte = |column: u32| {
             let chars = (column as usize).saturating_sub(1);
             line.char_indices()

@@ -13,6 +13,7 @@ use super::model::ConfigPath;
 use super::node::{Entry, Key, Location, Node, NodeValue};
 use super::parse::{TEXT_MAX, parse};
 use super::paths::{clean, clean_in};
+use super::pem::is_private;
 use super::validate::{self, validate};
 use crate::error::why;
 
@@ -51,6 +52,22 @@ const MERGED_MAPS: [&str; 2] = ["pools", "filters"];
 const MERGED_LIST: &str = "listeners";
 
 impl Sources {
+    /// Whether a line has a private key, or a part of one.
+    pub(super) fn has_key(&self, file: u32, line: u32) -> bool {
+        let source = usize::try_from(file).ok().and_then(|i| self.files.get(i));
+        let lines = source.map_or("", |source| &*source.text).lines();
+        let mut inside = false;
+        for (number, text) in (1u32..).zip(lines).take(line as usize) {
+            let begins = is_private(text) && text.contains("-----BEGIN ");
+            let ends = text.contains("-----END ");
+            if number == line {
+                return inside || begins || is_private(text);
+            }
+            inside = (inside || begins) && !ends;
+        }
+        false
+    }
+
     /// Where the setting at `path` is, or the nearest setting above it that exists.
     pub fn locate(&self, path: &ConfigPath) -> Option<Location> {
         let (node, key, _) = self.root.follow(path);

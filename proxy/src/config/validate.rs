@@ -12,6 +12,7 @@ use serde_json::Value as Json;
 use super::diagnostic::{DIAGNOSTICS_MAX, Diagnostic, closest, quoted, ticked};
 use super::model::ConfigPath;
 use super::node::{Entry, Key, Kind, Node, NodeValue};
+use super::pem::is_private;
 use phrase::{Kinds, found, kinds};
 
 pub(super) use phrase::describe;
@@ -343,6 +344,7 @@ impl<'a> Walk<'a> {
         if let NodeValue::Scalar(scalar) = &node.value
             && !scalar.text.is_empty()
             && !scalar.secret
+            && !is_private(&scalar.text)
         {
             let text = &scalar.text;
             let help = if self.path.0.ends_with("/bind") && node.kind() == Kind::Integer {

@@ -232,21 +232,27 @@ fn date_warning(facts: &CertificateFacts, now: SystemTime) -> Option<String> {
     }
 }
 
-fn explain(error: &pem::Error) -> String {
+/// Reports what is wrong with a text that should be PEM. Nothing of it is quoted, but for a label that can be nothing else:
+/// where line breaks were lost, what looks like a label has the key in it.
+pub(super) fn explain(error: &pem::Error) -> String {
     match error {
-        pem::Error::MissingSectionEnd { end_marker } => {
-            let kind = String::from_utf8_lossy(end_marker);
-            format!("\"-----END {}-----\" is missing", kind.trim())
-        }
-        pem::Error::IllegalSectionStart { line } => {
-            format!(
-                "malformed line \"{}\"",
-                String::from_utf8_lossy(line).trim()
-            )
+        pem::Error::MissingSectionEnd { end_marker } => match label(end_marker) {
+            Some(label) => format!("\"-----END {label}-----\" is missing"),
+            None => "a \"-----BEGIN\" has no end: are line breaks missing?".to_owned(),
+        },
+        pem::Error::IllegalSectionStart { .. } => {
+            "a line with \"-----BEGIN\" is malformed: are line breaks missing?".to_owned()
         }
         pem::Error::Base64Decode(_) => "the base64 text is damaged".to_owned(),
-        other => other.to_string(),
+        _ => "it is malformed".to_owned(),
     }
+}
+
+/// A label as RFC 7468 has them: a few words in capitals.
+fn label(text: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(text).ok()?.trim();
+    let fits = |c: char| c.is_ascii_uppercase() || c == ' ';
+    (text.len() <= 40 && text.chars().all(fits)).then_some(text)
 }
 
 fn below(at: &ConfigPath, key: &str) -> ConfigPath {

@@ -206,7 +206,10 @@ fn read_authorities(pem: &Pem) -> Result<(RootCertStore, Option<FileMark>), Stri
         .map_err(|error| format!("cannot read certificate file {shown}: {error}"))?;
     let certificates = CertificateDer::pem_slice_iter(&content)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| format!("certificate file {shown}: {error}"))?;
+        .map_err(|error| {
+            let why = certificate::explain(&error);
+            format!("certificate file {shown}: {why}")
+        })?;
     let mut roots = RootCertStore::empty();
     let (added, _) = roots.add_parsable_certificates(certificates);
     if added == 0 {

@@ -407,3 +407,33 @@ fn pem_may_be_text() {
     ];
     assert_eq!(messages, expected);
 }
+
+/// Line breaks are easily lost on the way through a variable, and then a label is not what it seems.
+#[test]
+fn nothing_of_a_key_is_in_a_message() {
+    let files = Files::new();
+    let cert = files.write(
+        "a.crt",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    );
+    for broken in [
+        "-----BEGIN PRIVATE KEY----- U0VDUkVU -----END PRIVATE KEY-----",
+        "-----BEGIN PRIVATE KEY-----\\nU0VDUkVU\\n-----END PRIVATE KEY-----\\n",
+        "-----BEGIN PRIVATE KEY-----\nU0VDUkVU",
+        "-----BEGIN U0VDUkVU",
+    ] {
+        for key in [Pem::Text(broken.to_owned()), files.write("a.key", broken)] {
+            let certificate = CertificateConfig {
+                cert: cert.clone(),
+                key,
+                at: ConfigPath("/c".to_owned()),
+            };
+            let found = ServerTls::load(&config(vec![certificate]), &[], None).unwrap_err();
+            assert!(
+                found.iter().any(|problem| problem.code == "bad-key"),
+                "{found:?}"
+            );
+            assert!(!format!("{found:?}").contains("U0VDUkVU"), "{found:?}");
+        }
+    }
+}

@@ -41,6 +41,8 @@ pub struct Endpoint {
     admin_state: AtomicU8,
     active: AtomicU32,
     picks: AtomicU64,
+    /// Of these, those that a budget of retries has been credited with.
+    credited: AtomicU64,
     failures: AtomicU64,
     connects: AtomicU64,
     connect_failures: AtomicU64,
@@ -112,6 +114,7 @@ impl Endpoint {
             admin_state: AtomicU8::new(AdminState::Enabled as u8),
             active: AtomicU32::new(0),
             picks: AtomicU64::new(0),
+            credited: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             connects: AtomicU64::new(0),
             connect_failures: AtomicU64::new(0),
@@ -175,6 +178,12 @@ impl Endpoint {
     /// Exchanges that failed for its fault, dials included.
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Tries since this was asked last.
+    pub(super) fn take_tries(&self) -> u64 {
+        let picks = self.picks();
+        picks.saturating_sub(self.credited.swap(picks, Ordering::Relaxed))
     }
 
     /// Connections that were opened to it.

@@ -18,7 +18,7 @@ use super::registry::{ConnectionClass, EndpointId, Lineage, Registry};
 use super::retry::RetryBudget;
 use super::roster::{Names, assemble, host_names};
 use super::set::{Admission, EndpointSet, Member, Roster};
-use crate::config::{Balance, PoolConfig};
+use crate::config::{Balance, EndpointAddress, PoolConfig};
 use crate::error::Reason;
 use crate::tls::ClientTls;
 use crate::wasm::Handler;
@@ -147,7 +147,9 @@ impl Pool {
             Some(previous) => Arc::clone(&previous.lineage),
             None => Lineage::new(Arc::clone(registry)),
         };
-        let (names, mut before) = previous.map(|p| p.carried_over()).unwrap_or_default();
+        let (mut names, mut before) = previous.map(|p| p.carried_over()).unwrap_or_default();
+        // What is not asked for any more would be believed when it is again.
+        names.retain(|name, _| hosts.contains(name));
         let roster = Roster::new(assemble(config, &names, &before, &lineage));
         let resolved = hosts.iter().all(|host| names.contains_key(host));
         let is_of = |members: &[Member], id| members.iter().any(|m| m.endpoint.id == id);
@@ -158,8 +160,17 @@ impl Pool {
         let serves = !set.eligible.is_empty() && roster.members.iter().any(survives);
         // Addresses of its names that may be answered again.
         before.retain(|was| {
-            let host = was.endpoint.host();
-            let is_named = host.is_some_and(|host| hosts.iter().any(|h| **h == *host));
+            let (host, port) = (was.endpoint.host(), was.endpoint.address.port());
+            let is_named = config
+                .endpoints
+                .iter()
+                .any(|endpoint| match &endpoint.address {
+                    EndpointAddress::Name {
+                        host: name,
+                        port: of,
+                    } => host == Some(&**name) && *of == port,
+                    _ => false,
+                });
             is_named && !is_of(&roster.members, was.endpoint.id)
         });
         let comebacks = Comebacks::new(&set, previous.map(|p| &p.comebacks));
@@ -180,7 +191,7 @@ impl Pool {
                 absent: before,
                 resolved,
             }),
-            retries: RetryBudget::default(),
+            retries: RetryBudget::new(registry.now_ms(), previous.map(|p| &p.retries)),
             hosts,
             settled: AtomicBool::new(serves),
             settling: watch::Sender::new(serves),
@@ -271,11 +282,22 @@ impl Pool {
         self.settled.load(Ordering::Acquire)
     }
 
-    /// Whether a request may be tried once more; not when the pool's budget of retries is spent.
+    /// Takes a retry out of the pool's budget; false when that is spent.
     pub fn may_retry(&self) -> bool {
-        let tries = self.members().iter().map(|m| m.endpoint.picks()).sum();
-        let now = self.lineage.registry.now_ms();
+        let (tries, now) = self.new_tries();
         self.retries.spend(tries, self.active(), now)
+    }
+
+    /// Whether a retry can be taken out of the pool's budget.
+    pub fn has_retry(&self) -> bool {
+        let (tries, now) = self.new_tries();
+        self.retries.has_one(tries, self.active(), now)
+    }
+
+    /// Tries that no budget has been credited with, and the time.
+    fn new_tries(&self) -> (u64, u64) {
+        let tries = self.members().iter().map(|m| m.endpoint.take_tries()).sum();
+        (tries, self.lineage.registry.now_ms())
     }
 
     /// Exchanges and sessions running on the pool's endpoints.

@@ -1,6 +1,6 @@
 //! How often and how fast a failed try may be repeated.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Each try allows this share of a retry, later …
@@ -19,43 +19,56 @@ const BACKOFF_MAX: Duration = Duration::from_millis(250);
 /// Keeps retries from multiplying the load on a pool in trouble: one for five tries, and three a second however quiet the
 /// pool is. One for each pool, over all workers. It is asked only when a try failed, and reads then how many tries there
 /// were, so that those which succeed cost nothing.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct RetryBudget(Mutex<Savings>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Savings {
     retries: f64,
-    /// Tries and time, up to which they have been credited.
-    tries: u64,
+    /// The time up to which has been credited.
     ms: u64,
 }
 
-impl Default for Savings {
-    fn default() -> Self {
-        Self {
-            retries: AT_FIRST,
-            tries: 0,
-            ms: 0,
-        }
-    }
-}
-
 impl RetryBudget {
-    /// Takes a retry out; false when the budget is spent. `tries` is how many the pool has made so far, `in_flight` how many
+    /// That of a pool that begins at `now_ms`. One that replaces another goes on with what that has saved.
+    pub(super) fn new(now_ms: u64, previous: Option<&Self>) -> Self {
+        Self(Mutex::new(match previous {
+            None => Savings {
+                retries: AT_FIRST,
+                ms: now_ms,
+            },
+            Some(previous) => *previous.lock(),
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Savings> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a retry out; false when the budget is spent. `tries` are those since this was asked last, `in_flight` is how many
     /// exchanges run, and `now_ms` the time.
     pub(super) fn spend(&self, tries: u64, in_flight: u64, now_ms: u64) -> bool {
-        let mut savings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Endpoints that have left took their tries with them.
-        let more = tries.saturating_sub(savings.tries) as f64 * PER_TRY
-            + now_ms.saturating_sub(savings.ms) as f64 / 1000.0 * PER_SECOND;
-        let saved_max = SAVED_MAX.max(in_flight as f64);
-        savings.retries = (savings.retries + more).min(saved_max);
-        (savings.tries, savings.ms) = (tries, now_ms);
+        let mut savings = self.credited(tries, in_flight, now_ms);
         if savings.retries < 1.0 {
             return false;
         }
         savings.retries -= 1.0;
         true
+    }
+
+    /// Whether there is a retry to take out; the arguments are those of [`RetryBudget::spend`].
+    pub(super) fn has_one(&self, tries: u64, in_flight: u64, now_ms: u64) -> bool {
+        self.credited(tries, in_flight, now_ms).retries >= 1.0
+    }
+
+    fn credited(&self, tries: u64, in_flight: u64, now_ms: u64) -> MutexGuard<'_, Savings> {
+        let mut savings = self.lock();
+        let more =
+            tries as f64 * PER_TRY + now_ms.saturating_sub(savings.ms) as f64 / 1000.0 * PER_SECOND;
+        let saved_max = SAVED_MAX.max(in_flight as f64);
+        savings.retries = (savings.retries + more).min(saved_max);
+        savings.ms = savings.ms.max(now_ms);
+        savings
     }
 }
 
@@ -75,25 +88,31 @@ fn backoff_max(retry: u32) -> Duration {
 mod tests {
     use super::*;
 
-    /// Retries that are granted until one is not.
+    /// Retries that are granted until one is not, after so many tries.
     fn all(budget: &RetryBudget, tries: u64, in_flight: u64, now_ms: u64) -> usize {
-        let granted = |_: &u32| budget.spend(tries, in_flight, now_ms);
+        let granted = |n: &u32| budget.spend(if *n == 0 { tries } else { 0 }, in_flight, now_ms);
         (0..1000).take_while(granted).count()
     }
 
     #[test]
     fn one_for_five_tries_and_three_a_second() {
-        let budget = RetryBudget::default();
-        assert_eq!(all(&budget, 0, 20, 0), 10, "at first");
-        assert_eq!(all(&budget, 50, 20, 0), 10);
-        assert_eq!(all(&budget, 50, 20, 2000), 6);
-        assert_eq!(all(&budget, 10, 20, 2000), 0, "endpoints have left");
-        assert_eq!(all(&budget, 15, 20, 2000), 1);
+        let budget = RetryBudget::new(9_000_000, None);
+        assert_eq!(all(&budget, 0, 20, 9_000_000), 10, "at first");
+        assert_eq!(all(&budget, 50, 20, 9_000_000), 10);
+        assert_eq!(all(&budget, 0, 20, 9_002_000), 6);
+        assert_eq!(
+            all(&budget, 0, 20, 9_001_000),
+            0,
+            "whoever is late brings nothing"
+        );
+        assert_eq!(all(&budget, 5, 20, 9_002_000), 1);
+        let next = RetryBudget::new(9_002_000, Some(&budget));
+        assert_eq!(all(&next, 0, 20, 9_002_000), 0, "a reload brings nothing");
     }
 
     #[test]
     fn what_runs_may_be_repeated_at_once_after_a_quiet_time() {
-        let budget = RetryBudget::default();
+        let budget = RetryBudget::new(0, None);
         assert_eq!(all(&budget, 1_000_000, 20, 0), 100);
         assert_eq!(all(&budget, 2_000_000, 800, 0), 800);
     }

@@ -133,10 +133,17 @@ pub enum DialRight<T> {
 pub struct Dial {
     over: Cell<bool>,
     failed: Cell<Option<Reason>>,
+    /// Somebody has waited for it in vain.
+    given_up: Cell<bool>,
     ended: Notify,
 }
 
 impl Dial {
+    /// Whether the caller is the first who has waited for it in vain: it is one failure, however many wait.
+    pub fn give_up(&self) -> bool {
+        !self.given_up.replace(true)
+    }
+
     /// Ready once it is over: with the reason when it failed. Then there is room, or it is somebody else's turn.
     pub async fn ended(&self) -> Option<Reason> {
         while !self.over.get() {
@@ -288,6 +295,7 @@ impl<T> SharedConnections<T> {
         let dial = Rc::new(Dial {
             over: Cell::new(false),
             failed: Cell::new(None),
+            given_up: Cell::new(false),
             ended: Notify::new(),
         });
         all.dials.insert(endpoint, dial.clone());

@@ -13,6 +13,7 @@ use crate::config::model::{
     CertificateConfig, ConfigPath, Forwarded, HttpOptions, ListenerConfig, ListenerLimits,
     ModulesConfig, Protocol, TcpOptions, Timeouts, TlsConfig, TlsVersion,
 };
+use crate::config::node::NodeValue;
 use crate::config::pem::Pem;
 use crate::config::raw::{
     DurationOrOff, HTTP_ONLY, HTTP_ONLY_LIMITS, HTTP_ONLY_TIMEOUTS, RawForwarded, RawLimits,
@@ -179,7 +180,17 @@ impl Resolver<'_> {
 
     /// PEM as it is, or a file that is there and may be read; what it holds is for others to judge.
     pub(super) fn pem(&mut self, what: &str, text: &str, at: &ConfigPath) -> Pem {
-        Pem::text(text).unwrap_or_else(|| Pem::File(self.readable(what, text, at)))
+        if let Some(pem) = Pem::text(text) {
+            return pem;
+        }
+        let node = self.sources.node(at).map(|node| &node.value);
+        if matches!(node, Some(NodeValue::Scalar(scalar)) if scalar.secret) {
+            // It may be a key all the same, so that nothing of it is shown.
+            let message = format!("the {what} is not PEM: \"-----BEGIN\" is missing");
+            self.error(at, "bad-value", message);
+            return Pem::Text(String::new());
+        }
+        Pem::File(self.readable(what, text, at))
     }
 
     /// A file that is there and may be read; what it holds is for others to judge.

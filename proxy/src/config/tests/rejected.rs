@@ -348,3 +348,26 @@ fn tls_of_pools() {
         ),
     );
 }
+
+#[test]
+fn keys_are_in_no_report() {
+    let bench = Bench::new();
+    let tls = |inner: &str| {
+        format!(
+            "pools: {{web: {{endpoints: [\"10.0.0.1:80\"]}}}}\nlisteners:\n  - name: web\n    bind: \"127.0.0.1:1\"\n    protocol: http\n    pool: web\n    tls: {inner}\n"
+        )
+    };
+    let key = "-----BEGIN PRIVATE KEY-----\\nU0VDUkVU\\n-----END PRIVATE KEY-----\\n";
+    std::fs::write(bench.path().join("bare.key"), "U0VDUkVU").unwrap();
+    for inner in [
+        format!("{{certificates: [{{cert: www-ssl.crt, key: \"{key}\", kee: 1}}]}}"),
+        format!("{{certificates: \"{key}\"}}"),
+        format!("{{certificates: [\"{key}\"]}}"),
+        "{certificates: [{cert: www-ssl.crt, key: \"${file:bare.key}\"}]}".to_owned(),
+        "\n      certificates:\n        - cert: www-ssl.crt\n          key: |\n            -----BEGIN PRIVATE KEY-----\n           U0VDUkVU: [\n".to_owned(),
+    ] {
+        let report = bench.report(&tls(&inner));
+        assert!(report.contains("error"), "{report}");
+        assert!(!report.contains("U0VDUkVU"), "{report}");
+    }
+}

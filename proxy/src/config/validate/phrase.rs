@@ -4,6 +4,7 @@ use serde_json::Value as Json;
 
 use crate::config::diagnostic::quoted;
 use crate::config::node::{Kind, Node, NodeValue};
+use crate::config::pem::is_private;
 
 /// A set of [`Kind`]s.
 #[derive(Clone, Copy)]
@@ -145,6 +146,9 @@ pub(super) fn found(node: &Node) -> String {
         }
         (Kind::String, NodeValue::Scalar(scalar)) if scalar.secret => {
             "the content of that file".to_owned()
+        }
+        (Kind::String, NodeValue::Scalar(scalar)) if is_private(&scalar.text) => {
+            "a private key".to_owned()
         }
         (Kind::String, NodeValue::Scalar(scalar)) => quoted(&scalar.text),
         (kind, _) => kind.phrase().to_owned(),

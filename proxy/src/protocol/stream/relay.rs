@@ -112,6 +112,8 @@ pub async fn relay<C: Side, U: Side>(
     let half_closed = options.half_closed.min(options.idle);
     let mut before = (0, false, false);
     let mut is_limited = false;
+    // Since something moved last.
+    let mut was_held_back = false;
     let both = poll_fn(|cx| {
         let up_end = up.poll(cx, client, upstream, options);
         let down_end = down.poll(cx, upstream, client, options);
@@ -123,6 +125,10 @@ pub async fn relay<C: Side, U: Side>(
             is_limited = true;
             limit_stall(client.socket(), half_closed);
             limit_stall(upstream.socket(), half_closed);
+        }
+        was_held_back |= is_held_back;
+        if moved != before.0 {
+            was_held_back = is_held_back;
         }
         let now = (moved, is_half, is_held_back);
         if now != before {
@@ -136,7 +142,7 @@ pub async fn relay<C: Side, U: Side>(
         // have left bytes to read, so the other direction goes on to its end.
         match (up_end, down_end) {
             // The kernel gave up a peer that took nothing for the time it was told.
-            (Poll::Ready(end), _) | (_, Poll::Ready(end)) if is_limited && end.is_timeout() => {
+            (Poll::Ready(end), _) | (_, Poll::Ready(end)) if was_held_back && end.is_timeout() => {
                 Poll::Ready(RelayEnd::Idle)
             }
             (Poll::Ready(End::Refused), _) | (_, Poll::Ready(End::Refused)) => {

@@ -89,6 +89,8 @@ fn hints_arrive_before_the_response_they_hint_at() {
         assert!(hint.contains("link: </style.css>"), "{hint}");
         seen.store(true, Ordering::SeqCst);
         assert_eq!(raw.response().expect("200").text(), "page");
+        // The backend ends its connection, which may be heard of late.
+        assert!(eventually(DEADLINE, || !is_connected_to(backend.address())));
     }
 }
 

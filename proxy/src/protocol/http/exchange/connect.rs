@@ -95,7 +95,9 @@ impl<C: ClientSide> Exchange<'_, C> {
                         Ok(None) => continue,
                         Ok(Some(reason)) => return Err(Failed::to_connect(reason)),
                         Err(_) if elsewhere => {
-                            lease.failed(Failure::Connect);
+                            if dial.give_up() {
+                                lease.failed(Failure::Connect);
+                            }
                             return Err(Failed::to_connect(Reason::ConnectTimeout));
                         }
                         Err(_) if doubted => {

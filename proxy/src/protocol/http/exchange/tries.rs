@@ -286,8 +286,17 @@ impl<C: ClientSide> Exchange<'_, C> {
             Belief::Doubted => self.has_others(),
             Belief::Stalled => true,
         };
-        let repeatable = self.may_repeat(upstream, Reason::UpstreamReset) != Retry::No;
-        elsewhere && repeatable && self.journal.tries == 1
+        if !elsewhere || self.journal.tries != 1 {
+            return false;
+        }
+        match self.may_repeat(upstream, Reason::UpstreamReset) {
+            Retry::No => false,
+            Retry::Fresh => true,
+            // A try that is given up for one that may not be made would have been better than none.
+            Retry::Elsewhere => self.journal.pool.as_ref().is_some_and(|pool| {
+                self.state.route.retries.unwrap_or(pool.config.retries) > 0 && pool.has_retry()
+            }),
+        }
     }
 
     /// The pool has another endpoint that may be tried than the one of this try.
