@@ -278,8 +278,11 @@ fn fingerprint(endpoint: &str) -> u64 {
 fn check_token(name: &str, what: &str, at: Pointer, setup: &mut Setup) {
     if !sluicegate_sdk::field::is_token(name) {
         setup.problem(
-            Diagnostic::new(at, format!("\"{}\" is not a {what} name", name.escape_debug()))
-                .help("use letters, digits, `-` and `_`"),
+            Diagnostic::new(
+                at,
+                format!("\"{}\" is not a {what} name", name.escape_debug()),
+            )
+            .help("use letters, digits, `-` and `_`"),
         );
     }
 }
