@@ -121,6 +121,20 @@ fn names_become_endpoints() {
     assert_eq!(endpoint(&after, 1).id, first);
     let without = reload(&after, &registry, |c| c.endpoints.truncate(1));
     assert!(!without.endpoint_ids().contains(&first));
+    // What it resolved to then is not believed later, and endpoints of another port are not waited for.
+    let named = |port| EndpointConfig {
+        address: EndpointAddress::Name {
+            host: "app".into(),
+            port,
+        },
+        weight: 2,
+        at: Default::default(),
+    };
+    let again = reload(&without, &registry, |c| c.endpoints.push(named(80)));
+    assert!(!again.knows(&app));
+    let moved = reload(&after, &registry, |c| c.endpoints[1] = named(81));
+    assert!(moved.knows(&app));
+    assert!(!moved.endpoint_ids().contains(&first));
 }
 
 /// A request began before a reload, and its pool lost its endpoint: the one that replaced it learns that it is back.
