@@ -133,15 +133,22 @@ pub enum DialRight<T> {
 pub struct Dial {
     over: Cell<bool>,
     failed: Cell<Option<Reason>>,
-    /// Somebody has waited for it in vain.
-    given_up: Cell<bool>,
+    /// When somebody had waited for it in vain.
+    given_up: Cell<Option<Instant>>,
     ended: Notify,
 }
 
 impl Dial {
-    /// Whether the caller is the first who has waited for it in vain: it is one failure, however many wait.
-    pub fn give_up(&self) -> bool {
-        !self.given_up.replace(true)
+    /// Whether that the caller has waited for it in vain, for as long as `patience`, is a failure of its own: those who have
+    /// waited at the same time have seen one.
+    pub fn give_up(&self, patience: Duration) -> bool {
+        let now = Instant::now();
+        let before = self.given_up.get();
+        let is_new = before.is_none_or(|at| now.duration_since(at) >= patience / 2);
+        if is_new {
+            self.given_up.set(Some(now));
+        }
+        is_new
     }
 
     /// Ready once it is over: with the reason when it failed. Then there is room, or it is somebody else's turn.
@@ -295,7 +302,7 @@ impl<T> SharedConnections<T> {
         let dial = Rc::new(Dial {
             over: Cell::new(false),
             failed: Cell::new(None),
-            given_up: Cell::new(false),
+            given_up: Cell::new(None),
             ended: Notify::new(),
         });
         all.dials.insert(endpoint, dial.clone());

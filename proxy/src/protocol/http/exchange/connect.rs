@@ -95,7 +95,7 @@ impl<C: ClientSide> Exchange<'_, C> {
                         Ok(None) => continue,
                         Ok(Some(reason)) => return Err(Failed::to_connect(reason)),
                         Err(_) if elsewhere => {
-                            if dial.give_up() {
+                            if dial.give_up(pool.config.http2.timeout) {
                                 lease.failed(Failure::Connect);
                             }
                             return Err(Failed::to_connect(Reason::ConnectTimeout));
