@@ -9,6 +9,9 @@ use std::thread::JoinHandle;
 
 use crate::client::Raw;
 
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+
 /// A request as a backend got it.
 #[derive(Debug, Clone)]
 pub struct Received {
@@ -158,6 +161,8 @@ impl Backend {
         serve: impl Fn(TcpStream, usize, &State) + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind(bind).unwrap_or_else(|why| panic!("bind {bind}: {why}"));
+        // The usual 128 are few for a crowd: beyond, the kernel answers with cookies, some of which it then resets.
+        rustix::net::listen(&listener, BACKLOG).unwrap_or_else(|why| panic!("listen: {why}"));
         let address = listener.local_addr().expect("local address");
         let state = Arc::new(State::default());
         let serve = Arc::new(serve);

@@ -1,5 +1,10 @@
 //! From configuration to a generation, or to everything that is wrong with it. Changes nothing that serves.
 
+mod differ;
+mod judge;
+
+pub use differ::Changes;
+
 use super::handlers::{HandlerLoader, misused, read_module};
 use super::origin::{Named, Origin};
 use crate::chain::{Filter, Middleware, Refill};
@@ -9,11 +14,13 @@ use crate::config::{
 };
 use crate::error::why;
 use crate::generation::{FilterUse, Generation, Listener, Member};
-use crate::protocol::{self, Protocol};
+use crate::protocol;
 use crate::store::Store;
 use crate::tls::{ClientTls, ServerTls};
 use crate::upstream::{Pool, Registry};
-use crate::wasm::{Host, Module, ModuleError, Phase, is_middleware};
+use crate::wasm::{Host, Module, ModuleError, is_middleware};
+use differ::same_tls;
+use judge::{misplaced, wrong_settings};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
@@ -71,16 +78,6 @@ pub struct BuildError {
     pub diagnostics: Vec<Diagnostic>,
     pub sources: Sources,
     pub watched: Vec<PathBuf>,
-}
-
-/// What differs from the generation before.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Changes {
-    pub listeners: usize,
-    pub filters: usize,
-    pub pools: usize,
-    /// The sections of the configuration beside these.
-    pub sections: Vec<&'static str>,
 }
 
 impl Builder {
@@ -482,152 +479,4 @@ fn keep_news(found: &mut Vec<Diagnostic>, further: Vec<Diagnostic>) {
             found.push(new);
         }
     }
-}
-
-/// A filter that none of its listener's phases would ever call is a mistake: it would silently do nothing.
-fn misplaced(
-    member: &Member,
-    index: usize,
-    config: &config::Config,
-    sources: &Sources,
-) -> Vec<Diagnostic> {
-    let fits = |protocol: &dyn Protocol| match member {
-        Member::Filter(used) => {
-            let mut phases = Phase::ALL.into_iter().filter(|&p| protocol.has_phase(p));
-            phases.any(|phase| used.filter.module().phase(phase).is_some())
-        }
-        Member::Middleware(_) => protocol.takes_middleware(),
-    };
-    let name = match member {
-        Member::Filter(used) => used.filter.name(),
-        Member::Middleware(middleware) => middleware.name(),
-    };
-    let others = protocol::ALL.iter().filter(|p| fits(**p));
-    let others: Vec<String> = others
-        .map(|p| format!("`protocol: {}`", p.name()))
-        .collect();
-    let help = format!("use it on a listener with {}", others.join(" or "));
-    let mut found = Vec::new();
-    for listener in &config.listeners {
-        let protocol = protocol::of(listener);
-        if fits(protocol) {
-            continue;
-        }
-        let own = protocol.name();
-        for (place, &used) in listener.filters.iter().enumerate() {
-            if used == index {
-                found.push(sources.diagnose(Problem {
-                    at: ConfigPath(format!("{}/filters/{place}", listener.at.0)),
-                    code: "wrong-protocol",
-                    message: format!(
-                        "filter {} does nothing on a listener with `protocol: {own}`: it has no phase that is called there",
-                        quoted(name)
-                    ),
-                    help: Some(help.clone()),
-                }));
-            }
-        }
-    }
-    found
-}
-
-/// What the module's own schema has against the settings, if anything.
-fn wrong_settings(
-    module: &Arc<Module>,
-    config: &FilterConfig,
-    sources: &Sources,
-) -> Option<Vec<Diagnostic>> {
-    let broken = |why: String| {
-        let message = format!("filter {:?}: {why}", &*config.name);
-        let problem = Problem {
-            at: config.at.clone(),
-            code: "filter",
-            message,
-            help: Some("this is a mistake in the filter; tell its author".into()),
-        };
-        Some(vec![sources.diagnose(problem)])
-    };
-    let schema = match module.schema() {
-        Ok(schema) => schema?,
-        Err(fault) => return broken(format!("its settings schema cannot be read: {fault}")),
-    };
-    let schema = match serde_json::from_str(&schema) {
-        Ok(schema) => schema,
-        Err(error) => return broken(format!("its settings schema is no JSON: {error}")),
-    };
-    let settings = ConfigPath(format!("{}/settings", config.at.0));
-    let wrong = sources.validate(&settings, &schema);
-    (!wrong.is_empty()).then_some(wrong)
-}
-
-fn same_tls(a: Option<&ServerTls>, b: Option<&ServerTls>) -> bool {
-    match (a, b) {
-        (None, None) => true,
-        (Some(a), Some(b)) => a.files() == b.files(),
-        _ => false,
-    }
-}
-
-impl Changes {
-    fn between(before: &Generation, after: &Generation) -> Self {
-        Self {
-            listeners: changed(&before.listeners, &after.listeners, |a, b| {
-                same_listener((before, a), (after, b))
-            }),
-            filters: changed(&before.members, &after.members, |a, b| match (a, b) {
-                (Member::Filter(a), Member::Filter(b)) => Arc::ptr_eq(&a.filter, &b.filter),
-                (Member::Middleware(a), Member::Middleware(b)) => Arc::ptr_eq(a, b),
-                _ => false,
-            }),
-            pools: changed(&before.pools, &after.pools, |a, b| {
-                a.config == b.config && a.connection_class() == b.connection_class()
-            }),
-            sections: changed_sections(&before.config, &after.config),
-        }
-    }
-}
-
-/// The sections that are no lists of objects; those that no reload may change are not among them.
-fn changed_sections(before: &config::Config, after: &config::Config) -> Vec<&'static str> {
-    [
-        ("telemetry", before.telemetry != after.telemetry),
-        ("drain", before.drain != after.drain),
-        ("modules", before.modules != after.modules),
-    ]
-    .into_iter()
-    .filter_map(|(name, has_changed)| has_changed.then_some(name))
-    .collect()
-}
-
-/// Pools and filters are compared by name: their places in the lists change when others come and go.
-fn same_listener(a: (&Generation, &Listener), b: (&Generation, &Listener)) -> bool {
-    let pool = |(generation, listener): (&Generation, &Listener)| {
-        let index = listener.config.pool?;
-        Some(generation.config.pools.get(index)?.name.clone())
-    };
-    let filters = |(generation, listener): (&Generation, &Listener)| -> Vec<Option<Arc<str>>> {
-        let names = listener.config.filters.iter();
-        names
-            .map(|&index| Some(generation.config.filters.get(index)?.name.clone()))
-            .collect()
-    };
-    let rest = |listener: &Listener| ListenerConfig {
-        pool: None,
-        filters: Vec::new(),
-        at: ConfigPath::default(),
-        ..(*listener.config).clone()
-    };
-    pool(a) == pool(b)
-        && filters(a) == filters(b)
-        && rest(a.1) == rest(b.1)
-        && same_tls(a.1.tls.as_deref(), b.1.tls.as_deref())
-}
-
-/// Items that were added, removed or replaced.
-fn changed<T>(before: &[T], after: &[T], same: impl Fn(&T, &T) -> bool) -> usize {
-    let kept = after
-        .iter()
-        .filter(|b| before.iter().any(|a| same(a, b)))
-        .count();
-    before.len().max(after.len()) - kept
 }

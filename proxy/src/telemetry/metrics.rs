@@ -7,7 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::registry::Registry;
 
-use super::exposition::{Exposition, Scrape, Visitor};
+use super::exposition::{Scrape, Visitor};
+use super::exposition_format::Exposition;
 use super::listener::{LISTENER_CELLS, ListenerMetrics, visit_listener};
 use super::pool::{POOL_CELLS, PoolMetrics, visit_pool};
 use super::process;
@@ -120,7 +121,7 @@ impl Metrics {
     pub fn expose_as(&self, format: Exposition) -> String {
         match format {
             Exposition::OpenMetrics => self.expose(),
-            Exposition::Text => super::exposition::to_text(&self.expose()),
+            Exposition::Text => super::exposition_format::to_text(&self.expose()),
         }
     }
 

@@ -8,6 +8,7 @@ mod access_log;
 mod clock;
 mod escape;
 mod exposition;
+mod exposition_format;
 mod fields;
 mod listener;
 pub mod log;
@@ -20,9 +21,8 @@ mod whole_lines;
 
 pub use access_log::{AccessLog, WorkerLog};
 pub use clock::{Clock, HttpClock};
-pub use exposition::{
-    EndpointSample, Exposition, FilterSample, FilterValue, PoolSample, StoreSample, Visitor,
-};
+pub use exposition::{EndpointSample, FilterSample, FilterValue, PoolSample, StoreSample, Visitor};
+pub use exposition_format::Exposition;
 pub use listener::{GoAway, Handshake, ListenerMetrics};
 pub use metrics::Metrics;
 pub use pool::PoolMetrics;

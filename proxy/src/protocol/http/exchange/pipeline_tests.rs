@@ -8,8 +8,11 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
+use super::queue::PIECE_BYTES_MAX;
 use super::*;
-use crate::chain::{Filter, Link, RequestFacts, Slot};
+use crate::chain::{
+    Chain, ExchangeState, Filter, Link, Message, Outcome, RequestFacts, Slot, Suspension,
+};
 use crate::config::{
     Capabilities, ConfigPath, FilterConfig, FilterLimits, Isolation, ModuleSource, OnError,
     StoreConfig,
@@ -17,7 +20,9 @@ use crate::config::{
 use crate::connection::Connection;
 use crate::head::{RequestHead, Version};
 use crate::wasm::wat::Guest;
-use crate::wasm::{EffectResult, Host, HostOptions, Kind, Module, WholeBody, Writer};
+use crate::wasm::{
+    EffectResult, Host, HostOptions, Kind, Module, OverCap, Phase, WholeBody, Writer,
+};
 
 /// What one call may answer.
 const OUTPUT_BYTES_MAX: usize = 1 << 20;
